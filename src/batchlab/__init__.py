@@ -1,0 +1,99 @@
+"""Measure which batch size, learning rate and schedule to use for your own PyTorch model.
+
+Everything public stands in the table below. A name's module is loaded when the name is first
+used, so that ``import batchlab`` costs next to nothing and needs no optional dependency.
+
+Parts with a module of their own: :mod:`batchlab.optim` and :mod:`batchlab.data` for your own
+training loop; :mod:`batchlab.rules`, :mod:`batchlab.schedules`, :mod:`batchlab.samplers` and
+:mod:`batchlab.stats` to build on.
+
+Example:
+    >>> import batchlab
+    >>> batchlab.RunConfig(rule="sgd", batch_size="0:8 20ep:16", samples="40ep").batch_size
+    '0:8 20ep:16'
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from batchlab.errors import missing
+
+if TYPE_CHECKING:
+    from batchlab.advisor.record import Advice, Verdict
+    from batchlab.app import advise, compare, fit, noise, plan, render
+    from batchlab.config import RunConfig
+    from batchlab.engine import Trace, train
+    from batchlab.schedules import batch_schedule, rate_schedule
+    from batchlab.tasks import Metric, Task, load
+    from batchlab.types import Estimate, Evidence, Status
+
+    __version__: str
+
+_HOMES = {
+    "batchlab.advisor.record": ("Advice", "Verdict"),
+    "batchlab.app": ("advise", "compare", "fit", "noise", "plan", "render"),
+    "batchlab.config": ("RunConfig",),
+    "batchlab.engine": ("Trace", "train"),
+    "batchlab.schedules": ("batch_schedule", "rate_schedule"),
+    "batchlab.tasks": ("Metric", "Task", "load"),
+    "batchlab.types": ("Estimate", "Evidence", "Status"),
+}
+
+_EXTRAS = {"advise": ("altair", "jinja2", "loky", "polars", "scipy", "sklearn", "vl_convert")}
+
+__all__ = [
+    "Advice",
+    "Estimate",
+    "Evidence",
+    "Metric",
+    "RunConfig",
+    "Status",
+    "Task",
+    "Trace",
+    "Verdict",
+    "__version__",
+    "advise",
+    "batch_schedule",
+    "compare",
+    "fit",
+    "load",
+    "noise",
+    "plan",
+    "rate_schedule",
+    "render",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'batchlab' has no attribute {name!r}")
+    return getattr(_load(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _load(module: str) -> Any:
+    """Import a part; an absent optional dependency becomes the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        absent = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, names in _EXTRAS.items() if absent in names), None)
+        if extra is None:
+            raise
+        raise missing(extra, absent) from error
+
+
+def _version() -> str:
+    """The installed version; a bare source tree has none."""
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return metadata.version("batchlab")
+    except metadata.PackageNotFoundError:
+        return "0+source"

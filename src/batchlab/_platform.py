@@ -1,0 +1,460 @@
+"""What differs between operating systems: whole files, locks, memory limits, cores.
+
+The only module with guarded imports. Linux comes first; what another system lacks is said in a
+sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, UserError, must
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows has neither
+    fcntl = None
+    resource = None
+try:
+    import msvcrt
+except ImportError:  # everything but Windows
+    msvcrt = None
+
+PROC = Path("/proc")
+CGROUP = Path("/sys/fs/cgroup")
+LOCK_NAME = ".lock"
+UNITS = {
+    "": 1, "b": 1,
+    "k": 2**10, "kib": 2**10, "kb": 10**3,
+    "m": 2**20, "mib": 2**20, "mb": 10**6,
+    "g": 2**30, "gib": 2**30, "gb": 10**9,
+    "t": 2**40, "tib": 2**40, "tb": 10**12,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How many bytes a measurement may use, and what says so.
+
+    Attributes:
+        bytes: Bytes free for use, 0 where the system does not tell.
+        source: What bound it, in words.
+
+    Example:
+        >>> print(MemoryLimit(2**31, "--memory-limit"))
+        2.0 GiB (--memory-limit)
+    """
+
+    bytes: int
+    source: str
+
+    def __str__(self) -> str:
+        if not self.bytes:
+            return f"unknown ({self.source})"
+        return f"{format_bytes(self.bytes)} ({self.source})"
+
+
+def parse_bytes(amount: int | str, name: str = "memory_limit") -> int:
+    """Read an amount of memory.
+
+    KiB, MiB, GiB, TiB and plain K, M, G, T are powers of 1024; kB, MB, GB, TB powers of 1000.
+
+    Args:
+        amount: Bytes, or text such as ``"2GiB"``.
+        name: The argument's name for the error.
+
+    Returns:
+        Bytes, at least 1.
+
+    Raises:
+        InvalidValueError: If the text is not an amount above 0.
+        InvalidTypeError: If it is neither a whole number nor text.
+
+    Example:
+        >>> parse_bytes("1.5GiB"), parse_bytes("2GB"), parse_bytes(4096)
+        (1610612736, 2000000000, 4096)
+    """
+    if isinstance(amount, bool) or not isinstance(amount, int | str):
+        raise InvalidTypeError(must(name, "bytes or text such as '2GiB'", amount))
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(amount).lower())
+    unit = UNITS.get(found[2]) if found else None
+    size = int(float(found[1]) * unit) if found and unit else 0
+    if size < 1:
+        raise InvalidValueError(must(name, "an amount of memory such as '2GiB'", amount))
+    return size
+
+
+def format_bytes(size: float) -> str:
+    """Write an amount of memory for people.
+
+    Args:
+        size: Bytes.
+
+    Returns:
+        Text with a binary unit.
+
+    Example:
+        >>> format_bytes(512), format_bytes(3 * 2**20), format_bytes(-2**30)
+        ('512 B', '3.0 MiB', '-1.0 GiB')
+    """
+    power = min(4, int(math.log2(abs(size)) // 10)) if abs(size) >= 1 else 0
+    if power == 0:
+        return f"{size:.0f} B"
+    return f"{size / 2 ** (10 * power):.1f} {'KMGT'[power - 1]}iB"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename.
+
+    Args:
+        path: The file; missing folders are made.
+        content: Text (written as UTF-8, line ends as they are) or bytes.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_whole(folder / "new" / "a.txt", "日本")
+        >>> (folder / "new" / "a.txt").read_text(encoding="utf-8")
+        '日本'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _usual_permissions(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+class DirectoryLock:
+    """Hold a directory for one process, by a lock of the operating system.
+
+    The lock goes when the process dies, however it dies. The file ``.lock`` stays and means
+    nothing by itself.
+
+    Args:
+        path: The directory; it is made if missing.
+
+    Raises:
+        ResultError: On entering, if another process (or another part of this one) holds it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with DirectoryLock(Path(folder)):
+        ...     pass
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> DirectoryLock:
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise ResultError(
+                f"`{self.path}` is in use by another run: wait for it to end, or choose "
+                "another --out."
+            ) from error
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def memory_limit(
+    limit: int | str | None = None, *, proc: Path = PROC, cgroup: Path = CGROUP
+) -> MemoryLimit:
+    """Bytes that may be used now: the least of what is given, the cgroup and the machine.
+
+    min(given, min over control groups of (limit − use), MemAvailable). Use leaves out inactive
+    file pages, which the kernel gives back when asked.
+
+    Args:
+        limit: Bytes or text such as ``"2GiB"``; None leaves it to the machine.
+        proc: Where the process file system is mounted.
+        cgroup: Where the control groups are mounted.
+
+    Returns:
+        The limit with the name of what bound it; 0 bytes where the system does not tell.
+
+    Example:
+        >>> memory_limit("1MiB")
+        MemoryLimit(bytes=1048576, source='--memory-limit')
+    """
+    found = [MemoryLimit(parse_bytes(limit), "--memory-limit")] if limit is not None else []
+    found += _available(proc / "meminfo")
+    found += _cgroup_limits(proc / "self" / "cgroup", cgroup)
+    if not found:
+        return MemoryLimit(0, memory_unavailable() or "the system does not tell a limit")
+    return min(found, key=lambda candidate: candidate.bytes)
+
+
+def memory_unavailable(system: str = sys.platform) -> str:
+    """Why the memory of a CPU run cannot be measured on this system, or an empty text.
+
+    Args:
+        system: ``sys.platform``.
+
+    Returns:
+        A clause, or nothing where it can be measured.
+
+    Example:
+        >>> memory_unavailable("linux")
+        ''
+        >>> memory_unavailable("win32")
+        'the memory of a CPU run cannot be measured on Windows'
+    """
+    if system.startswith("linux"):
+        return ""
+    name = {"darwin": "macOS", "win32": "Windows"}.get(system, system)
+    return f"the memory of a CPU run cannot be measured on {name}"
+
+
+def current_rss() -> int:
+    """Resident memory of this process, bytes.
+
+    Raises:
+        UserError: Where the system does not tell.
+    """
+    return _status("VmRSS")
+
+
+def peak_rss() -> int:
+    """Largest resident memory of this process since :func:`reset_peak_rss` or its start, bytes.
+
+    Raises:
+        UserError: Where the system does not tell.
+    """
+    return _status("VmHWM")
+
+
+def data_size() -> int:
+    """Private writable memory mapped by this process, bytes: what RLIMIT_DATA counts.
+
+    Raises:
+        UserError: Where the system does not tell.
+    """
+    return _status("VmData")
+
+
+def reset_peak_rss() -> bool:
+    """Let :func:`peak_rss` start again from the memory in use now.
+
+    Returns:
+        Whether the system could; if not, the peak is over the life of the process: never too
+        small.
+    """
+    with contextlib.suppress(OSError):
+        (PROC / "self" / "clear_refs").write_text("5")
+        return True
+    return False
+
+
+def limit_data(size: int) -> bool:
+    """Let this process map at most ``size`` more bytes of private memory; more fails.
+
+    Args:
+        size: Bytes on top of what is mapped now.
+
+    Returns:
+        Whether the system could.
+    """
+    if resource is None or memory_unavailable():
+        return False
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = data_size() + size
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+    return True
+
+
+def be_first_killed() -> bool:
+    """Offer this process to the kernel as the first to end when memory runs out.
+
+    Returns:
+        Whether the system could.
+    """
+    with contextlib.suppress(OSError):
+        (PROC / "self" / "oom_score_adj").write_text("1000")
+        return True
+    return False
+
+
+def available_cores(*, proc: Path = PROC, cgroup: Path = CGROUP) -> int:
+    """Processor cores this process may use: its affinity, or the control group's quota if less.
+
+    Args:
+        proc: Where the process file system is mounted.
+        cgroup: Where the control groups are mounted.
+
+    Returns:
+        At least 1.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = [quota for quota in _cpu_quotas(proc / "self" / "cgroup", cgroup) if quota > 0]
+    return max(1, min([count, *(int(quota) for quota in quotas)]))
+
+
+def physical_cores(*, proc: Path = PROC) -> int:
+    """Processor cores of the machine, two threads of one core counted once.
+
+    Args:
+        proc: Where the process file system is mounted.
+
+    Returns:
+        At least 1; the logical count where the system does not tell.
+    """
+    with contextlib.suppress(OSError):
+        blocks = (proc / "cpuinfo").read_text().split("\n\n")
+        pattern = re.compile(r"^(?:physical id|core id)\s*:\s*(\d+)", re.M)
+        cores = {tuple(found) for block in blocks if (found := pattern.findall(block))}
+        return len(cores) or os.cpu_count() or 1
+    return os.cpu_count() or 1
+
+
+def _usual_permissions(path: str) -> None:
+    """A temporary file is private; the finished one gets what the umask leaves."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows cannot open a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock at once or raise OSError."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+
+def _status(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    if reason := memory_unavailable():
+        raise UserError(f"{reason[0].upper()}{reason[1:]}.")
+    found = re.search(rf"^{field}:\s+(\d+) kB", (PROC / "self" / "status").read_text(), re.M)
+    if not found:
+        raise UserError(f"This system does not tell a process's memory ({field}).")
+    return int(found[1]) * 1024
+
+
+def _available(meminfo: Path) -> list[MemoryLimit]:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.M)
+        if found:
+            return [MemoryLimit(max(1, int(found[1]) * 1024), "memory available on the machine")]
+    return []
+
+
+def _cgroup_limits(membership: Path, root: Path) -> list[MemoryLimit]:
+    """Limit − use of the process's control group and of every group above it."""
+    pairs = [("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")]
+    pairs += [("memory.max", "memory.current", "inactive_file")]
+    return [
+        MemoryLimit(max(1, limit - use), "limit of the control group (container)")
+        for folder in _cgroup_folders(membership, root, "memory")
+        for limit_name, use_name, idle_name in pairs
+        if (limit := _number(folder / limit_name)) is not None and limit < 2**60
+        for use in [_use(folder, use_name, idle_name)]
+    ]
+
+
+def _use(folder: Path, use_name: str, idle_name: str) -> int:
+    """Bytes in use that the kernel cannot simply drop."""
+    stat = folder / "memory.stat"
+    text = stat.read_text() if stat.exists() else ""
+    idle = re.search(rf"^{idle_name} (\d+)", text, re.M)
+    return max(0, (_number(folder / use_name) or 0) - (int(idle[1]) if idle else 0))
+
+
+def _cpu_quotas(membership: Path, root: Path) -> Iterator[float]:
+    """CPU quota / period of every control group above this process."""
+    for folder in _cgroup_folders(membership, root, "cpu"):
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if quota and period and quota > 0:
+            yield quota / period
+        with contextlib.suppress(OSError, ValueError):
+            quota_text, period_text = (folder / "cpu.max").read_text().split()
+            yield int(quota_text) / int(period_text)
+
+
+def _cgroup_folders(membership: Path, root: Path, controller: str) -> list[Path]:
+    """This process's folders for a controller, version 2 and 1, from its own up to the mount.
+
+    In a container the path of the host may not be visible: folders that do not exist are left out.
+    """
+    with contextlib.suppress(OSError):
+        folders: list[Path] = []
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            base = root / controller if controllers else root
+            parts = Path(path.lstrip("/")).parts
+            folders += [base.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
+        return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    return []
+
+
+def _number(path: Path) -> int | None:
+    """A whole number in a file; None if there is none (version 2 writes ``max`` for no limit)."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_text())
+    return None
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the system to end this process when its parent ends; does nothing where it cannot be asked.
+
+    Args:
+        parent: The parent's process id, to notice a parent that has ended already.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    PR_SET_PDEATHSIG = 1  # noqa: N806 - the name in prctl(2)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)

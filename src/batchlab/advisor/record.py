@@ -1,0 +1,469 @@
+"""What an advice is: the record that `advice.json` holds and the report reads.
+
+Only numbers, names and codes live here; sentences are made by :mod:`batchlab.report.wording`, in two languages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from batchlab import _platform
+from batchlab.types import Estimate, Evidence, Status, from_plain, to_plain
+
+
+class Verdict(StrEnum):
+    """The answer."""
+
+    CHANGE = "change"
+    KEEP = "keep"
+    NOT_ENOUGH_EVIDENCE = "not enough evidence"
+
+
+class Reason(StrEnum):
+    """Why a candidate is on the list."""
+
+    BASELINE = "baseline"
+    LARGEST = "largest that fits"
+    NOISE_SCALE = "around the noise scale"
+    WHOLE_RANGE = "whole range, noise scale not resolved"
+    REQUESTED = "requested"
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """The metric and how to write it.
+
+    Attributes:
+        name: Such as ``accuracy``.
+        maximise: Whether more is better.
+        unit: ``%`` if values are shares in [0, 1] to be shown × 100; else a unit or empty.
+    """
+
+    name: str
+    maximise: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One complete choice, as flat numbers.
+
+    Attributes:
+        id: Short name in this advice, such as ``B64-lr0.2``; the baseline's is ``today``.
+        rule: Update rule.
+        batch_size: Global batch size as an int, or a schedule's text.
+        micro_batch_size: Examples per forward pass; ``batch_size = micro × accum × world``.
+        accum_steps: Micro-batches per update.
+        world_size: Processes.
+        learning_rate: Peak step size.
+        momentum: β.
+        weight_decay: λ.
+        lr_schedule: Schedule text.
+        warmup: Share of the budget.
+        clip_norm: Largest gradient norm or None.
+        precision: Number format.
+        samples: Budget in examples.
+        nu: QHM's ν.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+    """
+
+    id: str
+    rule: str
+    batch_size: int | str
+    micro_batch_size: int
+    accum_steps: int
+    world_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    lr_schedule: str
+    warmup: float
+    clip_norm: float | None
+    precision: str
+    samples: int
+    nu: float = 0.7
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field that differs between today and the recommendation."""
+
+    name: str
+    today: Any
+    recommended: Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """What "trained" means here.
+
+    Attributes:
+        value: Metric value to reach on validation data.
+        chosen_by: ``user`` or ``baseline`` (the value that four in five baseline runs reach at the end).
+        runs: Baseline runs behind it.
+        share: Share of baseline runs that reached it.
+    """
+
+    value: float
+    chosen_by: str
+    runs: int = 0
+    share: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Today against the recommendation for one quantity, paired by seed.
+
+    Attributes:
+        quantity: ``time``, ``cost``, ``samples``, ``metric`` (test data) or ``validation``.
+        today: Median or mean over the confirmation seeds, in its unit.
+        recommended: The same for the recommendation.
+        difference: A ratio today / recommended (time, cost, samples) or recommended − today (metrics).
+        wins: Pairs in which the recommendation was better.
+        pairs: Pairs.
+        chance: Probability that it is better, at most 1 − 2⁻ⁿ.
+        examples: Examples the metric was computed on; 0 where it is none.
+        method: ``paired-t``, ``sign`` (a run never reached the target) or ``projected``.
+    """
+
+    quantity: str
+    today: Estimate
+    recommended: Estimate
+    difference: Estimate
+    wins: int
+    pairs: int
+    chance: float
+    examples: int = 0
+    method: str = "paired-t"
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Runs that diverged, did not learn or never reached the target."""
+
+    today: int
+    today_runs: int
+    recommended: int
+    recommended_runs: int
+
+
+@dataclass(frozen=True)
+class Price:
+    """What computing and data cost."""
+
+    per_hour: float
+    currency: str
+    per_sample: float = 0.0
+
+
+@dataclass(frozen=True)
+class NextStage:
+    """The next step and what it could change.
+
+    Attributes:
+        stage: ``A``, ``B``, ``C`` (the next stage of this task), ``own-task`` (after a built-in demonstration)
+            or ``more-repeats``.
+        seconds: Expected time.
+        cost: Expected price in the currency, or None.
+        command: What to type.
+        repeats: More repeats it stands for, if any.
+    """
+
+    stage: str
+    seconds: float
+    cost: float | None
+    command: str
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryPoint:
+    """One batch size that was tried on this machine.
+
+    Attributes:
+        batch_size: Examples of one micro-batch.
+        fits: Whether it ran within the limit.
+        bytes: Peak bytes, 0 if unknown.
+        samples_per_second: Throughput of the plain loop, or None.
+        seconds_per_update: Of one run alone, data loading included, or None.
+        reason: Why it did not fit.
+    """
+
+    batch_size: int
+    fits: bool
+    bytes: int
+    samples_per_second: Estimate | None = None
+    seconds_per_update: Estimate | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The finder's answer.
+
+    Attributes:
+        largest: Largest micro-batch that ran, 0 if none did.
+        bound_by: ``memory``, ``data set``, ``max_val``, ``crash``, ``time`` or ``nothing fits``.
+        limit_bytes: Bytes allowed, 0 where unavailable.
+        limit_source: Where the limit came from.
+        margin_bytes: Bytes kept free.
+        points: Every trial, ascending.
+        knee: Smallest batch size with at least 1/1.2 of the best throughput, or None.
+        loader_share: Share of an update spent waiting for data at the baseline, or None.
+        sentence: What the finder says of it in English.
+    """
+
+    largest: int
+    bound_by: str
+    limit_bytes: int
+    limit_source: str
+    margin_bytes: int
+    points: tuple[MemoryPoint, ...]
+    knee: int | None = None
+    loader_share: float | None = None
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class NoisePoint:
+    """The gradient noise scale at one moment of the baseline run.
+
+    Attributes:
+        samples: Examples seen.
+        scale: tr Σ/‖G‖² in examples, or None where the signal is not resolved.
+        at_least: Lower 90 % bound where not resolved, else None.
+    """
+
+    samples: int
+    scale: Estimate | None
+    at_least: float | None = None
+
+
+@dataclass(frozen=True)
+class PlanePoint:
+    """One batch size and learning rate in the search.
+
+    Attributes:
+        batch_size: Examples.
+        learning_rate: Peak step size.
+        loss: Validation loss at the end of the last rung it ran, NaN if it diverged.
+        metric: Validation metric there.
+        samples: Examples it trained on from the common checkpoint.
+        rung: Last rung, from 0.
+        status: How the run ended.
+        works: Metric within one seed standard deviation of the best at this batch size.
+    """
+
+    batch_size: int
+    learning_rate: float
+    loss: float
+    metric: float
+    samples: int
+    rung: int
+    status: Status
+    works: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One batch size with its tuned learning rate, and what it would take.
+
+    Attributes:
+        setting: The complete choice.
+        reason: Why it was tried.
+        evidence: How far it was tested.
+        rate_low: Smallest learning rate that works, or None.
+        rate_high: Largest.
+        rate_linear: Linear scaling of the baseline's learning rate, for comparison.
+        rate_sqrt: Square-root scaling.
+        seconds_per_update: One run alone, data loading included.
+        samples_to_target: Examples; infinite if never reached.
+        updates_to_target: Updates.
+        seconds_to_target: Updates × seconds per update.
+        cost_to_target: In the currency, or None.
+        metric: Validation metric at the end of the training length, or None.
+        loss_samples: Samples for an equal fall of the loss in the search, or None.
+        pareto: Whether no other candidate is better in both time and metric.
+        runs: Runs behind the target columns.
+        failed: Runs of these that failed.
+    """
+
+    setting: Setting
+    reason: Reason
+    evidence: Evidence
+    rate_low: float | None = None
+    rate_high: float | None = None
+    rate_linear: float | None = None
+    rate_sqrt: float | None = None
+    seconds_per_update: Estimate | None = None
+    samples_to_target: Estimate | None = None
+    updates_to_target: Estimate | None = None
+    seconds_to_target: Estimate | None = None
+    cost_to_target: Estimate | None = None
+    metric: Estimate | None = None
+    loss_samples: Estimate | None = None
+    pareto: bool = False
+    runs: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A learning curve's point: median over seeds, with the range that holds 90 % of them.
+
+    Attributes:
+        id: The setting's id.
+        name: ``loss`` or ``metric`` (validation).
+        samples: Examples seen.
+        epochs: Passes over the training data.
+        updates: Updates.
+        seconds: Updates × seconds per update, NaN if not measured.
+        value: Median over seeds.
+        low: Smallest in the range.
+        high: Largest.
+        n: Runs.
+    """
+
+    id: str
+    name: str
+    samples: int
+    epochs: float
+    updates: int
+    seconds: float
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The recommendation: what, why, evidence, how sure, how to apply.
+
+    Attributes:
+        task: The task's name.
+        command: The command that made it.
+        version: batchlab's version.
+        created: ISO time, UTC.
+        device: Device in words, such as ``cpu``.
+        cores: Processor cores in use.
+        builtin: Whether the task is a built-in demonstration.
+        wall_seconds: Time this measurement took.
+        measurement_cost: In the currency, or None.
+        budget_seconds: The budget, or None.
+        stage: Last finished stage: ``A``, ``B`` or ``C``.
+        evidence: Screened, projected or confirmed.
+        partial: Whether it was interrupted.
+        verdict: The answer.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        worth: Smallest ratio worth a change.
+        at_least: ``METRIC=VALUE`` demands and whether the recommendation meets them.
+        metric: The metric.
+        target: What "trained" means, or None before stage B.
+        today: The baseline.
+        recommended: The recommendation; equals ``today`` (id included) when nothing better is known.
+        changes: Fields that differ.
+        comparisons: By quantity; empty before stage B. ``time`` is first.
+        batch_only: Ratio of time today / batch changed with the learning rate as it was, or None.
+        failures: Failed runs in the confirmation, or None.
+        price: Or None.
+        smallest_detectable: Smallest ratio these repeats could have shown, or None.
+        decide_repeats: More pairs that would decide, 0 if decided.
+        next_stage: Or None when nothing is left.
+        useful_low: Useful batch range, lower end, or None.
+        useful_high: Upper end.
+        memory: The finder's answer, or None.
+        noise: Along the baseline run.
+        noise_orders_only: True for rules outside the SGD family.
+        plane: The search.
+        candidates: The table.
+        curves: Learning curves.
+        epochs_to_plateau: Epochs after which validation stops improving, or None.
+        order_changed: Whether the search repeated at half of the run gave another order; None if not repeated.
+        run_seconds: Expected seconds of one baseline run.
+        train_examples: N.
+        validation_examples: Examples every decision read.
+        test_examples: Examples looked at once, 0 if there are none.
+        assumptions: Sentences, English: defaults and everything changed from the user's loop.
+        not_tested: Codes: ``models``, ``data``, ``rules``, ``machines``, ``longer``, ``momentum``, ``schedule``.
+        provenance: Versions, device, threads, dtype, commit, seeds.
+        params: Flat, for other tools: the recommended setting.
+        compared: The setting the comparisons set against today's. Needed where the advice is not to change,
+            since ``recommended`` is then today's; None: it is ``recommended``.
+    """
+
+    task: str
+    command: str
+    version: str
+    created: str
+    device: str
+    cores: int
+    builtin: bool
+    wall_seconds: float
+    measurement_cost: float | None
+    budget_seconds: float | None
+    stage: str
+    evidence: Evidence
+    partial: bool
+    verdict: Verdict
+    objective: str
+    worth: float
+    at_least: dict[str, bool]
+    metric: MetricInfo
+    target: Target | None
+    today: Setting
+    recommended: Setting
+    changes: tuple[Change, ...]
+    comparisons: tuple[Comparison, ...]
+    batch_only: Estimate | None
+    failures: Failures | None
+    price: Price | None
+    smallest_detectable: float | None
+    decide_repeats: int
+    next_stage: NextStage | None
+    useful_low: int | None
+    useful_high: int | None
+    memory: Memory | None
+    noise: tuple[NoisePoint, ...]
+    noise_orders_only: bool
+    plane: tuple[PlanePoint, ...]
+    candidates: tuple[Candidate, ...]
+    curves: tuple[CurvePoint, ...]
+    epochs_to_plateau: Estimate | None
+    order_changed: bool | None
+    run_seconds: float
+    train_examples: int
+    validation_examples: int
+    test_examples: int
+    assumptions: tuple[str, ...]
+    not_tested: tuple[str, ...]
+    provenance: dict[str, str]
+    params: dict[str, Any] = field(default_factory=dict)
+    compared: Setting | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, whole or not at all.
+
+        Args:
+            path: The file, usually ``advice.json``.
+        """
+        _platform.write_whole(path, json.dumps(to_plain(self), indent=1, ensure_ascii=False))
+
+    @staticmethod
+    def load(path: Path) -> Advice:
+        """Read a record back.
+
+        Args:
+            path: A file :meth:`save` wrote.
+
+        Returns:
+            The advice.
+        """
+        return from_plain(Advice, json.loads(path.read_text(encoding="utf-8")))

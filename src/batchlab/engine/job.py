@@ -1,0 +1,119 @@
+"""What a cell is asked to do, and the state in which a run can be handed on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch.utils import _pytree
+
+from batchlab import schedules
+from batchlab.config import RunConfig
+from batchlab.engine.step import Progress
+from batchlab.tasks import Objective
+
+Probe: TypeAlias = Callable[[Objective, int], dict[str, float]]
+"""Called with a private copy of the model at its current weights and the samples seen; returns what to record."""
+
+EVALUATIONS = 40
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run at one moment, ready to go on under the same rule with other numbers.
+
+    Attributes:
+        progress: Parameters, buffers and the rule's state, on the CPU.
+        samples: Fresh examples drawn so far.
+        updates: Updates so far.
+    """
+
+    progress: Progress
+    samples: int
+    updates: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every run of a sweep does besides training.
+
+    Attributes:
+        evaluate_at: Sample counts at which the validation data is read, ascending.
+        probe: Measurement taken during training, or None.
+        probe_at: Sample counts at which it is taken.
+        keep_end: Whether the states at the end are wanted.
+    """
+
+    evaluate_at: tuple[int, ...]
+    probe: Probe | None = None
+    probe_at: tuple[int, ...] = ()
+    keep_end: bool = False
+
+
+def evaluation_grid(examples: int, samples: int, start: int = 0) -> tuple[int, ...]:
+    """Every quarter pass, or 40 times a run, whichever is fewer; the same for every batch size.
+
+    Args:
+        examples: N.
+        samples: End of the run.
+        start: Where it begins.
+
+    Returns:
+        Sample counts, the first ``start`` and the last ``samples``.
+
+    Example:
+        >>> evaluation_grid(examples=100, samples=200)
+        (0, 25, 50, 75, 100, 125, 150, 175, 200)
+    """
+    count = max(1, min(EVALUATIONS, 4 * (samples - start) // examples))
+    return tuple(start + round(i * (samples - start) / count) for i in range(count + 1))
+
+
+class Clock:
+    """Hands out the moments of a grid as training passes them."""
+
+    def __init__(self, moments: Iterable[int]) -> None:
+        self._moments = sorted(moments)
+        self._next = 0
+
+    def due(self, samples: int) -> bool:
+        """Whether at least one moment has been passed since the last call."""
+        before = self._next
+        while self._next < len(self._moments) and self._moments[self._next] <= samples:
+            self._next += 1
+        return self._next > before
+
+
+def updates_of(config: RunConfig, examples: int, start: int) -> list[tuple[int, int]]:
+    """(first sample, batch size) of every update of a resolved run."""
+    assert config.batch_size is not None
+    assert isinstance(config.samples, int)
+    schedule = schedules.batch_schedule(config.batch_size).resolve(examples)
+    return list(schedule.updates(start, config.samples))
+
+
+def state_to_bytes(state: RunState) -> bytes:
+    """A state as the bytes of an ``.npz`` file without pickles."""
+    leaves = _pytree.tree_leaves(state.progress)
+    arrays = {f"leaf{i}": leaf.numpy() for i, leaf in enumerate(leaves)}
+    buffer = io.BytesIO()
+    np.savez(buffer, counts=np.array([state.samples, state.updates]), **arrays)
+    return buffer.getvalue()
+
+
+def state_from_bytes(data: bytes, like: Progress) -> RunState:
+    """Undo :func:`state_to_bytes`; ``like`` gives the structure."""
+    _, structure = _pytree.tree_flatten(like)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        leaves = [torch.from_numpy(arrays[f"leaf{i}"]) for i in range(structure.num_leaves)]
+        samples, updates = arrays["counts"].tolist()
+    return RunState(_pytree.tree_unflatten(leaves, structure), samples, updates)
+
+
+def to_device(progress: Progress, device: str) -> Progress:
+    """Move every tensor of a run."""
+    return _pytree.tree_map(lambda leaf: leaf.to(device), progress)

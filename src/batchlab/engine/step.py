@@ -1,0 +1,137 @@
+"""One update, written for one run; the executors call it directly or map it over R runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from batchlab import _tree as tree
+from batchlab.config import RunConfig
+from batchlab.engine.dropout import NamedDropout
+from batchlab.rules import RULES, Numbers, Rule
+from batchlab.tasks import Objective
+from batchlab.types import Params, Tree
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+"""Number format of the parameters; bfloat16 is autocast around float32 parameters."""
+
+
+class Progress(NamedTuple):
+    """All that changes during a run; with a leading R axis in the stacked executor."""
+
+    params: Params
+    buffers: Params
+    rule_state: Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the runs of a cell share: the model's code, the rule, and how a step is taken.
+
+    Attributes:
+        objective: Model and loss; its own tensors are never read.
+        rule: Update rule.
+        clip_norm: Largest gradient norm, or None.
+        autocast: Whether the forward pass runs in bfloat16.
+        named_dropout: Whether dropout is served from named randomness.
+    """
+
+    objective: Objective
+    rule: Rule
+    clip_norm: float | None
+    autocast: bool
+    named_dropout: bool
+
+    def loss(self, params: Params, buffers: Params, batch: Tree, key: Tensor) -> tuple[Tensor, Params]:
+        """Σwℓ/Σw on a batch in training mode, and the buffers after it."""
+        buffers = tree.map(torch.clone, buffers)
+        mode = NamedDropout(key) if self.named_dropout else contextlib.nullcontext()
+        with mode, self._precision(key):
+            losses, weights = functional_call(self.objective, (params, buffers), (batch,))
+        return (losses * weights).sum() / weights.sum(), buffers
+
+    def evaluate(self, params: Params, buffers: Params, batch: Tree) -> tuple[Tree, Tensor, Tensor]:
+        """Predictions, Σwℓ and Σw on a batch; the objective must be in evaluation mode."""
+        with self._precision(next(iter(params.values()))):
+            outputs, losses, weights = functional_call(
+                self.objective, (params, buffers), (batch,), {"predict": True}
+            )
+        return outputs, (losses * weights).sum(), weights.sum()
+
+    def advance(
+        self, params: Params, grads: Params, rule_state: Any, numbers: Numbers
+    ) -> tuple[Params, Any]:
+        """θ + Δ: clip, then the rule."""
+        if self.clip_norm is not None:
+            share = self.clip_norm / (tree.norm(grads) + 1e-6)
+            grads = tree.scale(share.clamp(max=1.0), grads)
+        delta, rule_state = self.rule.update(grads, rule_state, params, numbers)
+        return tree.add(params, delta), rule_state
+
+    def _precision(self, like: Tensor) -> Any:
+        if not self.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(like.device.type, dtype=torch.bfloat16)
+
+
+def make_step(
+    program: Program, over_runs: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+) -> Callable[[Progress, Numbers, Tree, Tensor], tuple[Progress, Tensor]]:
+    """The step of a cell.
+
+    The gradient is taken of the *sum* of the runs' losses: run r's loss depends on run r's parameters only, so
+    this gives every run its own gradient with one backward pass and no transform around autograd.
+
+    Args:
+        program: What the runs share.
+        over_runs: Maps a function of one run over R (``torch.vmap``), or None for one run alone.
+
+    Returns:
+        ``(progress, numbers, batch, key) → (progress, loss)``.
+    """
+    loss_of = over_runs(program.loss) if over_runs else program.loss
+    advance = over_runs(program.advance) if over_runs else program.advance
+
+    def step(
+        progress: Progress, numbers: Numbers, batch: Tree, key: Tensor
+    ) -> tuple[Progress, Tensor]:
+        params = {name: value.detach().requires_grad_() for name, value in progress.params.items()}
+        loss, buffers = loss_of(params, progress.buffers, batch, key)
+        found = torch.autograd.grad(loss.sum(), list(params.values()), allow_unused=True)
+        with torch.no_grad():
+            grads = {
+                name: torch.zeros_like(value) if grad is None else grad
+                for (name, value), grad in zip(params.items(), found, strict=True)
+            }
+            params = {name: value.detach() for name, value in params.items()}
+            params, rule_state = advance(params, grads, progress.rule_state, numbers)
+        return Progress(params, tree.map(torch.detach, buffers), rule_state), loss.detach()
+
+    return step
+
+
+def start_of(objective: Objective, rule: Rule) -> Progress:
+    """The initial progress of one run, detached from the module."""
+    params = {n: p.detach().clone() for n, p in objective.named_parameters() if p.requires_grad}
+    # Frozen parameters differ between seeds like any other initial value, so they travel with the buffers.
+    frozen = {n: p.detach().clone() for n, p in objective.named_parameters() if not p.requires_grad}
+    buffers = {n: b.detach().clone() for n, b in objective.named_buffers()}
+    return Progress(params, buffers | frozen, rule.init(params))
+
+
+def numbers_of(config: RunConfig, like: Tensor) -> Numbers:
+    """The numbers of a resolved run as scalar tensors."""
+    values = {name: float(getattr(config, name)) for name in Numbers._fields}
+    return Numbers.of(**values, dtype=like.dtype, device=like.device)
+
+
+def rule_of(config: RunConfig) -> Rule:
+    """The rule of a resolved run."""
+    assert config.rule is not None
+    return RULES[config.rule]

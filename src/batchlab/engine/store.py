@@ -1,0 +1,83 @@
+"""Finished cells on disk: written whole, checked by hash when read, never computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from batchlab import _platform
+from batchlab.engine.job import RunState, state_from_bytes, state_to_bytes
+from batchlab.engine.step import Progress
+from batchlab.engine.trace import RunResult, Trace, to_parquet
+
+FORMAT = 1
+
+
+def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]) -> None:
+    """Write a cell; ``done.json``, with sizes and hashes, comes last.
+
+    Args:
+        folder: ``cells/<hash>``.
+        results: What the executor returned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs, metrics = Trace(tuple(result for result, _ in results)).tables()
+    files = {"runs.parquet": to_parquet(runs), "metrics.parquet": to_parquet(metrics)}
+    files |= {
+        f"end{i}.npz": state_to_bytes(state) for i, (_, state) in enumerate(results) if state is not None
+    }
+    for name, data in files.items():
+        _platform.write_whole(folder / name, data)
+    seal = {n: {"size": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()}
+    _platform.write_whole(folder / "done.json", json.dumps({"format": FORMAT, "files": seal}, indent=1))
+
+
+def load_cell(folder: Path, like: Progress | None) -> list[tuple[RunResult, RunState | None]] | None:
+    """Read a finished cell back.
+
+    Args:
+        folder: ``cells/<hash>``.
+        like: Structure of the states, or None if they are not wanted.
+
+    Returns:
+        What was saved; None if the cell is not finished. A damaged cell is set aside and counts as not finished.
+    """
+    if not (folder / "done.json").is_file():
+        return None
+    try:
+        files = _read_sealed(folder)
+    except (OSError, ValueError, KeyError):
+        _set_aside(folder)
+        return None
+    tables = (pl.read_parquet(io.BytesIO(files[f"{name}.parquet"])) for name in ("runs", "metrics"))
+    results = Trace.from_tables(*tables).runs
+    states = [files.get(f"end{i}.npz") for i in range(len(results))]
+    return [
+        (result, None if data is None or like is None else state_from_bytes(data, like))
+        for result, data in zip(results, states, strict=True)
+    ]
+
+
+def _read_sealed(folder: Path) -> dict[str, bytes]:
+    """Every file of a cell, if sizes and hashes are right."""
+    seal = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    if seal["format"] != FORMAT:
+        raise ValueError(f"format {seal['format']}")
+    files = {}
+    for name, facts in seal["files"].items():
+        data = (folder / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise ValueError(f"{name} has changed")
+        files[name] = data
+    return files
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename a damaged cell, so that it is kept and recomputed."""
+    number = next(i for i in range(1, 10_000) if not folder.with_suffix(f".damaged{i}").exists())
+    folder.rename(folder.with_suffix(f".damaged{number}"))

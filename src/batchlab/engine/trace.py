@@ -1,0 +1,137 @@
+"""What a sweep leaves behind: metrics over time, a status per run, and how it was run."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from batchlab.config import RunConfig
+from batchlab.types import Status, from_plain, to_plain
+
+RECORDED_TIMES = 200
+
+
+@dataclass(frozen=True)
+class Series:
+    """One recorded quantity of one run.
+
+    Attributes:
+        updates: Optimiser updates before each record, shape ``[T]``.
+        samples: Fresh examples drawn before each, shape ``[T]``.
+        values: The quantity, shape ``[T]``.
+    """
+
+    updates: Int[np.ndarray, " T"]
+    samples: Int[np.ndarray, " T"]
+    values: Float[np.ndarray, " T"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of a sweep.
+
+    Attributes:
+        config: What was trained.
+        status: How it ended.
+        sentence: The same in words, empty if all went well.
+        updates: Updates done.
+        samples: Fresh examples drawn.
+        processed: Examples × re-uses.
+        seconds: Wall time in its executor; of a stacked run, the time of the whole stack. Never the time of one
+            run alone.
+        executor: ``stacked`` or ``loop``.
+        series: Recorded quantities by name: ``loss`` and ``metric`` on validation data, ``train_loss``, probes.
+    """
+
+    config: RunConfig
+    status: Status
+    sentence: str
+    updates: int
+    samples: int
+    processed: int
+    seconds: float
+    executor: str
+    series: dict[str, Series]
+
+    def final(self, name: str) -> float:
+        """Last recorded value; NaN if there is none or the run diverged."""
+        there = self.series.get(name)
+        if there is None or not len(there.values) or self.status is Status.DIVERGED:
+            return float("nan")
+        return float(there.values[-1])
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The finished runs of a sweep, in the order they were asked for.
+
+    Example:
+        >>> Trace(()).runs
+        ()
+    """
+
+    runs: tuple[RunResult, ...]
+
+    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The same as two tidy tables: one row per run; one row per run, time and name."""
+        rows = [
+            {"run": i, "config": json.dumps(to_plain(r.config))}
+            | {f.name: to_plain(getattr(r, f.name)) for f in dataclasses.fields(r)[1:-1]}
+            for i, r in enumerate(self.runs)
+        ]
+        parts = [
+            pl.DataFrame({"updates": s.updates, "samples": s.samples, "value": s.values}).select(
+                pl.lit(i, pl.Int64).alias("run"), "updates", "samples",
+                pl.lit(name).alias("name"), "value",
+            )
+            for i, r in enumerate(self.runs)
+            for name, s in r.series.items()
+        ]
+        return pl.DataFrame(rows), pl.concat(parts) if parts else pl.DataFrame()
+
+    @staticmethod
+    def from_tables(runs: pl.DataFrame, metrics: pl.DataFrame) -> Trace:
+        """Undo :meth:`tables`."""
+        series: dict[int, dict[str, Series]] = {}
+        if len(metrics):
+            for (run, name), part in metrics.group_by("run", "name", maintain_order=True):
+                found = (part[c].to_numpy() for c in ("updates", "samples", "value"))
+                series.setdefault(int(str(run)), {})[str(name)] = Series(*found)
+        made = [
+            from_plain(RunResult, row | {"config": json.loads(row["config"]), "series": None})
+            for row in runs.iter_rows(named=True)
+        ]
+        return Trace(tuple(dataclasses.replace(r, series=series.get(i, {})) for i, r in enumerate(made)))
+
+
+def to_parquet(table: pl.DataFrame) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+class Recorder:
+    """Collects what one run records."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[tuple[int, int, float]]] = {}
+
+    def add(self, updates: int, samples: int, values: dict[str, float]) -> None:
+        """Record some quantities at one moment."""
+        for name, value in values.items():
+            self._rows.setdefault(name, []).append((updates, samples, value))
+
+    def series(self) -> dict[str, Series]:
+        """All that was recorded."""
+        made = {}
+        for name, rows in self._rows.items():
+            updates, samples, values = zip(*rows, strict=True)
+            made[name] = Series(np.array(updates), np.array(samples), np.array(values, dtype=float))
+        return made

@@ -1,0 +1,86 @@
+"""What batchlab says when it cannot go on: one sentence, who, what was expected, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The command line prints its sentence and nothing else."""
+
+
+class InvalidValueError(UserError, ValueError):
+    """A value outside what is possible."""
+
+
+class InvalidTypeError(UserError, TypeError):
+    """A value of the wrong kind."""
+
+
+class TaskError(UserError):
+    """The user's task cannot be loaded, read or trained."""
+
+
+class MissingDependencyError(UserError, ImportError):
+    """An optional part of batchlab is not installed; the message names the line that installs it."""
+
+
+class ResultError(UserError):
+    """A result directory cannot be used: locked, damaged, unfinished or made by something else."""
+
+
+class ValidityWarning(UserWarning):
+    """A formula is used outside the range for which it is proved."""
+
+
+def must(name: str, constraint: str, value: object, hint: str = "") -> str:
+    """The one error sentence of this package.
+
+    Args:
+        name: The argument as the user typed it.
+        constraint: What it has to be, in words.
+        value: What came instead.
+        hint: What to do, a whole sentence.
+
+    Returns:
+        The sentence.
+
+    Example:
+        >>> must("batch_size", "at least 1", 0, "Leave it out for 32.")
+        '`batch_size` must be at least 1; got 0. Leave it out for 32.'
+    """
+    return f"`{name}` must be {constraint}; got {value!r}.{' ' + hint if hint else ''}"
+
+
+def missing(extra: str, module: str) -> MissingDependencyError:
+    """The error for an absent optional dependency.
+
+    Args:
+        extra: The extra that brings it, such as ``advise``.
+        module: The module that was not found.
+
+    Returns:
+        An error to raise.
+
+    Example:
+        >>> str(missing("advise", "polars"))
+        '`polars` is not installed: install batchlab[advise].'
+    """
+    return MissingDependencyError(f"`{module}` is not installed: install batchlab[{extra}].")
+
+
+def cannot_read(path: Path, reason: str) -> ResultError:
+    """The error for a file that is there and cannot be used.
+
+    Args:
+        path: The file.
+        reason: Why, in words.
+
+    Returns:
+        An error to raise.
+
+    Example:
+        >>> str(cannot_read(Path("plan.json"), "it is empty"))
+        '`plan.json` cannot be read: it is empty.'
+    """
+    return ResultError(f"`{path}` cannot be read: {reason}.")

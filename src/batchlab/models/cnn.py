@@ -1,0 +1,78 @@
+"""Plain convolutional networks: no normalisation and no dropout, so no example sees another."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Two 3×3 convolutions, one pooling, one linear layer, for grey pictures of 8×8.
+
+    x → relu(conv) → relu(conv) → max over 2×2 → linear.
+
+    Args:
+        channels: Channels after the first and the second convolution.
+        classes: Outputs C.
+
+    Example:
+        >>> import torch
+        >>> SmallCNN()(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(self, channels: tuple[int, int] = (16, 32), classes: int = 10) -> None:
+        super().__init__()
+        first, second = channels
+        self.body = nn.Sequential(
+            nn.Conv2d(1, first, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(first, second, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(second * 4 * 4, classes),
+        )
+
+    def forward(self, images: Float[Tensor, "B 1 8 8"]) -> Float[Tensor, "B C"]:
+        """Logits of a batch of grey pictures with values in [0, 1]."""
+        return self.body(images)
+
+
+class ThreeConvCNN(nn.Module):
+    """Three 3×3 convolutions, each halving the picture, then one linear layer; for 28×28 or 32×32.
+
+    x → 3 × [relu(conv) → max over 2×2] → linear.
+
+    Args:
+        in_channels: 1 for grey, 3 for colour.
+        size: Height and width of the pictures, at least 8.
+        channels: Channels after each convolution.
+        classes: Outputs C.
+
+    Example:
+        >>> import torch
+        >>> ThreeConvCNN()(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        size: int = 28,
+        channels: tuple[int, int, int] = (16, 32, 64),
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        widths = (in_channels, *channels)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, channels, strict=False):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        side = size // 8
+        self.body = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(channels[-1] * side**2, classes)
+        )
+
+    def forward(self, images: Float[Tensor, "B channels S S"]) -> Float[Tensor, "B C"]:
+        """Logits of a batch of pictures."""
+        return self.body(images)

@@ -1,0 +1,46 @@
+"""Fully connected networks of any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with a nonlinearity between them.
+
+    x → φ(W₁x + b₁) → … → φ(Wₗx + bₗ) → Wx + b. Inputs of any shape are flattened first.
+
+    Args:
+        inputs: Input features D.
+        hidden: Hidden units of each layer; none makes a linear model.
+        outputs: Outputs C.
+        activation: Makes φ.
+        bias: Whether the layers have b.
+
+    Example:
+        >>> import torch
+        >>> MLP(784, (128, 64), 10)(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: tuple[int, ...] = (128,),
+        outputs: int = 10,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        widths = (inputs, *hidden)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in zip(widths, hidden, strict=False):
+            layers += [nn.Linear(before, after, bias=bias), activation()]
+        self.body = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
+
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
+        """Outputs of the last linear layer."""
+        return self.body(inputs)

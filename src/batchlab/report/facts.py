@@ -1,0 +1,177 @@
+"""What the sentences rest on: plain look-ups in the record, no words."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+from batchlab.advisor.record import Advice, Candidate, Comparison, Setting, Verdict
+from batchlab.types import Evidence
+
+TOO_SMALL_HOURS = 20.0
+"""A saving below so many hours of computing a year is called too small to matter."""
+
+TRAININGS_A_YEAR = 500
+DEMO_HOURS = 3.0
+_QUANTITY = {"time": "time", "cost": "cost", "samples": "samples"}
+
+
+class Case(StrEnum):
+    """Which first screen it is."""
+
+    CHANGE = "change"
+    KEEP = "keep"
+    OPEN = "open"
+    SCREENED = "screened"
+
+
+def case(advice: Advice) -> Case:
+    """Which first screen the record calls for.
+
+    Args:
+        advice: The record.
+
+    Returns:
+        ``screened`` where nothing was compared yet, else the verdict's.
+    """
+    if advice.stage == "A":
+        return Case.SCREENED
+    if advice.verdict is Verdict.CHANGE:
+        return Case.CHANGE
+    return Case.KEEP if advice.verdict is Verdict.KEEP else Case.OPEN
+
+
+def comparison(advice: Advice, quantity: str) -> Comparison | None:
+    """The comparison of one quantity, if there is one.
+
+    Args:
+        advice: The record.
+        quantity: Such as ``time``.
+    """
+    return next((c for c in advice.comparisons if c.quantity == quantity), None)
+
+
+def metric_comparison(advice: Advice) -> Comparison | None:
+    """The comparison of the metric: on test data, else on validation data.
+
+    Args:
+        advice: The record.
+    """
+    return comparison(advice, "metric") or comparison(advice, "validation")
+
+
+def gain(advice: Advice) -> Comparison | None:
+    """The ratio that the verdict rests on; None before stage B or where the objective is accuracy.
+
+    Args:
+        advice: The record.
+    """
+    return comparison(advice, _QUANTITY.get(advice.objective, ""))
+
+
+def alternative(advice: Advice) -> Setting | None:
+    """The setting that the comparisons set against today's, or None.
+
+    Args:
+        advice: The record.
+    """
+    if advice.recommended.id != advice.today.id:
+        return advice.recommended
+    return advice.compared
+
+
+def candidate(advice: Advice, setting: Setting | None) -> Candidate | None:
+    """The row of the candidate table for a setting.
+
+    Args:
+        advice: The record.
+        setting: The setting, or None.
+    """
+    if setting is None:
+        return None
+    return next((c for c in advice.candidates if c.setting.id == setting.id), None)
+
+
+def role(advice: Advice, identity: str) -> str:
+    """What a setting is in this advice: ``today``, ``recommended``, ``alternative`` or ``other``.
+
+    Args:
+        advice: The record.
+        identity: The setting's id.
+    """
+    if identity == advice.today.id:
+        return "today"
+    if identity == advice.recommended.id:
+        return "recommended"
+    rival = alternative(advice)
+    return "alternative" if rival is not None and identity == rival.id else "other"
+
+
+def confirmed(advice: Advice) -> bool:
+    """Whether full trainings on fresh seeds stand behind the numbers.
+
+    Args:
+        advice: The record.
+    """
+    return advice.evidence is Evidence.CONFIRMED
+
+
+def unmet(advice: Advice) -> tuple[str, ...]:
+    """The demands that are not met, as the user wrote them.
+
+    Args:
+        advice: The record.
+    """
+    return tuple(demand for demand, met in advice.at_least.items() if not met)
+
+
+def harm(advice: Advice, compared: Comparison) -> tuple[float, float]:
+    """The metric's change for the worse: middle and worst end of its range, positive means worse.
+
+    Args:
+        advice: The record.
+        compared: The metric's comparison.
+    """
+    change = compared.difference
+    if advice.metric.maximise:
+        return -change.value, -change.low
+    return change.value, change.high
+
+
+def decided(low: float, high: float) -> int:
+    """The sign that a range leaves no doubt about: −1, 0 or 1.
+
+    Example:
+        >>> decided(0.1, 0.3), decided(-0.1, 0.3), decided(float("nan"), 1.0)
+        (1, 0, 0)
+    """
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def saving(share: float, trainings: float, hours: float) -> float:
+    """Hours of computing a year that a ratio of times saves: trainings · hours · (1 − 1/ρ).
+
+    Args:
+        share: ρ, the time today / recommended.
+        trainings: A year.
+        hours: Of one training today.
+
+    Example:
+        >>> saving(2.0, 500, 3.0)
+        750.0
+    """
+    return trainings * hours * (1 - 1 / share)
+
+
+def hours_of_one(advice: Advice) -> float:
+    """The hours of one training that the money line starts from.
+
+    Args:
+        advice: The record.
+
+    Returns:
+        Those of a usual job where the task is a demonstration, else the measured ones, to two digits.
+    """
+    if advice.builtin or not (math.isfinite(advice.run_seconds) and advice.run_seconds > 0):
+        return DEMO_HOURS
+    return float(f"{advice.run_seconds / 3600:.2g}")

@@ -1,0 +1,190 @@
+"""The words for what a record names by code: metrics, fields of a setting, reasons, devices."""
+
+from __future__ import annotations
+
+import re
+
+from batchlab.advisor.record import Advice, Change, MetricInfo, Reason, Setting
+from batchlab.report import formats
+from batchlab.report.text import Text, same, say, verbatim
+from batchlab.types import Evidence, Status
+
+METRICS = {
+    "accuracy": Text("accuracy", "正解率"),
+    "loss": Text("loss", "損失"),
+    "mse": Text("mean squared error", "平均二乗誤差"),
+    "rmse": Text("root mean squared error", "平均平方根誤差"),
+    "mae": Text("mean absolute error", "平均絶対誤差"),
+    "r2": Text("share of variation explained (R²)", "決定係数（R²）"),
+    "error": Text("error rate", "誤り率"),
+    "error rate": Text("error rate", "誤り率"),
+    "escapes": Text("escape rate", "見逃し率"),
+    "false alarms": Text("false-alarm rate", "過検出率"),
+    "perplexity": Text("perplexity", "パープレキシティ"),
+    "precision": Text("precision", "適合率"),
+    "recall": Text("recall", "再現率"),
+    "f1": Text("F1 score", "F1スコア"),
+    "auc": Text("AUC", "AUC"),
+}
+FIELDS = {
+    "rule": Text("optimiser", "最適化手法"),
+    "batch_size": Text("batch size", "バッチサイズ"),
+    "micro_batch_size": Text("micro-batch size", "マイクロバッチサイズ"),
+    "accum_steps": Text("accumulation steps", "勾配累積の回数"),
+    "world_size": Text("processes", "プロセス数"),
+    "learning_rate": Text("learning rate", "学習率"),
+    "momentum": Text("momentum", "モメンタム"),
+    "weight_decay": Text("weight decay", "重み減衰"),
+    "lr_schedule": Text("learning-rate schedule", "学習率スケジュール"),
+    "warmup": Text("warm-up", "ウォームアップ"),
+    "clip_norm": Text("gradient clipping", "勾配クリッピング"),
+    "precision": Text("number format", "数値形式"),
+    "samples": Text("training length", "学習の長さ"),
+    "nu": Text("nu (QHM)", "ν（QHM）"),
+    "beta2": Text("beta2", "β₂"),
+    "eps": Text("eps", "ε"),
+}
+REASONS = {
+    Reason.BASELINE: Text("today's setting", "現在の設定"),
+    Reason.LARGEST: Text("largest that fits in memory", "メモリに収まる最大"),
+    Reason.NOISE_SCALE: Text("near the measured noise scale", "測定したノイズスケールの付近"),
+    Reason.WHOLE_RANGE: Text(
+        "whole range, since the noise scale could not be measured",
+        "全範囲から（ノイズスケールを測定できなかったため）",
+    ),
+    Reason.REQUESTED: Text("asked for", "指定による"),
+}
+STATUSES = {
+    Status.OK: Text("trained", "学習できた"),
+    Status.DIVERGED: Text("failed: diverged (values became infinite)", "失敗：発散した"),
+    Status.DID_NOT_LEARN: Text("failed: did not learn", "失敗：学習が進まなかった"),
+}
+EVIDENCE = {
+    Evidence.SCREENED: Text("screened", "下調べのみ"),
+    Evidence.PROJECTED: Text("projected", "短い試行からの予測"),
+    Evidence.CONFIRMED: Text("confirmed", "実測で確認済み"),
+}
+UNTESTED = {
+    "models": Text("other models", "別のモデル"),
+    "data": Text("more or other data", "より多いデータや別のデータ"),
+    "rules": Text("other optimisers", "別の最適化手法"),
+    "machines": Text(
+        "other computers (times are this computer's)", "別の計算機（時間はこの計算機での値です）"
+    ),
+    "longer": Text("longer training", "より長い学習"),
+    "momentum": Text("other values of momentum", "別のモメンタム値"),
+    "schedule": Text("other learning-rate schedules", "別の学習率スケジュール"),
+}
+PICTURES = ("digits", "mnist", "cifar10")
+LETTERS = {"learning_rate": "lr"}
+
+
+def metric(info: MetricInfo) -> Text:
+    """The metric's name, short enough for a sentence.
+
+    Example:
+        >>> metric(MetricInfo("escapes at 2 % false alarms", False, "%")).ja
+        '見逃し率'
+    """
+    key = info.name.lower()
+    if key not in METRICS and "escape" in key:
+        key = "escapes"
+    return METRICS.get(key, same(verbatim(info.name)))
+
+
+def metric_in_full(info: MetricInfo) -> Text:
+    """The metric's name with what it depends on, and a plain word where the name is not one.
+
+    Example:
+        >>> metric_in_full(MetricInfo("escapes at 2 % false alarms", False, "%")).en
+        'escape rate (defects missed) at 2 % false alarms'
+    """
+    if "escape" not in info.name.lower():
+        return metric(info)
+    found = re.search(r"([\d.]+) ?%", info.name)
+    if found is None:
+        return Text("escape rate (defects missed)", "見逃し率（不良を見逃す割合）")
+    return say(
+        "escape rate (defects missed) at {p} % false alarms",
+        "見逃し率（過検出率{p}%のとき）",
+        p=found.group(1),
+    )
+
+
+def examples(advice: Advice, count: int) -> Text:
+    """So many examples, as what they are where that is known.
+
+    Args:
+        advice: The record.
+        count: How many.
+    """
+    number = formats.count(count)
+    if advice.builtin and advice.task in PICTURES:
+        return say("{n} pictures", "画像{n}枚", n=number)
+    return say("{n} examples", "データ{n}件", n=number)
+
+
+def device(advice: Advice) -> Text:
+    """The computer that was measured on.
+
+    Args:
+        advice: The record.
+    """
+    if advice.device != "cpu":
+        return say("this computer ({d})", "この計算機（{d}）", d=verbatim(advice.device))
+    en = "this computer (1 core)" if advice.cores == 1 else "this computer ({n} cores)"
+    return say(en, "このパソコン（CPU {n}コア）", n=advice.cores)
+
+
+def value(name: str, content: object) -> str:
+    """One field of a setting, written.
+
+    Example:
+        >>> value("learning_rate", 0.05), value("batch_size", 1024), value("clip_norm", None)
+        ('0.05', '1,024', 'none')
+    """
+    if content is None:
+        return "none"
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        return verbatim(str(content))
+    return formats.count(content) if isinstance(content, int) else formats.rate(content)
+
+
+def field(name: str) -> Text:
+    """What a field of a setting is called.
+
+    Example:
+        >>> field("batch_size").ja
+        'バッチサイズ'
+    """
+    return FIELDS.get(name, same(verbatim(name)))
+
+
+def change(one: Change) -> Text:
+    """A field, from what to what.
+
+    Example:
+        >>> change(Change("batch_size", 32, 64))
+        Text(en='batch size 32 → 64', ja='バッチサイズを32から64へ')
+    """
+    return say(
+        "{name} {old} → {new}",
+        "{name}を{old}から{new}へ",
+        name=field(one.name),
+        old=value(one.name, one.today),
+        new=value(one.name, one.recommended),
+    )
+
+
+def setting(one: Setting) -> Text:
+    """A setting in a few words.
+
+    Args:
+        one: The setting.
+    """
+    return say(
+        "batch size {b}, learning rate {r}",
+        "バッチサイズ{b}、学習率{r}",
+        b=value("batch_size", one.batch_size),
+        r=formats.rate(one.learning_rate),
+    )

@@ -1,0 +1,276 @@
+"""Whether a change pays: the line that the page recomputes when the reader edits its fields.
+
+`page.js` repeats :func:`outcome` and :func:`fill`; a browser test holds both to the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from batchlab.advisor.record import Advice
+from batchlab.report import facts, formats
+from batchlab.report.facts import Case
+from batchlab.report.text import EMPTY, Text, join, same, say
+
+HOURS = "hours"
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What the line is computed from.
+
+    Attributes:
+        ratio: Time today / recommended.
+        low: Lower end of its range; NaN where there is none.
+        high: Upper end.
+        settled: Whether a change is advised.
+        trainings: A year, the first field.
+        hours: Of one training, the second field.
+        per_hour: Price of an hour, the third field; 1 where the line counts hours.
+        code: Currency, or ``hours`` without a price.
+        demo_seconds: Seconds one training of the demonstration saves; 0 for a task of one's own.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    settled: bool
+    trainings: float
+    hours: float
+    per_hour: float
+    code: str
+    demo_seconds: float
+
+
+def of(advice: Advice) -> Worth | None:
+    """What the line is computed from; None where nothing was compared or no ratio is finite.
+
+    Args:
+        advice: The record.
+    """
+    compared = facts.comparison(advice, "time")
+    if compared is None or not 0 < compared.difference.value < math.inf:
+        return None
+    saved = compared.today.value - compared.recommended.value
+    return Worth(
+        ratio=compared.difference.value,
+        low=compared.difference.low,
+        high=compared.difference.high,
+        settled=facts.case(advice) is Case.CHANGE,
+        trainings=facts.TRAININGS_A_YEAR,
+        hours=facts.hours_of_one(advice),
+        per_hour=advice.price.per_hour if advice.price else 1.0,
+        code=advice.price.currency if advice.price else HOURS,
+        demo_seconds=saved if advice.builtin and math.isfinite(saved) else 0.0,
+    )
+
+
+def outcome(amounts: tuple[float, float, float], settled: bool, small: float) -> str:
+    """Which sentence an amount and its range call for.
+
+    Args:
+        amounts: Saved a year, lower and upper end.
+        settled: Whether a change is advised.
+        small: Below this an amount is too small to matter.
+
+    Returns:
+        A key of :data:`SENTENCES`.
+
+    Example:
+        >>> outcome((850, 600, 1020), True, 24), outcome((2, 1, 3), True, 24)
+        ('saved', 'small')
+        >>> outcome((30, -100, 200), False, 24), outcome((-50, -90, -10), False, 24)
+        ('between', 'nothing')
+    """
+    saved, low, high = amounts
+    if high <= 0 or (math.isnan(high) and saved <= 0):
+        return "nothing"
+    if math.isnan(low) or math.isnan(high):
+        return "plain" if saved >= small else "plain_small"
+    if settled:
+        return "saved" if saved >= small else "small"
+    if high < small:
+        return "most_small"
+    return "between" if low < 0 else "most"
+
+
+SENTENCES = {
+    "saved": Text("**about {v}{u} a year saved ({a}–{b})**", "**年間およそ{v}{u}の削減（{a}～{b}{u}）**"),
+    "small": Text(
+        "about {v}{u} a year saved ({a}–{b}): **too small to matter**",
+        "年間およそ{v}{u}の削減（{a}～{b}{u}）で、**変更の理由になるほどの額ではありません**",
+    ),
+    "plain": Text("**{v}{u} a year saved**, as projected", "**年間{v}{u}の削減**（予測値）"),
+    "plain_small": Text(
+        "{v}{u} a year saved, as projected: **too small to matter**",
+        "年間{v}{u}の削減（予測値）で、**変更の理由になるほどの額ではありません**",
+    ),
+    "most": Text("a change would save **{a}–{b}{u} a year**", "変更した場合の削減は**年間{a}～{b}{u}**"),
+    "most_small": Text(
+        "a change would save **at most {b}{u} a year: too small to matter**",
+        "変更しても削減は**年間最大{b}{u}で、変更の理由になるほどの額ではありません**",
+    ),
+    "between": Text(
+        "a change could mean anything from **{c}{u} a year lost to {b}{u} a year saved**",
+        "変更の効果は**年間{c}{u}の損失から{b}{u}の削減まで**あり得ます",
+    ),
+    "nothing": Text("**a change would save nothing**", "**変更しても削減はありません**"),
+    "demo_small": Text(
+        " The demo itself is tiny: {v}{u} a year, not worth a meeting.",
+        "このデモ自体は小さく、年間{v}{u}ほどなので、これだけで変更する理由にはなりません。",
+    ),
+    "demo": Text(" The demo itself: {v}{u} a year.", "このデモ自体では年間{v}{u}です。"),
+}
+
+
+def unit(code: str) -> Text:
+    """The unit behind an amount.
+
+    Example:
+        >>> unit("hours")
+        Text(en=' hours of computing', ja='時間')
+    """
+    return Text(" hours of computing", "時間") if code == HOURS else formats.currency(code)
+
+
+def line(worth: Worth, settled_by: Text = EMPTY) -> Text:
+    """What stands behind the arrow, for the fields' present content.
+
+    Args:
+        worth: What to compute from, fields included.
+        settled_by: The condition in front of it.
+
+    Example:
+        >>> demo = Worth(1.9, 1.5, 2.3, True, 500, 3.0, 180.0, "JPY", 0.0)
+        >>> line(demo).ja
+        '**年間およそ12万8千円の削減（9万～15万3千円）**。'
+    """
+    year = tuple(
+        facts.saving(r, worth.trainings, worth.hours) * worth.per_hour
+        for r in (worth.ratio, worth.low, worth.high)
+    )
+    small = facts.TOO_SMALL_HOURS * worth.per_hour
+    key = outcome((year[0], year[1], year[2]), worth.settled, small)
+    main = fill(key, (year[0], year[1], year[2]), worth.code)
+    return join((say("{c}{m}.", "{c}{m}。", c=settled_by, m=main), _demo(worth, small)), "")
+
+
+def _demo(worth: Worth, small: float) -> Text:
+    if worth.demo_seconds <= 0:
+        return EMPTY
+    year = worth.trainings * worth.demo_seconds / 3600 * worth.per_hour
+    return fill("demo_small" if year < small else "demo", (year, year, year), worth.code)
+
+
+def fill(key: str, amounts: tuple[float, float, float], code: str) -> Text:
+    """A sentence with its amounts, all rounded like the first.
+
+    Args:
+        key: Of :data:`SENTENCES`.
+        amounts: Saved a year, lower and upper end.
+        code: Currency or ``hours``.
+
+    Example:
+        >>> fill("saved", (853.0, 600.0, 1017.0), "USD").en
+        '**about 850 USD a year saved (600–1,020)**'
+    """
+    first = amounts[0] or amounts[2] or 1.0
+    if math.isnan(amounts[2]):
+        written = (*formats.amounts((first,), code), EMPTY, EMPTY, EMPTY)
+    else:
+        written = formats.amounts((first, amounts[1], amounts[2], -amounts[1]), code)
+    parts = dict(zip("vabc", written, strict=True))
+    return say(*SENTENCES[key], u=unit(code), **parts)
+
+
+def condition(advice: Advice) -> Text:
+    """Under what condition the amount holds.
+
+    Args:
+        advice: The record.
+    """
+    if not advice.builtin:
+        return EMPTY
+    return Text("if your job behaves like this one: ", "自社の学習でも同じ傾向なら、")
+
+
+def spent(advice: Advice) -> Text:
+    """What finding out cost.
+
+    Args:
+        advice: The record.
+    """
+    if advice.measurement_cost is None or advice.price is None:
+        return say(
+            "Finding this out took {t} of computing.",
+            "今回の測定にかかった計算時間は{t}です。",
+            t=formats.duration(advice.wall_seconds),
+        )
+    return say(
+        "Finding this out cost {m} of computing.",
+        "今回の測定にかかった計算費用は約{m}です。",
+        m=formats.money(advice.measurement_cost, advice.price.currency),
+    )
+
+
+def doubt(advice: Advice) -> Text:
+    """What the next step is for, where the job measured is a demonstration.
+
+    Args:
+        advice: The record.
+    """
+    if not advice.builtin or advice.next_stage is None:
+        return EMPTY
+    return Text(
+        "Whether your job behaves the same is the next step.",
+        "同じ傾向かどうかは、次の一歩で確かめられます。",
+    )
+
+
+def unknown(advice: Advice) -> Text:
+    """What stands in the line's place where there is no ratio to compute from.
+
+    Args:
+        advice: The record.
+    """
+    if facts.case(advice) is Case.SCREENED:
+        return Text(
+            "Not known before the candidates have been compared.",
+            "候補を比べるまでは分かりません。",
+        )
+    return Text("It cannot be put as a ratio of times.", "時間の比では表せません。")
+
+
+def for_page(advice: Advice) -> dict[str, Any] | None:
+    """What the page needs to recompute the line.
+
+    Args:
+        advice: The record.
+
+    Returns:
+        Plain values for JSON, or None where there is no line.
+    """
+    worth = of(advice)
+    if worth is None:
+        return None
+    numbers = {k: None if isinstance(v, float) and not math.isfinite(v) else v
+               for k, v in vars(worth).items()}
+    return {
+        **numbers,
+        "small_hours": facts.TOO_SMALL_HOURS,
+        "whole": worth.code in (*formats.WHOLE,),
+        "unit": unit(worth.code)._asdict(),
+        "condition": condition(advice)._asdict(),
+        "sentences": {key: text._asdict() for key, text in SENTENCES.items()},
+    }
+
+
+def per_hour_unit(advice: Advice) -> Text:
+    """The unit behind the price field.
+
+    Args:
+        advice: The record.
+    """
+    return formats.currency(advice.price.currency) if advice.price else same("")

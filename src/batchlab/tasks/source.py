@@ -1,0 +1,255 @@
+"""Where examples come from: kept in memory, or read one by one with named randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from batchlab import _random, _tree
+from batchlab.errors import InvalidTypeError, TaskError, must
+from batchlab.types import Tree
+
+CHECKED_ITEMS = 4
+MEMORY_LIMIT_BYTES = 4 * 2**30  # above this a data set is streamed; a batch then costs a read
+
+
+class Source(Protocol):
+    """Examples that can be asked for by index."""
+
+    examples: int
+    in_memory: bool
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """The batch made of these examples.
+
+        Args:
+            index: Which examples, shape ``[B]``.
+            passes: In which pass over the data each is read, shape ``[B]``; 0 if left out. Random transforms
+                are a function of (seed, pass, index).
+            seed: The run's seed.
+
+        Returns:
+            A tree of CPU tensors whose leaves start with B.
+        """
+        ...
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """Elements of each example, to find the longest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Equal-shaped examples in memory: gathering is one indexing operation."""
+
+    tree: Tree
+    in_memory: bool = True
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return _tree.size(self.tree)
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """See :class:`Source`; an index of shape ``[R, B]`` gathers R batches at once."""
+        return _tree.take(self.tree, index)
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """See :class:`Source`."""
+        each = sum(leaf[0].numel() for leaf in _tree.leaves(self.tree))
+        return torch.full((self.examples,), each)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Examples of different shapes in memory, joined by the user's collate."""
+
+    items: Sequence[Any]
+    collate: Callable[[list[Any]], Tree]
+    in_memory: bool = True
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.items)
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """See :class:`Source`."""
+        return self.collate([self.items[i] for i in index.tolist()])
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """See :class:`Source`."""
+        return torch.tensor([_count(item) for item in self.items])
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Examples read from a Dataset whenever they are needed: random transforms, or too large for memory.
+
+    Every item is read with Python, NumPy and torch seeded from (seed, pass, index), so that augmentation is the
+    same for every batch size and number of workers.
+    """
+
+    dataset: Any
+    collate: Callable[[list[Any]], Tree]
+    in_memory: bool = False
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.dataset)
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """See :class:`Source`."""
+        which = torch.zeros_like(index) if passes is None else passes
+        return self.collate([self._read(seed, p, i) for p, i in zip(which.tolist(), index.tolist(), strict=True)])
+
+    def _read(self, seed: int, pass_: int, index: int) -> Any:
+        with _random.seeded(seed, "item", pass_, index):
+            return self.dataset[index]
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """See :class:`Source`; at most 256 evenly spaced examples are read, the rest count as their largest."""
+        index = torch.linspace(0, self.examples - 1, min(self.examples, 256)).long()
+        sizes = torch.tensor([_count(self._read(0, 0, i)) for i in index.tolist()])
+        return torch.full((self.examples,), int(sizes.max())).index_copy(0, index, sizes)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some examples of another source, in a given order."""
+
+    source: Source
+    index: Tensor
+
+    @property
+    def in_memory(self) -> bool:
+        """As the source."""
+        return self.source.in_memory
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.index)
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """See :class:`Source`."""
+        return self.source.batch(self.index[index], passes, seed)
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """See :class:`Source`."""
+        return self.source.elements()[self.index]
+
+
+def make_source(data: Any, collate: Callable[[list[Any]], Tree] | None, name: str) -> Source:
+    """Read what the user gave as data.
+
+    Args:
+        data: A tree of tensors or arrays, or a map-style Dataset.
+        collate: The user's collate, or None.
+        name: ``train``, ``validation`` or ``test``, for error sentences.
+
+    Returns:
+        A source; in memory only if three reads of the first items agree bit for bit.
+
+    Raises:
+        TaskError: If nothing can be read from it.
+
+    Example:
+        >>> make_source((torch.ones(3, 2), torch.zeros(3)), None, "train").examples
+        3
+    """
+    if isinstance(data, DataLoader):
+        hint = f"Give its `.dataset` as `{name}=` and its `collate_fn` as `collate=`."
+        raise InvalidTypeError(must(name, "a Dataset or tensors", "a DataLoader", hint))
+    if isinstance(data, IterableDataset):
+        hint = "One order for every batch size needs examples that can be asked for by number."
+        raise InvalidTypeError(must(name, "a map-style Dataset or tensors", "an IterableDataset", hint))
+    if _is_tree(data):
+        return _from_tree(data, name)
+    if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        return _from_dataset(data, collate, name)
+    raise InvalidTypeError(must(name, "a Dataset or a tree of tensors", type(data).__name__))
+
+
+def _is_tree(data: Any) -> bool:
+    """Whether it is tensors or arrays, possibly nested, rather than a sequence of examples."""
+    if isinstance(data, Tensor | np.ndarray):
+        return True
+    values = list(data.values()) if isinstance(data, dict) else data
+    return isinstance(values, tuple | list) and 0 < len(values) <= 16 and all(map(_is_tree, values))
+
+
+def _from_tree(data: Any, name: str) -> Source:
+    def tensor(leaf: Any) -> Tensor:
+        return leaf if isinstance(leaf, Tensor) else torch.from_numpy(np.ascontiguousarray(leaf))
+
+    tree = _tree.map_leaves(tensor, data)
+    lengths = {len(leaf) if leaf.ndim else 0 for leaf in _tree.leaves(tree)}
+    if len(lengths) > 1:
+        hint = "Every tensor starts with the axis of examples."
+        raise TaskError(must(name, "tensors of one length", f"lengths {sorted(lengths)}", hint))
+    return Stacked(tree)
+
+
+def _from_dataset(data: Any, collate: Callable[[list[Any]], Tree] | None, name: str) -> Source:
+    if len(data) == 0:
+        raise TaskError(must(name, "at least one example", "an empty data set"))
+    join = collate or default_collate
+    first = [data[i] for i in range(min(CHECKED_ITEMS, len(data)))]
+    size = sum(_count(item) for item in first) / len(first) * 4 * len(data)
+    if size > MEMORY_LIMIT_BYTES or not _reads_agree(data, len(first)):
+        return Streamed(data, join)
+    items = [data[i] for i in range(len(data))]
+    if collate is not None:
+        return Listed(items, collate)
+    try:
+        return Stacked(default_collate(items))
+    except (RuntimeError, TypeError) as error:
+        hint = "Give `collate=`, a function from a list of examples to a batch."
+        raise TaskError(f"The examples of `{name}` cannot be stacked: {error}. {hint}") from None
+
+
+def _reads_agree(data: Any, count: int) -> bool:
+    """Whether three reads of the first items agree bit for bit."""
+    for i in range(count):
+        reads = []
+        for attempt in range(3):
+            with _random.seeded(attempt, "read check", i):
+                reads.append(data[i])
+        if not all(_same(reads[0], other) for other in reads[1:]):
+            return False
+    return True
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and torch.equal(a.nan_to_num() if a.is_floating_point() else a,
+                                                  b.nan_to_num() if b.is_floating_point() else b)
+    if isinstance(a, np.ndarray):
+        return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+    if isinstance(a, dict):
+        return all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, tuple | list):
+        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _count(item: Any) -> int:
+    """Elements of one example."""
+    if isinstance(item, Tensor):
+        return item.numel()
+    if isinstance(item, np.ndarray):
+        return item.size
+    if isinstance(item, dict):
+        return sum(map(_count, item.values()))
+    if isinstance(item, tuple | list):
+        return sum(map(_count, item))
+    return 1

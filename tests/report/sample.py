@@ -1,0 +1,490 @@
+"""Complete advices with made-up values, in every variant the report knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import Any
+
+from batchlab.advisor.record import (
+    Advice,
+    Candidate,
+    Change,
+    Comparison,
+    CurvePoint,
+    Failures,
+    Memory,
+    MemoryPoint,
+    MetricInfo,
+    NextStage,
+    NoisePoint,
+    PlanePoint,
+    Price,
+    Reason,
+    Setting,
+    Target,
+    Verdict,
+)
+from batchlab.types import Estimate, Evidence, Status
+
+ACCURACY = MetricInfo("accuracy", True, "%")
+ESCAPES = MetricInfo("escapes at 2 % false alarms", False, "%")
+USD = Price(1.2, "USD")
+YEN = Price(180.0, "JPY")
+SIZES = (8, 16, 32, 64, 128, 256, 1221)
+BEST_RATE = {8: 0.025, 16: 0.05, 32: 0.1, 64: 0.2, 128: 0.2, 256: 0.4, 1221: 0.8}
+NOT_TESTED = ("models", "data", "rules", "machines")
+
+
+def setting(identity: str, batch: int, rate: float) -> Setting:
+    return Setting(
+        id=identity,
+        rule="shb",
+        batch_size=batch,
+        micro_batch_size=batch,
+        accum_steps=1,
+        world_size=1,
+        learning_rate=rate,
+        momentum=0.9,
+        weight_decay=0.0001,
+        lr_schedule="cosine",
+        warmup=0.05,
+        clip_norm=None,
+        precision="float32",
+        samples=24420,
+    )
+
+
+TODAY = setting("today", 32, 0.05)
+BEST = setting("B64-lr0.2", 64, 0.2)
+
+
+def seconds_per_update(batch: int) -> float:
+    return 0.0009 + 0.000022 * batch
+
+
+def memory() -> Memory:
+    points = []
+    for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1221):
+        each = seconds_per_update(batch)
+        points.append(
+            MemoryPoint(
+                batch_size=batch,
+                fits=True,
+                bytes=int(40e6 + 90e3 * batch),
+                samples_per_second=Estimate(
+                    batch / each, 0.93 * batch / each, 1.06 * batch / each, 6, "examples/s"
+                ),
+                seconds_per_update=Estimate(each, 0.94 * each, 1.07 * each, 6, "s"),
+            )
+        )
+    return Memory(
+        largest=1221,
+        bound_by="data set",
+        limit_bytes=2 * 2**30,
+        limit_source="cgroup",
+        margin_bytes=200 * 2**20,
+        points=tuple(points),
+        knee=256,
+        loader_share=0.06,
+        sentence="Every size up to the whole training set ran.",
+    )
+
+
+def memory_out() -> Memory:
+    whole = memory()
+    fitting = tuple(p for p in whole.points if p.batch_size <= 256)
+    broken = MemoryPoint(512, fits=False, bytes=0, reason="peak 2.3 GiB is above the limit")
+    return dataclasses.replace(
+        whole, largest=256, bound_by="memory", points=(*fitting, broken), limit_bytes=80 * 2**20,
+        margin_bytes=8 * 2**20, knee=128,
+    )
+
+
+def noise() -> tuple[NoisePoint, ...]:
+    values = [(1200, 9.0), (3600, 18.0), (7200, 33.0), (12000, 52.0), (18000, 71.0)]
+    points = [
+        NoisePoint(s, Estimate(v, 0.7 * v, 1.5 * v, 16, "examples")) for s, v in values
+    ]
+    return (*points, NoisePoint(24000, None, at_least=60.0))
+
+
+def plane() -> tuple[PlanePoint, ...]:
+    points = []
+    for batch in SIZES:
+        best = BEST_RATE[batch]
+        for power in range(-3, 4):
+            rate = best * 2.0**power
+            off = abs(power) + (0.4 if power > 0 else 0)
+            diverged = power == 3
+            lost = power == -3 and batch == 1221
+            loss = math.nan if diverged else 0.12 + 0.09 * off**1.5 + 0.01 * math.log2(batch)
+            points.append(
+                PlanePoint(
+                    batch_size=batch,
+                    learning_rate=rate,
+                    loss=2.31 if lost else loss,
+                    metric=math.nan if diverged else (0.1 if lost else 0.974 - 0.02 * off**1.7),
+                    samples=(2400, 4800, 9600)[max(0, 2 - abs(power))],
+                    rung=max(0, 2 - abs(power)),
+                    status=Status.DIVERGED
+                    if diverged
+                    else (Status.DID_NOT_LEARN if lost else Status.OK),
+                    works=abs(power) <= 1,
+                )
+            )
+    return tuple(points)
+
+
+def times() -> dict[int, float]:
+    """Seconds to the target per batch size."""
+    return {8: 5.6, 16: 3.9, 32: 2.9, 64: 2.2, 128: 2.35, 256: 3.4, 1221: math.inf}
+
+
+def candidates(price: Price | None, evidence: Evidence) -> tuple[Candidate, ...]:
+    rows = [_row(TODAY, Reason.BASELINE, 4.1, price, evidence, pareto=True)]
+    for batch in SIZES:
+        if batch == 32:
+            continue
+        one = BEST if batch == 64 else setting(f"B{batch}-lr{BEST_RATE[batch]:g}", batch, BEST_RATE[batch])
+        reason = Reason.LARGEST if batch == 1221 else Reason.NOISE_SCALE
+        tested = evidence if batch in (64,) else Evidence.PROJECTED
+        rows.append(_row(one, reason, times()[batch], price, tested, pareto=batch == 64))
+    return tuple(rows)
+
+
+def _row(
+    one: Setting,
+    reason: Reason,
+    seconds: float,
+    price: Price | None,
+    evidence: Evidence,
+    *,
+    pareto: bool,
+) -> Candidate:
+    batch = int(one.batch_size)
+    each = seconds_per_update(batch)
+    updates = seconds / each
+    reached = math.isfinite(seconds)
+    rate = 0.05 * batch / 32
+    best = BEST_RATE[batch]
+
+    def estimate(value: float, unit: str) -> Estimate:
+        if not math.isfinite(value):
+            return Estimate(math.inf, math.nan, math.nan, 5, unit)
+        return Estimate(value, 0.85 * value, 1.18 * value, 8, unit)
+
+    quality = 0.974 - (0.001 if batch == 64 else 0.0) - (0.03 if not reached else 0.0004 * batch / 64)
+    return Candidate(
+        setting=one,
+        reason=reason,
+        evidence=evidence,
+        rate_low=best / 2,
+        rate_high=best * 1.75,
+        rate_linear=rate,
+        rate_sqrt=0.05 * math.sqrt(batch / 32),
+        seconds_per_update=estimate(each, "s"),
+        samples_to_target=estimate(updates * batch, "examples"),
+        updates_to_target=estimate(updates, "updates"),
+        seconds_to_target=estimate(seconds, "s"),
+        cost_to_target=estimate(seconds * price.per_hour / 3600, price.currency) if price else None,
+        metric=Estimate(quality, quality - 0.004, quality + 0.003, 8, "%"),
+        loss_samples=estimate(updates * batch * 0.3, "examples"),
+        pareto=pareto,
+        runs=8 if evidence is Evidence.CONFIRMED else 1,
+        failed=0 if reached else 1,
+    )
+
+
+def curves(metric: MetricInfo = ACCURACY) -> tuple[CurvePoint, ...]:
+    draw = random.Random(0)
+    points = []
+    for one in [TODAY, *(c.setting for c in candidates(None, Evidence.CONFIRMED)[1:])]:
+        batch = int(one.batch_size)
+        needed = times()[batch] if one.id != "today" else 4.1
+        scale = (needed if math.isfinite(needed) else 30.0) / seconds_per_update(batch) * batch
+        for step in range(1, 41):
+            samples = 24420 * step // 40
+            progress = samples / scale
+            error = 0.03 / max(progress, 0.02) ** 0.8 * (1 + 0.04 * draw.gauss(0, 1))
+            share = min(0.9, error)
+            value = 1 - share if metric.maximise else share
+            for name, middle, wide in (
+                ("metric", value, 0.25 * share),
+                ("loss", 3.2 * share, 0.8 * share),
+            ):
+                points.append(
+                    CurvePoint(
+                        id=one.id,
+                        name=name,
+                        samples=samples,
+                        epochs=samples / 1221,
+                        updates=samples // batch,
+                        seconds=samples // batch * seconds_per_update(batch),
+                        value=middle,
+                        low=middle - wide / 2,
+                        high=middle + wide / 2,
+                        n=8 if one.id in ("today", BEST.id) else 1,
+                    )
+                )
+    return tuple(points)
+
+
+def comparisons(
+    low: float, middle: float, high: float, price: Price | None, wins: int = 8
+) -> tuple[Comparison, ...]:
+    today, other = 4.1, 4.1 / middle
+    ratio = Estimate(middle, low, high, 8)
+    rows = [
+        Comparison(
+            "time",
+            Estimate(today, 3.5, 4.9, 8, "s"),
+            Estimate(other, 0.85 * other, 1.2 * other, 8, "s"),
+            ratio,
+            wins=wins,
+            pairs=8,
+            chance=0.996 if wins == 8 else 0.8,
+        )
+    ]
+    if price:
+        unit = price.per_hour / 3600
+        rows.append(
+            dataclasses.replace(
+                rows[0],
+                quantity="cost",
+                today=Estimate(today * unit, 3.5 * unit, 4.9 * unit, 8, price.currency),
+                recommended=Estimate(
+                    other * unit, 0.85 * other * unit, 1.2 * other * unit, 8, price.currency
+                ),
+            )
+        )
+    rows.append(
+        Comparison(
+            "metric",
+            Estimate(0.974, 0.969, 0.979, 8, "%"),
+            Estimate(0.972, 0.967, 0.977, 8, "%"),
+            Estimate(-0.002, -0.009, 0.005, 8, "%"),
+            wins=3,
+            pairs=8,
+            chance=0.3,
+            examples=360,
+        )
+    )
+    return tuple(rows)
+
+
+def change(price: Price | None = USD, **others: Any) -> Advice:
+    """Stage C, a confirmed change on the built-in digits."""
+    fields: dict[str, Any] = {
+        "task": "digits",
+        "command": "batchlab advise digits",
+        "version": "0.1.0",
+        "created": "2026-11-21T09:30:00+00:00",
+        "device": "cpu",
+        "cores": 2,
+        "builtin": True,
+        "wall_seconds": 160.0,
+        "measurement_cost": 160 * price.per_hour / 3600 if price else None,
+        "budget_seconds": None,
+        "stage": "C",
+        "evidence": Evidence.CONFIRMED,
+        "partial": False,
+        "verdict": Verdict.CHANGE,
+        "objective": "time",
+        "worth": 1.2,
+        "at_least": {},
+        "metric": ACCURACY,
+        "target": Target(0.97, "baseline", 5, 0.8),
+        "today": TODAY,
+        "recommended": BEST,
+        "changes": (Change("batch_size", 32, 64), Change("learning_rate", 0.05, 0.2)),
+        "comparisons": comparisons(1.5, 1.9, 2.3, price),
+        "batch_only": Estimate(1.1, 0.9, 1.3, 5),
+        "failures": Failures(0, 8, 0, 8),
+        "price": price,
+        "smallest_detectable": 1.22,
+        "decide_repeats": 0,
+        "next_stage": NextStage(
+            "own-task",
+            600.0,
+            600 * price.per_hour / 3600 if price else None,
+            "batchlab advise your_task.py:task --budget 10m",
+        ),
+        "useful_low": 16,
+        "useful_high": 180,
+        "memory": memory(),
+        "noise": noise(),
+        "noise_orders_only": False,
+        "plane": plane(),
+        "candidates": candidates(price, Evidence.CONFIRMED),
+        "curves": curves(),
+        "epochs_to_plateau": Estimate(14.0, 12.0, 17.0, 8, "epochs"),
+        "order_changed": False,
+        "run_seconds": 6.3,
+        "train_examples": 1221,
+        "validation_examples": 216,
+        "test_examples": 360,
+        "assumptions": (
+            "no validation data was given: 15 % of the training data were split off, stratified by class",
+        ),
+        "not_tested": NOT_TESTED,
+        "provenance": {
+            "python": "3.12.3",
+            "torch": "2.13.0+cpu",
+            "device": "cpu",
+            "threads": "1",
+            "dtype": "float32",
+            "seed": "0",
+        },
+        "params": {"batch_size": 64, "learning_rate": 0.2, "momentum": 0.9},
+        "compared": BEST,
+    }
+    return Advice(**{**fields, **others})
+
+
+def keep(price: Price | None = USD, **others: Any) -> Advice:
+    """Stage C, nothing worth a change."""
+    fields: dict[str, Any] = {
+        "verdict": Verdict.KEEP,
+        "recommended": TODAY,
+        "changes": (),
+        "batch_only": None,
+        "comparisons": comparisons(0.9, 1.02, 1.15, price, wins=5),
+        "next_stage": None,
+        "builtin": False,
+        "task": "pumps",
+        "run_seconds": 11000.0,
+        "wall_seconds": 43000.0,
+        "measurement_cost": 43000 * price.per_hour / 3600 if price else None,
+    }
+    return change(price, **{**fields, **others})
+
+
+def open_(price: Price | None = USD, **others: Any) -> Advice:
+    """Stage C, the repeats cannot tell."""
+    fields: dict[str, Any] = {
+        "verdict": Verdict.NOT_ENOUGH_EVIDENCE,
+        "recommended": TODAY,
+        "changes": (),
+        "batch_only": None,
+        "comparisons": comparisons(0.9, 1.2, 1.6, price, wins=6),
+        "decide_repeats": 14,
+        "next_stage": NextStage(
+            "more-repeats",
+            720.0,
+            0.24 * (price.per_hour / 1.2) if price else None,
+            "batchlab advise digits --resume --budget 12m",
+            repeats=14,
+        ),
+    }
+    return change(price, **{**fields, **others})
+
+
+def screened(price: Price | None = USD, **others: Any) -> Advice:
+    """Stage A only: nothing compared yet."""
+    bare = tuple(
+        Candidate(setting=c.setting, reason=c.reason, evidence=Evidence.SCREENED,
+                  seconds_per_update=c.seconds_per_update)
+        for c in candidates(price, Evidence.SCREENED)
+    )
+    fields: dict[str, Any] = {
+        "task": "defects.py:task",
+        "builtin": False,
+        "stage": "A",
+        "evidence": Evidence.SCREENED,
+        "verdict": Verdict.NOT_ENOUGH_EVIDENCE,
+        "recommended": TODAY,
+        "compared": None,
+        "changes": (),
+        "comparisons": (),
+        "batch_only": None,
+        "failures": None,
+        "target": None,
+        "smallest_detectable": None,
+        "useful_low": 16,
+        "useful_high": None,
+        "plane": (),
+        "curves": (),
+        "candidates": bare,
+        "epochs_to_plateau": None,
+        "order_changed": None,
+        "wall_seconds": 9.0,
+        "measurement_cost": 9 * price.per_hour / 3600 if price else None,
+        "next_stage": NextStage(
+            "B",
+            600.0,
+            600 * price.per_hour / 3600 if price else None,
+            "batchlab advise defects.py:task --resume --budget 10m",
+        ),
+    }
+    return change(price, **{**fields, **others})
+
+
+def projected(price: Price | None = USD, **others: Any) -> Advice:
+    """Stage B: a short trial, nothing confirmed."""
+    told = tuple(
+        dataclasses.replace(c, method="projected", wins=0, pairs=0, chance=math.nan)
+        for c in comparisons(1.3, 1.8, 2.5, price)
+        if c.quantity != "metric"
+    )
+    fields: dict[str, Any] = {
+        "task": "defects.py:task",
+        "builtin": False,
+        "stage": "B",
+        "evidence": Evidence.PROJECTED,
+        "comparisons": told,
+        "failures": None,
+        "candidates": candidates(price, Evidence.PROJECTED),
+        "wall_seconds": 540.0,
+        "measurement_cost": 540 * price.per_hour / 3600 if price else None,
+        "run_seconds": 5200.0,
+        "next_stage": NextStage(
+            "C",
+            2400.0,
+            2400 * price.per_hour / 3600 if price else None,
+            "batchlab advise defects.py:task --resume --budget 40m",
+        ),
+    }
+    return change(price, **{**fields, **others})
+
+
+def minimised(price: Price | None = USD, **others: Any) -> Advice:
+    """A metric to be made small, on the user's own task."""
+    base = comparisons(1.5, 1.9, 2.3, price)
+    metric = dataclasses.replace(
+        base[-1],
+        today=Estimate(0.031, 0.025, 0.037, 8, "%"),
+        recommended=Estimate(0.029, 0.023, 0.035, 8, "%"),
+        difference=Estimate(-0.002, -0.008, 0.004, 8, "%"),
+    )
+    fields: dict[str, Any] = {
+        "task": "defects",
+        "builtin": False,
+        "metric": ESCAPES,
+        "target": Target(0.04, "baseline", 5, 0.8),
+        "comparisons": (*base[:-1], metric),
+        "curves": curves(ESCAPES),
+        "next_stage": None,
+    }
+    return change(price, **{**fields, **others})
+
+
+def no_test(price: Price | None = USD, **others: Any) -> Advice:
+    """No test data: the metric is that of the validation data."""
+    told = tuple(
+        dataclasses.replace(c, quantity="validation", examples=216) if c.quantity == "metric" else c
+        for c in comparisons(1.5, 1.9, 2.3, price)
+    )
+    return change(price, **{"comparisons": told, "test_examples": 0, **others})
+
+
+ALL = {
+    "change": change,
+    "keep": keep,
+    "open": open_,
+    "screened": screened,
+    "projected": projected,
+    "minimised": minimised,
+    "no_test": no_test,
+}

@@ -1,0 +1,104 @@
+"""What an import loads, and what is said when an optional dependency is absent."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import batchlab
+
+HEAVY = {"altair", "jinja2", "loky", "polars", "scipy", "sklearn", "vl_convert"}
+
+# Makes the optional dependencies as absent as on a machine that never had them.
+BLOCK = f"""
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def loaded_by(code):
+    """Top-level modules that a line loads in a fresh interpreter."""
+    tops = "sorted({name.partition('.')[0] for name in sys.modules})"
+    done = run(f"import json, sys\n{code}\nprint(json.dumps({tops}))")
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("part", ["batchlab", "batchlab.optim", "batchlab.data"])
+def test_the_parts_for_the_users_loop_load_nothing_heavy(part):
+    assert loaded_by(f"import {part}") & HEAVY == set()
+
+
+@pytest.mark.parametrize("part", ["batchlab.optim", "batchlab.data", "batchlab.RunConfig"])
+def test_the_parts_for_the_users_loop_work_with_the_core_install(part):
+    done = run(f"{BLOCK}\nimport batchlab, batchlab.optim, batchlab.data\n{part}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_planted_heavy_import_is_seen():
+    assert "jinja2" in loaded_by("import batchlab, jinja2")
+
+
+@pytest.mark.parametrize("module", ["batchlab", "batchlab.errors", "batchlab.cli"])
+def test_help_and_version_need_no_torch(module):
+    assert "torch" not in loaded_by(f"import {module}")
+
+
+@pytest.mark.parametrize("name", ["advise", "Trace"])
+def test_an_absent_extra_is_named_with_the_line_that_installs_it(name):
+    done = run(f"{BLOCK}\nimport batchlab\nbatchlab.{name}")
+    assert "batchlab.errors.MissingDependencyError" in done.stderr
+    assert "install batchlab[advise]" in done.stderr
+
+
+def test_types_are_checked_while_the_tests_run():
+    with pytest.raises(TypeError, match="Type-check error"):
+        batchlab.errors.must(1, "text", 2)
+
+
+@pytest.mark.wrong_type
+def test_a_test_marked_wrong_type_sees_what_users_see():
+    assert batchlab.errors.must(1, "text", 2) == "`1` must be text; got 2."
+
+
+def test_another_absent_module_is_not_mistaken_for_an_extra():
+    block = BLOCK.replace(repr(HEAVY), "{'torch'}")
+    done = run(f"{block}\nimport batchlab\nbatchlab.RunConfig")
+    assert "MissingDependencyError" not in done.stderr
+    assert "No module named 'torch'" in done.stderr
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'batchlab' has no attribute 'advice'"):
+        _ = batchlab.advice
+
+
+@pytest.mark.parametrize("name", batchlab.__all__)
+def test_every_public_name_resolves(name):
+    assert getattr(batchlab, name) is not None
+
+
+def test_type_checkers_and_users_see_the_same_names():
+    tree = ast.parse(Path(batchlab.__file__).read_text("utf-8"))
+    block = next(n for n in tree.body if isinstance(n, ast.If))
+    seen = {
+        node.module: tuple(alias.name for alias in node.names)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == batchlab._HOMES
+    assert sorted([*(n for names in seen.values() for n in names), "__version__"]) == dir(batchlab)
+    assert dir(batchlab) == batchlab.__all__
