@@ -12,8 +12,8 @@ import torch
 
 LEFT_OUT = pytest.StashKey[Counter]()
 WHY = {
-    "slow": "slow (make test-slow runs them)",
-    "gpu": "in need of a GPU (make test-slow runs them)",
+    "slow": "slow; `make test-slow` runs them",
+    "gpu": "in need of a GPU; `make test-slow` runs them",
     "other": "not asked for",
 }
 
@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if left_out:
         terminalreporter.section("left out")
         for marker, count in sorted(left_out.items()):
-            write(f"{count} {WHY[marker]}")
+            write(f"{count:4d} tests left out: {WHY[marker]}")
 
 
 def seconds_per_file(stats):

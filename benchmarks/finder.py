@@ -2,8 +2,8 @@
 
     python benchmarks/finder.py [--json]
 
-For every model: no over-estimate, at most 3 % under the true limit at margin 0, at most 10 trials where bytes
-are the limit and 13 at a cliff. Exit code 1 if a criterion is missed.
+For every model: no over-estimate, at most 3 % under the true limit at margin 0, at most 10 trials
+where bytes are the limit and 13 at a cliff. Exit code 1 if a criterion is missed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def measured(size_to_bytes: Callable[[int], float]) -> Callable[[int], Outcome]:
 
 
 def refusing(size_to_bytes: Callable[[int], float], limit: int) -> Callable[[int], Outcome]:
-    """A memory that is measured when it suffices; beyond it the process dies and nothing is known."""
+    """A memory that is measured while it suffices; beyond it the process dies unmeasured."""
 
     def run(size: int) -> Outcome:
         taken = int(size_to_bytes(size))
@@ -150,16 +150,16 @@ def byte_models() -> list[tuple[str, Callable[[int], float], int]]:
         ("above linear, b^1.5", lambda b: 50 * MB + 20_000 * b**1.5, 8 * GB),
         ("below linear, b^0.8", lambda b: 50 * MB + 4 * MB * b**0.8, 8 * GB),
         ("square root", lambda b: 50 * MB + 20 * MB * math.sqrt(b), 4 * GB),
-        ("steps of 2 MB (caching allocator)", lambda b: 300 * MB + 2 * MB * math.ceil(0.37 * b), 8 * GB),
+        ("steps of 2 MB (allocator)", lambda b: 300 * MB + 2 * MB * math.ceil(0.37 * b), 8 * GB),
         ("steps of 20 MB", lambda b: 300 * MB + 20 * MB * math.ceil(0.05 * b), 8 * GB),
         ("steps of 512 MB", lambda b: 300 * MB + 512 * MB * math.ceil(b / 400), 8 * GB),
-        ("workspace appears at 64", lambda b: 300 * MB + 2 * MB * b + (1500 * MB if b >= 64 else 0), 8 * GB),
-        ("workspace goes at 64", lambda b: 300 * MB + 2 * MB * b + (1500 * MB if b < 64 else 0), 8 * GB),
+        ("workspace from 64 on", lambda b: 300 * MB + 2 * MB * b + 1500 * MB * (b >= 64), 8 * GB),
+        ("workspace up to 64", lambda b: 300 * MB + 2 * MB * b + 1500 * MB * (b < 64), 8 * GB),
         ("slope doubles at 500", lambda b: 300 * MB + MB * (b + max(0, b - 500)), 8 * GB),
-        ("slope halves at 500", lambda b: 300 * MB + 4 * MB * b - 2 * MB * max(0, b - 500), 8 * GB),
+        ("slope halves at 500", lambda b: 300 * MB + 2 * MB * (b + min(b, 500)), 8 * GB),
         ("flat to 2000, then linear", lambda b: 300 * MB + 2 * MB * max(0, b - 2000), 8 * GB),
         ("noise up to 1 %", lambda b: (300 * MB + 2 * MB * b) * (1 + 0.01 * noise(0, b)), 8 * GB),
-        ("noise up to 30 MB, small examples", lambda b: 100 * MB + 50_000 * b + 30 * MB * noise(1, b), 2 * GB),
+        ("noise up to 30 MB", lambda b: 100 * MB + 50_000 * b + 30 * MB * noise(1, b), 2 * GB),
         ("second micro-step", two_steps, 8 * GB),
     ]  # fmt: skip
 
@@ -209,7 +209,7 @@ def score(memory: Simulated, search: Search = search) -> Row:
     missed = [
         *(
             ["over-estimate"]
-            if over or found.largest > truth and "noise" not in memory.name
+            if over or (found.largest > truth and "noise" not in memory.name)
             else []
         ),
         *(
@@ -246,8 +246,9 @@ def summary(rows: list[Row]) -> str:
     over = sum("over-estimate" in r.missed for r in rows)
     worst = max(r.under_percent for r in rows)
     return (
-        f"{len(rows)} memories: {over} over-estimates, at most {worst} % under, at most {most['bytes']} trials "
-        f"where bytes are the limit and {most['cliff']} at a cliff; {sum(bool(r.missed) for r in rows)} missed."
+        f"{len(rows)} memories: {over} over-estimates, at most {worst} % under, at most "
+        f"{most['bytes']} trials where bytes are the limit and {most['cliff']} at a cliff; "
+        f"{sum(bool(r.missed) for r in rows)} missed."
     )
 
 

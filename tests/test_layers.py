@@ -59,7 +59,10 @@ def target(module, name, known):
 
 def modules(src):
     """Dotted name → parsed file."""
-    return {dotted(path, src): ast.parse(path.read_text("utf-8")) for path in src.rglob("*.py")}
+    return {
+        dotted(path, src): ast.parse(path.read_text("utf-8"), str(path))
+        for path in src.rglob("*.py")
+    }
 
 
 def dotted(path, src):

@@ -85,9 +85,10 @@ def test_take_reads_each_permutation_once(monkeypatch):
 
     monkeypatch.setattr("batchlab._random.permutation", permutation)
     stream = Stream(100, 0)
-    for start in range(0, 1000, 7):
-        stream.take(start, 7)
-    assert drawn == list(range(11))
+    for start in range(0, 1050, 70):
+        stream.take(start, 70)
+    stream.take(1050, 150)
+    assert drawn == list(range(12))
 
 
 @pytest.mark.wrong_type

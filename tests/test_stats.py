@@ -271,30 +271,40 @@ def test_forgetting_the_block_variance_does_not_cover():
     assert not covers_nominally(seconds_coverage(count_blocks=False))
 
 
-def ratio_coverage(shuffle):
-    rng, hits = np.random.default_rng(6), []
-    for _ in range(REPEATS):
-        today, recommended = lognormal_pairs(rng, 1.4, 0.1, n=5)
-        after = rng.permutation(recommended) if shuffle else recommended
-        hits.append(holds(stats.paired_log_ratio(today, after).estimate, 1.4))
-    return hits
+def five_pairs(rng):
+    return lognormal_pairs(rng, 1.4, 0.3, n=5)
 
 
 def test_paired_ratio_covers_at_five_pairs():
-    assert covers_nominally(ratio_coverage(shuffle=False))
+    rng = np.random.default_rng(6)
+    hits = [holds(stats.paired_log_ratio(*five_pairs(rng)).estimate, 1.4) for _ in range(REPEATS)]
+    assert covers_nominally(hits)
+
+
+def test_bootstrap_does_not_cover_at_five_pairs():
+    rng = np.random.default_rng(6)
+    logs = np.array([np.log(a / b) for a, b in (five_pairs(rng) for _ in range(REPEATS))])
+    means = logs[:, rng.integers(0, 5, (400, 5))].mean(axis=2)
+    low, high = np.quantile(means, [0.05, 0.95], axis=1)
+    hits = (low <= math.log(1.4)) & (math.log(1.4) <= high)
+    assert not covers_nominally(hits)
+    assert np.mean(hits) < 0.85
+
+
+def sure_shares_at_ratio_one():
+    """Share of comparisons that say at least 95 %, by Student t and by the normal twin."""
+    rng = np.random.default_rng(7)
+    results = [stats.paired_log_ratio(*lognormal_pairs(rng, 1.0, 0.3, 6)) for _ in range(REPEATS)]
+    z = [math.log(r.estimate.value) / r.sd * math.sqrt(6) for r in results]
+    return np.array([r.chance for r in results]) < 0.95, scipy_stats.norm.cdf(z) < 0.95
 
 
 def test_chance_is_calibrated_where_nothing_differs():
-    """P(chance ≥ 0.95) = 5 % at ratio 1; a two-sided reading of t would say it in 10 %."""
-    rng = np.random.default_rng(7)
-    chances = np.array(
-        [stats.paired_log_ratio(*lognormal_pairs(rng, 1.0, 0.3)).chance for _ in range(REPEATS)]
-    )
-    twin = 2 * np.abs(chances - 0.5)
-    assert covers_nominally(chances < 0.95, level=0.95)
-    assert not covers_nominally((twin < 0.95) | (chances < 0.5), level=0.95 + 1e-9) or (
-        np.mean((twin >= 0.95) & (chances > 0.5)) < np.mean(chances >= 0.95)
-    )
+    assert covers_nominally(sure_shares_at_ratio_one()[0], level=0.95)
+
+
+def test_a_normal_chance_is_too_sure_where_nothing_differs():
+    assert not covers_nominally(sure_shares_at_ratio_one()[1], level=0.95)
 
 
 @given(st.integers(1, 12), st.integers(0, 10**6), st.floats(0, 0.6))
@@ -380,15 +390,13 @@ def test_uncertain_seconds_widen_the_sign_interval():
 def test_sign_interval_covers_the_median_ratio():
     """Conservative, so at least 90 %; the t interval cannot be computed here at all."""
     rng, hits = np.random.default_rng(8), []
+    # With a fifth of the ratios moved to infinity the median is the old 5/8 quantile.
+    shift = math.exp(0.4 * scipy_stats.norm.ppf(0.5 / 0.8))
     for _ in range(REPEATS):
         today, recommended = lognormal_pairs(rng, 1.5, 0.4, n=8)
         today[rng.random(8) < 0.2] = INF
         hits.append(holds(stats.paired_log_ratio(today, recommended).estimate, 1.5 * shift))
     assert np.mean(hits) >= 0.9
-
-
-# The median of 1.5·exp(0.4 z), of which a fifth is moved to infinity, is its 5/8 quantile.
-shift = math.exp(0.4 * scipy_stats.norm.ppf(0.5 / 0.8))
 
 
 def test_pairs_that_agree_on_a_coarse_grid_keep_a_range():

@@ -82,18 +82,42 @@ def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
         try:
             random.seed(number)
             np.random.seed(number & 0xFFFFFFFF)
-            torch.manual_seed(number)
+            # Not torch.manual_seed: where CUDA is not in use yet, that seeds its start for good.
+            torch.default_generator.manual_seed(number)
+            if devices:
+                torch.cuda.manual_seed_all(number)
             yield
         finally:
             random.setstate(state[0])
             np.random.set_state(state[1])
 
 
+def global_state() -> bytes:
+    """A hash of where the global generators of Python, NumPy and torch stand.
+
+    Example:
+        >>> before = global_state()
+        >>> with seeded(0, "init"):
+        ...     moved = torch.rand(1)
+        >>> global_state() == before
+        True
+    """
+    digest = hashlib.blake2b(repr(random.getstate()).encode(), digest_size=16)
+    digest.update(repr(np.random.get_state(legacy=False)).encode())  # noqa: NPY002
+    words = np.random.get_state()[1]  # noqa: NPY002
+    digest.update(np.asarray(words).tobytes())
+    digest.update(torch.random.get_rng_state().numpy().tobytes())
+    if torch.cuda.is_initialized():
+        for state in torch.cuda.get_rng_state_all():
+            digest.update(state.numpy().tobytes())
+    return digest.digest()
+
+
 def uniform(keys: Int[Tensor, "*R"], site: int, count: int) -> Float[Tensor, "*R count"]:
     """Uniform numbers in [0, 1) as a counter hash in plain tensor operations.
 
-    The same under vmap, under compilation and alone, because it keeps no state. Two rounds of the 32-bit mixer
-    by Chris Wellons ("lowbias32") over key, site and position.
+    The same under vmap, under compilation and alone, because it keeps no state. Rounds of the
+    32-bit mixer by Chris Wellons ("lowbias32") over key, site and position.
 
     Args:
         keys: One key per run, any 63-bit integers.

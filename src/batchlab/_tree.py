@@ -12,7 +12,8 @@ from torch.utils import _pytree
 from batchlab.errors import InvalidTypeError, must
 from batchlab.types import Params, Tree
 
-# torch.utils._pytree is what torch.func itself walks trees with, so a batch accepted here is accepted there.
+# torch.utils._pytree is what torch.func itself walks trees with: a batch accepted here is accepted
+# there.
 
 
 def map(function: Callable[..., Tensor], *params: Mapping[str, Tensor]) -> Params:  # noqa: A001
@@ -64,6 +65,16 @@ def norm(params: Mapping[str, Tensor]) -> Tensor:
         tensor(5.)
     """
     return squared_norm(params).sqrt()
+
+
+def is_finite(params: Mapping[str, Tensor]) -> Tensor:
+    """Whether every number is finite, shape ``[]``: 0·x is 0 then, and NaN otherwise.
+
+    Example:
+        >>> is_finite({"w": torch.tensor([1.0, float("inf")])})
+        tensor(False)
+    """
+    return torch.stack([(0 * value).sum() for value in params.values()]).sum() == 0
 
 
 def stack(several: list[Params]) -> Params:

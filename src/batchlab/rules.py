@@ -21,8 +21,10 @@ from batchlab.types import Params
 
 
 class Numbers(NamedTuple):
-    """What may differ between the runs of a cell. Scalar tensors, shape ``[]``; under vmap
-    ``[R]`` outside.
+    """What may differ between the runs of a cell.
+
+    Scalar tensors of shape ``[]`` inside a rule, one entry of ``[R]`` each. In the precision of
+    the parameters: a parameter of shape ``[]`` would otherwise take on theirs.
 
     Attributes:
         learning_rate: α ≥ 0; its unit is the rule's.

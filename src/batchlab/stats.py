@@ -470,7 +470,7 @@ def paired_log_ratio(
         _known_part("grid_log_var", grid_log_var, math.inf),
     )
     gains = _minus(np.log(before), np.log(after))
-    gain = _compare(gains, parts, level)
+    gain = _compare(gains, parts, level, bool(np.isfinite([before, after]).all()))
     ratio, low, high = (float(np.exp(x)) for x in (gain.value, gain.low, gain.high))
     return _paired(Estimate(ratio, low, high, gains.size, "", source, level), gains, gain)
 
@@ -514,7 +514,7 @@ def paired_difference(
     """
     before, after = _pair(today, recommended, nan=True)
     gains = _minus(_score(after, maximise), _score(before, maximise))
-    gain = _compare(gains, (), level)
+    gain = _compare(gains, (), level, bool(np.isfinite([before, after]).all()))
     low, high = (gain.low, gain.high) if maximise else (-gain.high, -gain.low)
     value = gain.value if maximise else -gain.value
     return _paired(Estimate(value, low, high, gains.size, unit, source, level), gains, gain)
@@ -693,9 +693,9 @@ def sign_repeats_to_decide(
     return _first(more, np.array(expected) <= np.array(allowed))
 
 
-def _compare(gains: np.ndarray, parts: tuple[_Part, ...], level: float) -> _Gain:
-    """Student t where every pair is finite and there are two; else the sign test."""
-    if gains.size > 1 and np.isfinite(gains).all():
+def _compare(gains: np.ndarray, parts: tuple[_Part, ...], level: float, all_finite: bool) -> _Gain:
+    """Student t where every run is finite and there are two pairs; else the sign test."""
+    if all_finite and gains.size > 1:
         return _compare_t(gains, parts, level)
     return _compare_sign(gains, parts, level)
 
@@ -744,7 +744,7 @@ def _half_width(parts: tuple[_Part, ...], level: float) -> float:
     return float(_t_quantile(dof, _level(level))) * math.sqrt(variance)
 
 
-def _t_quantile(dof: float | np.ndarray, level: float) -> np.ndarray:
+def _t_quantile(dof: float | np.ndarray, level: float) -> float | np.ndarray:
     """The t that a two-sided interval of coverage ``level`` needs."""
     return special.stdtrit(dof, (1 + level) / 2)
 

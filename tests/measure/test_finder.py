@@ -123,7 +123,7 @@ def test_the_margin_is_kept_in_bytes():
 
 def test_a_size_that_ran_over_the_limit_says_by_how_much():
     found = find_largest(lambda size: Outcome(True, 700 * size), max_size=9, limit=1000)
-    assert found.trials[2].reason == "it took 1400 bytes, 400 more than allowed"
+    assert found.trials[2].reason == "it took 1.4 KiB, 400 B more than allowed"
 
 
 def test_a_trial_out_of_time_ends_the_search():

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from batchlab import rules, schedules
 from batchlab import _tree as tree
+from batchlab import rules, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, TaskError
 from batchlab.measure import plain
@@ -42,14 +42,6 @@ def make():
     return Task(model, (x[:90], y[:90]), test=(x[90:], y[90:]), loss=loss, metric="accuracy",
                 baseline=RunConfig(rule="shb", batch_size=16, learning_rate=0.1, samples="4ep"))
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def weighted_task(least_weight=0):

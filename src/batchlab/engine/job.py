@@ -46,12 +46,15 @@ class Job:
         probe: Measurement taken during training, or None.
         probe_at: Sample counts at which it is taken.
         keep_end: Whether the states at the end are wanted.
+        until: Sample count at which training stops although the run, and with it its learning-rate schedule, is
+            longer; None for the end of the run.
     """
 
     evaluate_at: tuple[int, ...]
     probe: Probe | None = None
     probe_at: tuple[int, ...] = ()
     keep_end: bool = False
+    until: int | None = None
 
 
 def evaluation_grid(examples: int, samples: int, start: int = 0) -> tuple[int, ...]:
@@ -88,12 +91,14 @@ class Clock:
         return self._next > before
 
 
-def updates_of(config: RunConfig, examples: int, start: int) -> list[tuple[int, int]]:
-    """(first sample, batch size) of every update of a resolved run."""
+def updates_of(
+    config: RunConfig, examples: int, start: int, until: int | None = None
+) -> list[tuple[int, int]]:
+    """(first sample, batch size) of every update of a resolved run, from ``start`` to ``until`` or its end."""
     assert config.batch_size is not None
     assert isinstance(config.samples, int)
     schedule = schedules.batch_schedule(config.batch_size).resolve(examples)
-    return list(schedule.updates(start, config.samples))
+    return list(schedule.updates(start, config.samples if until is None else until))
 
 
 def state_to_bytes(state: RunState) -> bytes:

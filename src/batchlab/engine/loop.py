@@ -58,7 +58,7 @@ def train_alone(
     """
     began = time.perf_counter()
     run = _Run(prepared, config, job, capability, start)
-    plan = updates_of(config, prepared.examples, run.samples)
+    plan = updates_of(config, prepared.examples, run.samples, job.until)
     run.record()
     for done, (first, size) in enumerate(plan):
         if not run.update(first, size):

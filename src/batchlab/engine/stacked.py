@@ -46,7 +46,7 @@ def train_stacked(
     """
     began = time.perf_counter()
     stack_ = _Stack(prepared, configs, job, capability, starts or [None] * len(configs))
-    plan = updates_of(configs[0], prepared.examples, stack_.samples)
+    plan = updates_of(configs[0], prepared.examples, stack_.samples, job.until)
     stack_.record()
     for done, (first, size) in enumerate(plan):
         stack_.update(first, size)

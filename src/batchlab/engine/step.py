@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.func import functional_call
 
@@ -30,6 +31,20 @@ class Progress(NamedTuple):
     rule_state: Any
 
 
+class Stepped(NamedTuple):
+    """What one update gives.
+
+    Attributes:
+        progress: After the update.
+        loss: Before it, Σwℓ/Σw of the batch.
+        finite: Whether the loss and every parameter after the update are finite.
+    """
+
+    progress: Progress
+    loss: Tensor
+    finite: Bool[Tensor, "*R"]
+
+
 @dataclass(frozen=True)
 class Program:
     """What the runs of a cell share: the model's code, the rule, and how a step is taken.
@@ -48,31 +63,42 @@ class Program:
     autocast: bool
     named_dropout: bool
 
-    def loss(self, params: Params, buffers: Params, batch: Tree, key: Tensor) -> tuple[Tensor, Params]:
+    def loss(
+        self, params: Params, buffers: Params, batch: Tree, key: Tensor
+    ) -> tuple[Tensor, Params]:
         """Σwℓ/Σw on a batch in training mode, and the buffers after it."""
-        buffers = tree.map(torch.clone, buffers)
+        tensors = params | tree.map(torch.clone, buffers)
         mode = NamedDropout(key) if self.named_dropout else contextlib.nullcontext()
         with mode, self._precision(key):
-            losses, weights = functional_call(self.objective, (params, buffers), (batch,))
-        return (losses * weights).sum() / weights.sum(), buffers
+            losses, weights = functional_call(self.objective, tensors, (batch,))
+        total, weight = weighted_sum(losses, weights)
+        # A buffer that the model replaced rather than wrote to was put back into `tensors`.
+        return total / weight, {name: tensors[name] for name in buffers}
 
-    def evaluate(self, params: Params, buffers: Params, batch: Tree) -> tuple[Tree, Tensor, Tensor]:
-        """Predictions, Σwℓ and Σw on a batch; the objective must be in evaluation mode."""
+    def evaluate(
+        self, params: Params, buffers: Params, batch: Tree
+    ) -> tuple[Tree, Tensor, Tensor]:
+        """Predictions, Σwℓ and Σw on a batch; the objective must be in evaluation mode.
+
+        Without a metric that looks at them, there are no predictions: ``()``.
+        """
         with self._precision(next(iter(params.values()))):
             outputs, losses, weights = functional_call(
-                self.objective, (params, buffers), (batch,), {"predict": True}
+                self.objective, params | buffers, (batch,), {"predict": True}
             )
-        return outputs, (losses * weights).sum(), weights.sum()
+        needed = self.objective.task.resolved_metric().function is not None
+        return outputs if needed else (), *weighted_sum(losses, weights)
 
     def advance(
         self, params: Params, grads: Params, rule_state: Any, numbers: Numbers
-    ) -> tuple[Params, Any]:
-        """θ + Δ: clip, then the rule."""
+    ) -> tuple[Params, Any, Tensor]:
+        """θ + Δ: clip, then the rule; and whether every parameter is finite."""
         if self.clip_norm is not None:
             share = self.clip_norm / (tree.norm(grads) + 1e-6)
             grads = tree.scale(share.clamp(max=1.0), grads)
         delta, rule_state = self.rule.update(grads, rule_state, params, numbers)
-        return tree.add(params, delta), rule_state
+        params = tree.add(params, delta)
+        return params, rule_state, tree.is_finite(params)
 
     def _precision(self, like: Tensor) -> Any:
         if not self.autocast:
@@ -80,28 +106,39 @@ class Program:
         return torch.autocast(like.device.type, dtype=torch.bfloat16)
 
 
+def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σwℓ and Σw, in float32 at least: bfloat16 counts to 256 only.
+
+    Example:
+        >>> weighted_sum(torch.ones(301, dtype=torch.bfloat16), torch.ones(301))[0]
+        tensor(301.)
+    """
+    wide = torch.promote_types(losses.dtype, torch.float32)
+    weights = weights.to(wide)
+    return (losses.to(wide) * weights).sum(), weights.sum()
+
+
 def make_step(
     program: Program, over_runs: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
-) -> Callable[[Progress, Numbers, Tree, Tensor], tuple[Progress, Tensor]]:
+) -> Callable[[Progress, Numbers, Tree, Tensor], Stepped]:
     """The step of a cell.
 
-    The gradient is taken of the *sum* of the runs' losses: run r's loss depends on run r's parameters only, so
-    this gives every run its own gradient with one backward pass and no transform around autograd.
+    The gradient is taken of the *sum* of the runs' losses: run r's loss depends on run r's
+    parameters only, so this gives every run its own gradient with one backward pass and no
+    transform around autograd.
 
     Args:
         program: What the runs share.
         over_runs: Maps a function of one run over R (``torch.vmap``), or None for one run alone.
 
     Returns:
-        ``(progress, numbers, batch, key) → (progress, loss)``.
+        ``(progress, numbers, batch, key) → Stepped``.
     """
     loss_of = over_runs(program.loss) if over_runs else program.loss
     advance = over_runs(program.advance) if over_runs else program.advance
 
-    def step(
-        progress: Progress, numbers: Numbers, batch: Tree, key: Tensor
-    ) -> tuple[Progress, Tensor]:
-        params = {name: value.detach().requires_grad_() for name, value in progress.params.items()}
+    def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
+        params = {n: value.detach().requires_grad_() for n, value in progress.params.items()}
         loss, buffers = loss_of(params, progress.buffers, batch, key)
         found = torch.autograd.grad(loss.sum(), list(params.values()), allow_unused=True)
         with torch.no_grad():
@@ -109,9 +146,10 @@ def make_step(
                 name: torch.zeros_like(value) if grad is None else grad
                 for (name, value), grad in zip(params.items(), found, strict=True)
             }
-            params = {name: value.detach() for name, value in params.items()}
-            params, rule_state = advance(params, grads, progress.rule_state, numbers)
-        return Progress(params, tree.map(torch.detach, buffers), rule_state), loss.detach()
+            params = tree.map(torch.detach, params)
+            params, rule_state, finite = advance(params, grads, progress.rule_state, numbers)
+        progress = Progress(params, tree.map(torch.detach, buffers), rule_state)
+        return Stepped(progress, loss.detach(), finite & torch.isfinite(loss.detach()))
 
     return step
 
@@ -119,8 +157,11 @@ def make_step(
 def start_of(objective: Objective, rule: Rule) -> Progress:
     """The initial progress of one run, detached from the module."""
     params = {n: p.detach().clone() for n, p in objective.named_parameters() if p.requires_grad}
-    # Frozen parameters differ between seeds like any other initial value, so they travel with the buffers.
-    frozen = {n: p.detach().clone() for n, p in objective.named_parameters() if not p.requires_grad}
+    # Frozen parameters differ between seeds like any other initial value, so they travel with the
+    # buffers.
+    frozen = {
+        n: p.detach().clone() for n, p in objective.named_parameters() if not p.requires_grad
+    }
     buffers = {n: b.detach().clone() for n, b in objective.named_buffers()}
     return Progress(params, buffers | frozen, rule.init(params))
 

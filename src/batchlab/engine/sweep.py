@@ -108,6 +108,11 @@ class Engine:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
 
+    @property
+    def workers(self) -> int:
+        """Worker processes; 0 where everything runs in this one."""
+        return self._workers
+
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
         key = (config.rule, config.precision, config.clip_norm is None)
@@ -179,13 +184,14 @@ class Engine:
         starts: Sequence[RunState | None] | None,
     ) -> Cell:
         digest = hashlib.sha256(json.dumps([FORMAT, executor, self._task_name()]).encode())
-        digest.update(repr((job.evaluate_at, job.probe_at, job.keep_end, _probe_name(job))).encode())
+        digest.update(repr((job.evaluate_at, job.probe_at, job.keep_end, job.until, _probe_name(job))).encode())
         updates = 0
         for i in runs:
             state = None if starts is None else starts[i]
             digest.update(configs[i].fingerprint().encode())
             digest.update(b"" if state is None else hashlib.sha256(state_to_bytes(state)).digest())
-            updates += len(updates_of(configs[i], self.prepared.examples, state.samples if state else 0))
+            start = state.samples if state else 0
+            updates += len(updates_of(configs[i], self.prepared.examples, start, job.until))
         return Cell(digest.hexdigest()[:20], executor, reason, tuple(runs), updates)
 
     def _task_name(self) -> list[Any]:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from batchlab._platform import format_bytes
 from batchlab.errors import InvalidValueError, must
 
 CLOSE = 0.97
 """The search ends when what ran is at least this share of what might still fit."""
 TRUSTED = 1.1
-"""After one failure, a prediction up to this factor above it says that the answer is just below."""
+"""After one failure, a prediction up to this factor above it puts the answer just below it."""
 FACTORS = (2, 8, 32, 128)
 """Largest growth from one trial that fits to the next. Ever faster: bisecting a ratio r takes
 log₂ ln r trials, so a wide bracket costs little."""
@@ -119,7 +120,8 @@ def _judge(outcome: Outcome, allowed: int | None) -> Outcome:
     """A size that ran but took more bytes than allowed did not fit."""
     if not outcome.fits or allowed is None or outcome.bytes is None or outcome.bytes <= allowed:
         return outcome
-    reason = f"it took {outcome.bytes} bytes, {outcome.bytes - allowed} more than allowed"
+    taken, over = format_bytes(outcome.bytes), format_bytes(outcome.bytes - allowed)
+    reason = f"it took {taken}, {over} more than allowed"
     return Outcome(False, outcome.bytes, reason, Failure.MEMORY)
 
 
@@ -165,7 +167,7 @@ def _proof(low: int) -> int:
 
 def _is_slow(trials: dict[int, Outcome], low: int, high: int) -> bool:
     """Whether the last trial left most of the bracket (on a log scale), so bisect now."""
-    *before, last = trials
+    before = list(trials)[:-1]
     lows = [size for size in before if trials[size].fits]
     highs = [size for size in before if not trials[size].fits and size > low]
     if not highs:
@@ -182,7 +184,7 @@ def _predict(known: list[tuple[int, int]], low: int, allowed: int | None) -> flo
 
 
 def _line(first: tuple[int, int], last: tuple[int, int], allowed: int) -> float:
-    """Solve the line through two points; a flat one near the end gives way to proportional growth."""
+    """Solve the line through two points; a flat one near the end gives way to proportion."""
     (x, y), (u, v) = first, last
     if v <= y:
         return u * allowed / v if v > allowed / 4 else math.inf

@@ -160,7 +160,7 @@ def saving(share: float, trainings: float, hours: float) -> float:
         >>> saving(2.0, 500, 3.0)
         750.0
     """
-    return trainings * hours * (1 - 1 / share)
+    return trainings * hours * (1 - 1 / share) if share > 0 else math.nan
 
 
 def hours_of_one(advice: Advice) -> float:

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1,797 pictures of 8×8, a small convolutional net."""
+"""Handwritten digits that come with scikit-learn: 1,797 pictures of 8×8, a small CNN."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def task() -> Task:
         loss=digit_loss,
         metric="accuracy",
         unit="pictures",
-        baseline=RunConfig(rule="shb", batch_size=32, learning_rate=0.05, momentum=0.9, samples="20ep"),
+        baseline=RunConfig(
+            rule="shb", batch_size=32, learning_rate=0.05, momentum=0.9, samples="20ep"
+        ),
         name="digits",
     )

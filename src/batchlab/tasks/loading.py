@@ -13,18 +13,22 @@ from types import ModuleType
 from typing import Any
 
 from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must
-from batchlab.tasks.task import Task
+from batchlab.tasks.task import Task, reason
 
 BUILTIN = ("digits", "mnist", "cifar10")
 """Each is a module of this package with a function ``task``; it is imported when asked for."""
+
+MARK = "__batchlab_task__"
+"""Attribute of the modules made here, which may be replaced when the same name is loaded again."""
 
 
 def load(name: str, data: str | Path | None = None) -> Task:
     """Load a task.
 
     Args:
-        name: ``digits``, ``mnist``, ``cifar10``, ``file.py:function`` or ``package.module:function``. The function
-            takes no required arguments and returns a Task.
+        name: ``digits``, ``mnist``, ``cifar10``, ``file.py:function`` or
+            ``package.module:function``. The function takes no required arguments and returns a
+            Task.
         data: Folder with the data of ``mnist`` or ``cifar10``.
 
     Returns:
@@ -47,7 +51,9 @@ def load(name: str, data: str | Path | None = None) -> Task:
     # A Windows drive letter is not a function.
     if not module_name or len(module_name) == 1:
         hint = f"Known tasks: {', '.join(BUILTIN)}. Your own: path/to/file.py:function."
-        raise TaskError(must("task", "a built-in name, file.py:function or module:function", name, hint))
+        raise TaskError(
+            must("task", "a built-in name, file.py:function or module:function", name, hint)
+        )
     module, origin = _module(module_name)
     return replace(_call(module, function_name, name), origin=f"{origin}:{function_name}")
 
@@ -60,9 +66,11 @@ def _builtin(kind: str, data: str | Path | None) -> Task:
         raise missing("advise", error.name or "scikit-learn") from None
     if kind == "digits":
         if data is not None:
-            raise InvalidValueError(must("data", "left out for digits", str(data), "Its pictures are built in."))
+            hint = "Its pictures are built in."
+            raise InvalidValueError(must("data", "left out for digits", str(data), hint))
         return replace(make(), origin=kind)
-    return replace(make(None if data is None else Path(data)), origin=kind if data is None else f"{kind}@{data}")
+    folder = None if data is None else Path(data).expanduser()
+    return replace(make(folder), origin=kind if folder is None else f"{kind}@{folder.resolve()}")
 
 
 def _module(name: str) -> tuple[ModuleType, str]:
@@ -74,8 +82,8 @@ def _module(name: str) -> tuple[ModuleType, str]:
             return importlib.import_module(name), name
         except ModuleNotFoundError as error:
             raise TaskError(f"The module `{name}` cannot be imported: {error}.") from None
-        except Exception as error:  # the user's own code may raise anything
-            raise TaskError(f"`{name}` raised {type(error).__name__} on import: {error}") from error
+        except (Exception, SystemExit) as error:  # the user's own code may raise anything
+            raise TaskError(f"Importing `{name}` raised {reason(error)}.") from error
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise TaskError(f"There is no file `{name}`.")
@@ -85,39 +93,57 @@ def _module(name: str) -> tuple[ModuleType, str]:
 
 
 def _import_file(path: Path, shown: str) -> ModuleType:
+    _check_name(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise TaskError(f"`{shown}` is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    # Registered, so that its classes can be pickled; under its own name, so that its neighbours can import it.
+    setattr(module, MARK, True)
+    # Registered, so that its classes can be pickled; under its own name, so that its neighbours
+    # can import it.
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         del sys.modules[path.stem]
-        raise TaskError(f"`{shown}` raised {type(error).__name__} on import: {error}") from error
+        raise TaskError(f"Importing `{shown}` raised {reason(error)}.") from error
     return module
+
+
+def _check_name(path: Path) -> None:
+    """The file does not take the name of a module that Python or a library needs."""
+    there = sys.modules.get(path.stem)
+    taken = there is not None and not hasattr(there, MARK)
+    if path.stem in sys.stdlib_module_names or taken:
+        hint = "Rename it: Python would import it in that module's place."
+        raise TaskError(must("task", "a file with a name of its own", path.name, hint))
 
 
 def _call(module: ModuleType, function_name: str, shown: str) -> Task:
     function: Any = getattr(module, function_name, None)
     if function is None:
-        there = [n for n, f in vars(module).items() if inspect.isfunction(f) and not n.startswith("_")]
+        there = [
+            n for n, f in vars(module).items() if inspect.isfunction(f) and not n.startswith("_")
+        ]
         hint = f"It has: {', '.join(there[:8]) or 'no functions'}."
         raise TaskError(must("task", f"a function in `{module.__name__}`", function_name, hint))
     if isinstance(function, Task):
         return function
     if not callable(function):
-        raise TaskError(must("task", "a function that returns a Task", f"{function_name}, a {type(function).__name__}"))
+        got = f"{function_name}, a {type(function).__name__}"
+        raise TaskError(must("task", "a function that returns a Task", got))
     try:
         made = function()
     except UserError:
         raise
-    except Exception as error:  # the user's own code may raise anything
-        raise TaskError(f"`{shown}` raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise TaskError(f"`{shown}` raised {reason(error)}.") from error
     if not isinstance(made, Task):
-        raise TaskError(must("task", "a function that returns a batchlab.Task", f"{type(made).__name__} from {shown}"))
-    return made if made.name != "task" else replace(made, name=function_name if function_name != "task" else module.__name__)
+        got = f"{type(made).__name__} from {shown}"
+        raise TaskError(must("task", "a function that returns a batchlab.Task", got))
+    if made.name != "task":
+        return made
+    return replace(made, name=function_name if function_name != "task" else module.__name__)
 
 
 def import_origin(origin: str | None) -> None:

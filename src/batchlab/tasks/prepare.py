@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from batchlab import _random, _tree
+from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must
 from batchlab.tasks.source import Source, Stacked, Subset, make_source
-from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
+from batchlab.tasks.task import METRICS, Metric, Objective, Task, reason, target_of
 from batchlab.types import Tree
 
 VALIDATION_SHARE = 0.15
 LEAST_EXAMPLES = 20
-CHECKED_EXAMPLES = 64
+CHECKED_EXAMPLES = 512  # read at once, and in all from data that is streamed
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,14 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
     prepared = Prepared(
-        task, train, validation, test, baseline, task.resolved_metric(), said, resolve_device(device)
+        task,
+        train,
+        validation,
+        test,
+        baseline,
+        task.resolved_metric(),
+        said,
+        resolve_device(device),
     )
     check(prepared)
     return prepared
@@ -109,7 +116,9 @@ def resolve_device(device: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidValueError(must("device", "one this machine has", device, f"torch says: {reason}.")) from None
+        raise InvalidValueError(
+            must("device", "one this machine has", device, f"torch says: {reason}.")
+        ) from None
     return device
 
 
@@ -121,16 +130,22 @@ def _sources(task: Task) -> tuple[Source, Source, tuple[str, ...]]:
     if task.validation is not None:
         validation = make_source(task.validation, task.collate, "validation")
         if validation.examples == 0:
-            raise TaskError(must("validation", "at least one example", 0, "Leave it out to split train."))
+            hint = "Leave it out to split train."
+            raise TaskError(must("validation", "at least one example", 0, hint))
         return train, validation, ()
     kept, held = split(_labels(train), train.examples)
-    said = f"no validation data: {len(held):,} of {train.examples:,} training examples are kept for it"
+    kept_back = f"{len(held):,} of {train.examples:,} training examples"
+    said = f"no validation data: {kept_back} are kept for it"
     return _subset(train, kept), _subset(train, held), (said,)
 
 
 def _subset(source: Source, index: Tensor) -> Source:
     """Some examples; copied once if they can be indexed as one block."""
-    return Stacked(_tree.take(source.tree, index)) if isinstance(source, Stacked) else Subset(source, index)
+    return (
+        Stacked(_tree.take(source.tree, index))
+        if isinstance(source, Stacked)
+        else Subset(source, index)
+    )
 
 
 def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
@@ -146,12 +161,12 @@ def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
     Example:
         >>> kept, held = split(torch.arange(100) % 2, 100)
         >>> len(kept), (held % 2).sum().item()
-        (85, 7)
+        (85, 8)
     """
     order = _random.permutation(examples, 0, -1)
     if labels is not None:
         order = order[torch.argsort(labels[order], stable=True)]
-    # Every (1/share)-th of the class-sorted order: each class gives its share, to within one example.
+    # Every (1/share)-th of the class-sorted order: each class gives its share, to within one.
     count = max(1, round(VALIDATION_SHARE * examples))
     place = ((torch.arange(count, dtype=torch.float64) + 0.5) * examples / count).long()
     held = torch.zeros(examples, dtype=torch.bool).index_fill(0, order[place], True)
@@ -175,37 +190,83 @@ def check(prepared: Prepared) -> None:
     Raises:
         TaskError: With one sentence about what is wrong.
     """
-    batch_size = prepared.baseline.batch_size
-    if isinstance(batch_size, int) and batch_size > prepared.examples:
-        raise TaskError(must("batch_size", f"at most the {prepared.examples} training examples", batch_size))
-    for source, name in ((prepared.train, "train"), (prepared.validation, "validation"), (prepared.test, "test")):
-        if source is not None:
-            _check_finite(source, name)
-    _check_labels(prepared)
-    batch = first_batch(prepared)
+    _check_sizes(prepared)
+    for source, name in _named(prepared):
+        _check_finite(source, name)
     objective = _build(prepared)
-    with _random.seeded(0, "check"), torch.no_grad():
+    batch = first_batch(prepared)
+    with _random.seeded(0, "check"):
+        _check_labels(prepared, objective)
         losses, weights = _run(objective, batch)
         _check_loss(prepared.task, losses, weights, _tree.size(batch))
         if prepared.task.training_step is not None:
-            _check_halves(objective, batch, losses)
+            with torch.no_grad():
+                _check_halves(objective, batch, losses)
+        _check_others(prepared, objective)
+
+
+def _check_sizes(prepared: Prepared) -> None:
+    """Every batch is at most the data, and the budget at least one batch."""
+    baseline, examples = prepared.baseline, prepared.examples
+    schedule = schedules.batch_schedule(baseline.batch_size or 1).resolve(examples)
+    if max(schedule.sizes) > examples:
+        said = must("batch_size", f"at most the {examples} training examples", max(schedule.sizes))
+        raise TaskError(f"The baseline: {said}")
+    first = schedule.at(0)
+    if isinstance(baseline.samples, int) and baseline.samples < first:
+        hint = "A training is at least one update."
+        said = must("samples", f"at least one batch of {first}", baseline.samples, hint)
+        raise TaskError(f"The baseline: {said}")
+
+
+def _check_others(prepared: Prepared, objective: Objective) -> None:
+    """Validation and test data go through model and loss as training data does."""
+    for source, name in _named(prepared)[1:]:
+        batch = _read(source, torch.arange(min(8, source.examples)), name)
+        try:
+            with torch.no_grad():
+                objective(_tree.to(batch, prepared.device, torch.float32))
+        except Exception as error:  # the user's own code may raise anything
+            said = f"Model or loss raised {reason(error)} on {name} data, but not on train."
+            raise TaskError(said) from error
 
 
 def first_batch(prepared: Prepared, count: int = 8) -> Tree:
     """The first training examples, on the device."""
     index = torch.arange(min(count, prepared.examples))
-    return _tree.to(prepared.train.batch(index), prepared.device, torch.float32)
+    return _tree.to(_read(prepared.train, index, "train"), prepared.device, torch.float32)
+
+
+def _read(source: Source, index: Tensor, name: str) -> Tree:
+    """A batch whose leaves all start with the examples asked for."""
+    try:
+        batch = source.batch(index)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own collate may raise anything
+        raise TaskError(f"Making a batch of `{name}` raised {reason(error)}.") from error
+    wrong = [list(leaf.shape) for leaf in _tree.leaves(batch) if leaf.shape[:1] != index.shape]
+    if wrong:
+        said = must("batch", f"tensors that start with its {len(index)} examples", wrong[0])
+        raise TaskError(f"In `{name}`, {said}")
+    return batch
 
 
 def _build(prepared: Prepared) -> Objective:
-    module = None
-    try:
-        with _random.seeded(0, "init"):
-            module = prepared.task.model()
-    except Exception as error:  # the user's own code may raise anything
-        raise TaskError(f"`model()` raised {type(error).__name__}: {error}") from error
+    modules = []
+    for _ in range(2):
+        try:
+            with _random.seeded(0, "init"):
+                modules.append(prepared.task.model())
+        except Exception as error:  # the user's own code may raise anything
+            raise TaskError(f"`model()` raised {reason(error)}.") from error
+    module = modules[0]
     if not isinstance(module, torch.nn.Module):
-        raise TaskError(must("model", "a function that returns a torch.nn.Module", type(module).__name__))
+        got = type(module).__name__
+        raise TaskError(must("model", "a function that returns a torch.nn.Module", got))
+    if module is modules[1]:
+        hint = "Build it inside the function, so that every seed starts from its own weights."
+        raise TaskError(must("model", "a function that builds a new module", "the same one", hint))
     if not any(p.requires_grad for p in module.parameters()):
         raise TaskError(must("model", "a module with parameters that require gradients", "none"))
     return Objective(prepared.task, module).to(prepared.device).eval()
@@ -216,37 +277,50 @@ def _run(objective: Objective, batch: Tree) -> tuple[Tensor, Tensor]:
         return objective(batch)
     except IndexError as error:
         hint = "Are labels outside 0 … classes − 1?"
-        raise TaskError(f"The loss raised IndexError: {error}. {hint}") from error
+        raise TaskError(f"Model or loss raised {reason(error)}. {hint}") from error
     except UserError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        raise TaskError(f"Model or loss raised {type(error).__name__} on a batch: {text}") from error
+        raise TaskError(f"Model or loss raised {reason(error)}.") from error
 
 
 def _check_loss(task: Task, losses: Tensor, weights: Tensor, size: int) -> None:
     """The loss has the promised shape and is a number."""
+    name = "loss" if task.loss is not None else "training_step"
     if not isinstance(losses, Tensor):
-        raise TaskError(must("loss", "a function that returns a tensor", type(losses).__name__))
-    shape = list(losses.shape)
-    if task.loss is not None and shape != [size]:
-        if losses.ndim == 0:
-            hint = 'Use `reduction="none"`, or give the scalar as `training_step=`.'
-        else:
-            hint = "Average over every axis but the first."
-        raise TaskError(must("loss", f"one number per example, shape [{size}]", f"shape {shape}", hint))
-    if task.loss is not None and list(weights.shape) != [size]:
-        raise TaskError(must("weight", f"one number per example, shape [{size}]", list(weights.shape)))
-    if task.training_step is not None and losses.ndim != 0:
-        raise TaskError(must("training_step", "a scalar mean over the batch", f"shape {shape}"))
+        raise TaskError(must(name, "a function that returns a tensor", type(losses).__name__))
+    if task.loss is not None:
+        _check_shapes(losses, weights, size)
+    elif losses.ndim != 0:
+        got = f"shape {list(losses.shape)}"
+        raise TaskError(must(name, "a scalar mean over the batch", got))
     if not bool(torch.isfinite(losses).all()):
-        raise TaskError("The loss of the untrained model is not finite on the first batch: look at data and loss.")
+        hint = "Look at data and loss."
+        raise TaskError(
+            f"The loss of the untrained model is not finite on the first batch. {hint}"
+        )
+    if not losses.requires_grad:
+        hint = "Do not detach it or compute it outside torch."
+        raise TaskError(must(name, "differentiable in the parameters", "a constant", hint))
     if not bool((weights >= 0).all()) or not float(weights.sum()) > 0:
         raise TaskError(must("weight", "0 or more, and not all 0", "other values"))
 
 
+def _check_shapes(losses: Tensor, weights: Tensor, size: int) -> None:
+    """One loss and one weight per example."""
+    wanted = f"one number per example, shape [{size}]"
+    if list(losses.shape) != [size]:
+        if losses.ndim == 0:
+            hint = 'Use `reduction="none"`, or give the scalar as `training_step=`.'
+        else:
+            hint = "Average over every axis but the first."
+        raise TaskError(must("loss", wanted, f"shape {list(losses.shape)}", hint))
+    if list(weights.shape) != [size]:
+        raise TaskError(must("weight", wanted, f"shape {list(weights.shape)}"))
+
+
 def _check_halves(objective: Objective, batch: Tree, whole: Tensor) -> None:
-    """A batch equals the weighted mean of its halves, or accumulation would change the training."""
+    """A batch equals the weighted mean of its halves, or accumulation would change training."""
     middle = _tree.size(batch) // 2
     if middle == 0:
         return
@@ -255,41 +329,72 @@ def _check_halves(objective: Objective, batch: Tree, whole: Tensor) -> None:
     mean = sum(loss * weight for loss, weight in parts) / sum(weight for _, weight in parts)
     if not math.isclose(float(mean), float(whole), rel_tol=1e-4, abs_tol=1e-6):
         hint = "Give `weight=`, the denominator of that mean (such as the number of tokens)."
-        raise TaskError(must("training_step", "the weighted mean of its halves", f"{float(mean):.6g} against {float(whole):.6g}", hint))
+        got = f"{float(whole):.6g} for a batch whose halves give {float(mean):.6g}"
+        raise TaskError(must("training_step", "the weighted mean of its halves", got, hint))
 
 
 def _check_finite(source: Source, name: str) -> None:
-    """No NaN or infinity in the inputs."""
+    """No NaN or infinity: in all data in memory, in the first examples of what is streamed."""
     if source.examples == 0:
         raise TaskError(must(name, "at least one example", 0))
-    if isinstance(source, Stacked):
-        tree = source.tree
-    else:
-        tree = source.batch(torch.arange(min(CHECKED_EXAMPLES, source.examples)))
-    for leaf in _tree.leaves(tree):
-        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-            wrong = int((~torch.isfinite(leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None])).any(1).sum())
-            raise TaskError(must(name, "free of NaN and infinity", f"{wrong} examples with one", "Clean or drop them."))
+    last = source.examples if source.in_memory else min(CHECKED_EXAMPLES, source.examples)
+    wrong = 0
+    for start in range(0, last, CHECKED_EXAMPLES):
+        index = torch.arange(start, min(start + CHECKED_EXAMPLES, last))
+        wrong += _not_finite(_read(source, index, name))
+    if wrong:
+        got = f"{wrong:,} examples with one" if wrong > 1 else "an example with one"
+        raise TaskError(must(name, "free of NaN and infinity", got, "Clean or drop them."))
 
 
-def _check_labels(prepared: Prepared) -> None:
-    """Labels lie in the range of the model's outputs, where the metric is accuracy."""
-    if prepared.metric is not METRICS["accuracy"] or not isinstance(prepared.train, Stacked):
-        return
-    labels = target_of(prepared.train.tree)
-    if labels.ndim != 1 or labels.is_floating_point():
-        return
-    objective = _build(prepared)
-    with torch.no_grad():
+def _not_finite(batch: Tree) -> int:
+    """Examples that hold a NaN or an infinity."""
+    bad = torch.zeros(_tree.size(batch), dtype=torch.bool)
+    for leaf in _tree.leaves(batch):
+        if leaf.is_floating_point():
+            bad |= ~torch.isfinite(leaf).flatten(1).all(1) if leaf.ndim > 1 else ~leaf.isfinite()
+    return int(bad.sum())
+
+
+def _check_labels(prepared: Prepared, objective: Objective) -> None:
+    """Model and loss take the smallest and the largest label there is."""
+    for source, name in _named(prepared):
+        labels = _labels(source)
+        if labels is None:
+            continue
+        ends = source.batch(torch.stack([labels.argmin(), labels.argmax()]))
+        ends = _tree.to(ends, prepared.device, torch.float32)
         try:
-            outputs = objective.outputs(first_batch(prepared))
-        except Exception:  # noqa: BLE001 - the check of the first batch says it better
+            with torch.no_grad():
+                if prepared.metric is METRICS["accuracy"]:
+                    _check_range(objective.outputs(ends), labels, name)
+                objective(ends)
+        except IndexError as error:
+            said = f"The loss raised {reason(error)} on the labels of `{name}`"
+            raise TaskError(f"{said}, {int(labels.min())} to {int(labels.max())}.") from error
+        except UserError:
+            raise
+        except Exception:  # the check of the first batch says it better
             return
-    classes = outputs.shape[-1] if outputs.ndim > 1 else 2
+
+
+def _check_range(outputs: Tensor, labels: Tensor, name: str) -> None:
+    """Labels lie in the range of the model's outputs."""
+    classes = outputs.shape[1] if outputs.ndim == 2 else 1
     low, high = int(labels.min()), int(labels.max())
-    if classes > 1 and (low < 0 or high >= classes):
+    if classes > 1 and not 0 <= low <= high < classes:
         hint = "Let the model return one output per class."
-        raise TaskError(must("labels", f"0 to {classes - 1}, as the model has {classes} outputs", f"{low} to {high}", hint))
+        wanted = f"0 to {classes - 1}, as the model has {classes} outputs"
+        raise TaskError(f"In `{name}`, {must('labels', wanted, f'{low} to {high}', hint)}")
+
+
+def _named(prepared: Prepared) -> list[tuple[Source, str]]:
+    """The data there is, with its names."""
+    return [
+        (source, name)
+        for name in ("train", "validation", "test")
+        if (source := getattr(prepared, name)) is not None
+    ]
 
 
 def with_device(prepared: Prepared, device: str) -> Prepared:

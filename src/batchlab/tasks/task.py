@@ -21,8 +21,8 @@ class Metric:
 
     Attributes:
         name: What it is called in the report.
-        function: ``(outputs, batch) → float`` over the whole evaluation set, on the CPU. None stands for the mean
-            loss per unit of weight.
+        function: ``(outputs, batch) → float`` over the whole evaluation set, on the CPU. None
+            stands for the mean loss per unit of weight.
         maximise: Whether more is better.
         unit: ``"%"`` if the value is a share in [0, 1] to be shown × 100; else a unit or empty.
 
@@ -38,7 +38,9 @@ class Metric:
 
 
 def target_of(batch: Tree) -> Tensor:
-    """The target in a batch by convention: the last of a tuple, or the entry ``target``, ``label`` or ``labels``.
+    """The target in a batch by convention.
+
+    The last of a tuple, or the entry ``target``, ``label``, ``labels`` or ``y``.
 
     Example:
         >>> target_of((torch.zeros(2, 3), torch.tensor([0, 1])))
@@ -51,7 +53,9 @@ def target_of(batch: Tree) -> Tensor:
             if name in batch:
                 return batch[name]
     hint = "Give `metric=Metric(name, function, maximise=…)` that finds it itself."
-    raise InvalidTypeError(must("batch", "(inputs, target) for a built-in metric", type(batch).__name__, hint))
+    raise InvalidTypeError(
+        must("batch", "(inputs, target) for a built-in metric", type(batch).__name__, hint)
+    )
 
 
 def accuracy(outputs: Tensor, batch: Tree) -> float:
@@ -89,16 +93,19 @@ class Task:
 
     Attributes:
         model: Factory without arguments that returns a freshly initialised module.
-        train: Training data: a tree of tensors whose leaves start with the examples, or a map-style Dataset.
-        validation: The same; every decision reads it. Left out, 15 % of ``train`` are split off once.
+        train: Training data: a tree of tensors whose leaves start with the examples, or a
+            map-style Dataset.
+        validation: The same; every decision reads it. Left out, 15 % of ``train`` are split off
+            once.
         test: The same; looked at once, for the finalists.
         loss: ``(outputs, batch) → losses`` of shape ``[B]``: one loss per example.
         training_step: Instead of ``loss``: ``(model, batch) → `` scalar mean over the batch.
-        metric: ``accuracy``, ``loss``, ``mse``, ``r2`` or a :class:`Metric`. Left out: the validation loss.
+        metric: ``accuracy``, ``loss``, ``mse``, ``r2`` or a :class:`Metric`. Left out: the
+            validation loss.
         forward: ``(model, batch) → outputs``; by default ``model(batch[0])``.
         collate: List of examples → batch, for data sets whose examples differ in shape.
-        weight: ``batch → weights`` of shape ``[B]`` (ones by default, token counts for text); the loss is
-            Σwℓ/Σw. With ``training_step``, its denominator.
+        weight: ``batch → weights`` of shape ``[B]`` (ones by default, token counts for text); the
+            loss is Σwℓ/Σw. With ``training_step``, its denominator.
         unit: What an example is called.
         baseline: The recipe used today.
         name: Name in reports.
@@ -108,7 +115,7 @@ class Task:
         >>> from torch.nn.functional import cross_entropy
         >>> data = torch.randn(40, 2), torch.arange(40) % 2
         >>> task = Task(lambda: nn.Linear(2, 2), data, metric="accuracy",
-        ...             loss=lambda outputs, batch: cross_entropy(outputs, batch[1], reduction="none"))
+        ...             loss=lambda out, batch: cross_entropy(out, batch[1], reduction="none"))
         >>> task.unit
         'examples'
     """
@@ -132,7 +139,9 @@ class Task:
         _check_callables(self)
         if isinstance(self.metric, str) and self.metric not in METRICS:
             hint = "Or give a batchlab.Metric."
-            raise InvalidValueError(must("metric", f"one of {', '.join(METRICS)}", self.metric, hint))
+            raise InvalidValueError(
+                must("metric", f"one of {', '.join(METRICS)}", self.metric, hint)
+            )
         if not isinstance(self.metric, str | Metric | None):
             hint = "Write Metric(name, function, maximise=True)."
             raise InvalidTypeError(must("metric", "a name or a Metric", self.metric, hint))
@@ -159,15 +168,22 @@ def _check_callables(task: Task) -> None:
         given = "neither" if task.loss is None else "both"
         hint = "`loss` gives one loss per example; `training_step` a scalar mean over the batch."
         raise InvalidValueError(must("loss", "given, or training_step, and not both", given, hint))
-    if task.training_step is not None and task.forward is None and task.metric not in (None, "loss"):
+    if (
+        task.training_step is not None
+        and task.forward is None
+        and task.metric not in (None, "loss")
+    ):
         hint = "Give `forward=`, or use metric='loss'."
-        raise InvalidValueError(must("metric", "'loss' where only a training_step is given", task.metric, hint))
+        raise InvalidValueError(
+            must("metric", "'loss' where only a training_step is given", task.metric, hint)
+        )
 
 
 class Objective(nn.Module):
-    """The model with its loss, as one module, so that functional calls reach everything the user wrote.
+    """The model with its loss, as one module, so that functional calls reach all the user wrote.
 
-    ``forward(batch)`` returns ``(losses [B] or the step's scalar [], weights [B] or their sum [])``.
+    ``forward(batch)`` returns ``(losses [B] or the step's scalar [], weights [B] or their sum
+    [])``.
     """
 
     def __init__(self, task: Task, module: nn.Module) -> None:
@@ -176,7 +192,10 @@ class Objective(nn.Module):
         self.task = task
 
     def forward(self, batch: Tree, *, predict: bool = False) -> tuple[Any, ...]:
-        """Losses and weights of a batch; with ``predict``, the predictions (None if none are needed) before them."""
+        """Losses and weights of a batch.
+
+        With ``predict``, the predictions before them: None if the metric needs none.
+        """
         task = self.task
         if task.training_step is not None:
             step = task.training_step(self.module, batch), total_weight(task, batch)
@@ -202,3 +221,13 @@ def total_weight(task: Task, batch: Tree) -> Tensor:
     leaf = _tree.leaves(batch)[0]
     return torch.tensor(float(len(leaf)), device=leaf.device)
 
+
+def reason(error: BaseException) -> str:
+    r"""What a user's code raised, on one line.
+
+    Example:
+        >>> reason(ValueError("a\nb")), reason(KeyError())
+        ('ValueError: a', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

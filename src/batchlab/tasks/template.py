@@ -93,7 +93,7 @@ def write_template(path: str | Path) -> Path:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     print(write_template(Path(folder) / "my_task.py").read_text()[:20])
+        ...     print(write_template(Path(folder) / "my_task.py").read_text()[:22])
         \"\"\"A task for batchlab
     """
     path = Path(path)

@@ -1,0 +1,115 @@
+"""The result directory of an advice: plans when a stage starts, records when it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+from batchlab import _platform
+from batchlab.errors import ResultError, cannot_read
+from batchlab.types import from_plain, to_plain
+
+FORMAT = 1
+Kind = TypeVar("Kind")
+
+
+class Journal:
+    """``plan.json`` and one file per finished stage.
+
+    Args:
+        out: Result directory; made if it is missing.
+        config: What the result depends on, plain JSON; a directory made with another one is refused.
+        resume: Whether an unfinished directory may be continued.
+    """
+
+    def __init__(self, out: Path, config: dict[str, Any], resume: bool) -> None:
+        self.out = out
+        self._plan = _read(out / "plan.json")
+        wanted = json.loads(json.dumps(to_plain(config)))
+        if not self._plan:
+            self._plan = {"format": FORMAT, "config": wanted, "finished": False, "stages": {}}
+            return
+        self._check(wanted, resume)
+
+    def _check(self, wanted: dict[str, Any], resume: bool) -> None:
+        """The directory belongs to this configuration, and may be continued."""
+        if self._plan.get("format") != FORMAT:
+            raise ResultError(
+                f"`{self.out}` was written in format {self._plan.get('format')}; this version reads {FORMAT}. "
+                "Use another --out."
+            )
+        known = self._plan["config"]
+        differing = sorted(key for key in wanted if known.get(key) != wanted[key] and key != "budget")
+        if differing:
+            raise ResultError(
+                f"`{self.out}` holds a result with another {', '.join(differing)}. Use another --out, or delete it."
+            )
+        same = known.get("budget") == wanted.get("budget")
+        if self.finished and not same and not resume:
+            raise ResultError(
+                f"`{self.out}` holds a result with another budget. Add --resume to go on from it, or use another --out."
+            )
+        if not self.finished and not resume:
+            raise ResultError(f"`{self.out}` holds an unfinished result. Add --resume to go on, or use another --out.")
+        if not same:
+            self._plan["config"]["budget"] = wanted.get("budget")
+            self._plan["finished"] = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole advice has been made."""
+        return bool(self._plan["finished"])
+
+    def finish(self) -> None:
+        """Mark the advice as complete."""
+        self._plan["finished"] = True
+        self._write()
+
+    def plan(self, stage: str, made: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The plan of a stage: what stands in the file, else ``made``, which is written down before it is used."""
+        stages = self._plan["stages"]
+        if stage not in stages and made is not None:
+            stages[stage] = to_plain(made)
+            self._write()
+        return stages.get(stage)
+
+    def _write(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        _platform.write_whole(self.out / "plan.json", json.dumps(self._plan, indent=1, ensure_ascii=False))
+
+    def save(self, name: str, record: Any) -> None:
+        """Write the record of a finished stage."""
+        _platform.write_whole(self.out / f"{name}.json", json.dumps(to_plain(record), ensure_ascii=False))
+
+    def load(self, name: str, kind: type[Kind]) -> Kind | None:
+        """A finished stage's record, or None."""
+        data = _read(self.out / f"{name}.json")
+        return from_plain(kind, data) if data else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, str(error)) from None
+
+
+def parse_seconds(text: str | float) -> float:
+    """``90s``, ``2m``, ``1.5h`` or a number of seconds.
+
+    Example:
+        >>> parse_seconds("2m")
+        120.0
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    word = str(text).strip().lower()
+    number, unit = (word[:-1], units[word[-1]]) if word[-1:] in units else (word, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = math.nan
+    return seconds

@@ -1,0 +1,67 @@
+"""What the user asks of an advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from batchlab.advisor.record import Price
+from batchlab.errors import InvalidValueError, must
+
+OBJECTIVES = ("time", "cost", "samples", "accuracy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to optimise, how much to spend, and how sure to be.
+
+    Attributes:
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        at_least: Metric → least acceptable value on validation data (largest, if the metric is minimised).
+        target: Metric value that counts as trained, or None for what four in five baseline runs reach.
+        worth: Smallest gain worth a change, a ratio above 1.
+        budget: Seconds, or None.
+        price: What an hour and a sample cost, or None.
+        seeds: Repeats used for choosing.
+        confirm_seeds: Fresh repeats used for the reported comparison.
+        batch_sizes: Candidates, or None to choose them from the measured noise scale.
+        from_checkpoint: File with a ``state_dict`` from which the projection starts, or None.
+        seed: Names every random draw.
+        memory_limit: Bytes a run may take, or None for what the machine has.
+
+    Example:
+        >>> Options(objective="time", worth=1.2).confirm_seeds
+        8
+    """
+
+    objective: str = "time"
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    target: float | None = None
+    worth: float = 1.2
+    budget: float | None = None
+    price: Price | None = None
+    seeds: int = 5
+    confirm_seeds: int = 8
+    batch_sizes: tuple[int, ...] | None = None
+    from_checkpoint: str | None = None
+    seed: int = 0
+    memory_limit: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise InvalidValueError(must("objective", f"one of {', '.join(OBJECTIVES)}", self.objective))
+        if self.objective == "cost" and self.price is None:
+            hint = "Add --price-per-hour (and --currency), or use --objective time."
+            raise InvalidValueError(must("objective", "time, samples or accuracy where no price is given", "cost", hint))
+        if not 1 < self.worth < math.inf:
+            raise InvalidValueError(must("worth", "a ratio above 1, such as 1.2", self.worth))
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise InvalidValueError(must("budget", "above 0 seconds", self.budget, "Write 90s, 2m or 1h."))
+        for name, least in (("seeds", 2), ("confirm_seeds", 3), ("seed", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
+        for size in self.batch_sizes or ():
+            if size < 1:
+                raise InvalidValueError(must("batch_sizes", "whole numbers, 1 or more", size))

@@ -1,0 +1,227 @@
+"""What the stages share: the task, the engine, the clock, and what is left of the budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from batchlab import _platform, schedules
+from batchlab.advisor.journal import Journal
+from batchlab.advisor.options import Options
+from batchlab.advisor.stages import Machine
+from batchlab.config import RunConfig
+from batchlab.engine import Engine, Job, RunState, Trace
+from batchlab.engine.evaluate import Evaluator
+from batchlab.engine.loop import program_of
+from batchlab.engine.step import DTYPES, rule_of, start_of
+from batchlab.measure.fit import FitResult
+from batchlab.measure.throughput import Block, time_block
+from batchlab.tasks import Prepared
+from batchlab.tasks.source import Source
+
+BLOCK_SECONDS = 0.2
+TIMED_SHARE = 0.015
+"""Share of the budget that timing may take in one visit to all candidates."""
+WORKER_START_SECONDS = 4.0
+PARALLEL_SHARE = 0.85  # of a core that a worker gets: the rest is collecting results
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Hears what a long measurement does."""
+
+    def say(self, sentence: str) -> None:
+        """One sentence for the user."""
+        ...
+
+    def progress(self, what: str, share: float) -> None:
+        """A step has come this far, a share in [0, 1]."""
+        ...
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+    def progress(self, what: str, share: float) -> None:
+        """Nothing."""
+
+
+class Stopwatch:
+    """Timed blocks of one run alone, spread over the whole measurement."""
+
+    def __init__(self, prepared: Prepared, threads: int, blocks: dict[str, tuple[Block, ...]] | None = None) -> None:
+        self._prepared, self.threads = prepared, threads
+        self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
+
+    def visit(self, sizes: Iterable[int], seconds: float = BLOCK_SECONDS) -> None:
+        """Time one more block of each batch size."""
+        for size in sizes:
+            earlier = self.blocks.get(str(size), ())
+            block = time_block(
+                self._prepared,
+                self._prepared.baseline,
+                seconds,
+                batch_size=size,
+                threads=self.threads,
+                start=earlier[-1].end if earlier else 0,
+            )
+            self.blocks[str(size)] = (*earlier, block)
+
+    def rate(self, batch_size: int) -> float:
+        """Seconds per update; a size that was not timed is put on the line through its neighbours."""
+        known = {int(size): _mean(blocks) for size, blocks in self.blocks.items()}
+        if batch_size in known:
+            return known[batch_size]
+        below = max((size for size in known if size < batch_size), default=None)
+        above = min((size for size in known if size > batch_size), default=None)
+        if below is None or above is None:
+            nearest = below if above is None else above
+            assert nearest is not None
+            return known[nearest] * max(1.0, batch_size / nearest)
+        share = (batch_size - below) / (above - below)
+        return known[below] + share * (known[above] - known[below])
+
+
+def _mean(blocks: Sequence[Block]) -> float:
+    return math.exp(sum(math.log(b.seconds / b.updates) for b in blocks) / len(blocks))
+
+
+@dataclass
+class Session:
+    """One advice in the making.
+
+    Attributes:
+        prepared: The task.
+        options: What is asked.
+        engine: Trains.
+        journal: Writes plans and records.
+        listener: Hears progress.
+        stopwatch: Times single runs.
+        fit: What fits, once measured.
+        began: When the advice started, by the monotonic clock.
+        earlier_seconds: Time spent before this process resumed it.
+        engine_factor: Seconds of an engine update / seconds of a plain one.
+        evaluation_seconds: One evaluation.
+        started: Whether the workers run.
+    """
+
+    prepared: Prepared
+    options: Options
+    engine: Engine
+    journal: Journal
+    listener: Listener
+    stopwatch: Stopwatch
+    fit: FitResult | None = None
+    began: float = 0.0
+    earlier_seconds: float = 0.0
+    engine_factor: float = 1.5
+    evaluation_seconds: float = 0.01
+    started: bool = False
+
+    @property
+    def baseline(self) -> RunConfig:
+        """Today's recipe."""
+        return self.prepared.baseline
+
+    @property
+    def samples(self) -> int:
+        """The user's training length."""
+        assert isinstance(self.baseline.samples, int)
+        return self.baseline.samples
+
+    @property
+    def batch_size(self) -> int:
+        """Today's batch size; of a schedule, the one it starts with."""
+        assert self.baseline.batch_size is not None
+        return schedules.batch_schedule(self.baseline.batch_size).resolve(self.prepared.examples).at(0)
+
+    @property
+    def learning_rate(self) -> float:
+        """Today's learning rate."""
+        assert self.baseline.learning_rate is not None
+        return self.baseline.learning_rate
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the advice began, earlier processes included."""
+        return self.earlier_seconds + time.perf_counter() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds left of the budget; infinite without one."""
+        return math.inf if self.options.budget is None else self.options.budget - self.elapsed
+
+    def machine(self) -> Machine:
+        """What was measured of this machine so far."""
+        name = torch.cuda.get_device_name() if self.prepared.device == "cuda" else _platform.processor_name()
+        cores = _platform.available_cores()
+        return Machine(self.fit, self.stopwatch.blocks, self.stopwatch.threads, self.prepared.device, name, cores)
+
+    def config(self, batch_size: int, learning_rate: float, seed: int, samples: int | None = None) -> RunConfig:
+        """The baseline with another batch size, learning rate, seed and length."""
+        config = self.baseline.replace(learning_rate=learning_rate, seed=seed, samples=samples or self.samples)
+        return config if batch_size == self.batch_size else config.replace(batch_size=batch_size)
+
+    def run_seconds(self, batch_size: int, samples: int) -> float:
+        """One run alone: updates × seconds per update, evaluation left out."""
+        return samples / batch_size * self.baseline.reuse * self.stopwatch.rate(batch_size)
+
+    def visit(self, sizes: Sequence[int]) -> None:
+        """Time one more block of one run alone at each batch size, in a small part of the budget."""
+        budget = 100.0 if self.options.budget is None else self.options.budget
+        seconds = min(BLOCK_SECONDS, max(0.02, TIMED_SHARE * budget / len(sizes)))
+        for i, size in enumerate(sizes):
+            self.listener.progress("timing one run alone", i / len(sizes))
+            self.stopwatch.visit([size], seconds)
+
+    def wall_seconds(self, runs: Sequence[tuple[int, int, int]]) -> float:
+        """What a sweep takes on this machine.
+
+        Args:
+            runs: (batch size, samples, evaluations) of each.
+
+        Returns:
+            Seconds: the work over the workers, at least the longest run, and the start of the workers.
+        """
+        each = [
+            self.run_seconds(size, samples) * self.engine_factor + evaluations * self.evaluation_seconds
+            for size, samples, evaluations in runs
+        ]
+        workers = max(1.0, PARALLEL_SHARE * self.engine.workers)
+        start = 0.0 if self.started or self.engine.workers < 2 or len(runs) < 2 else WORKER_START_SECONDS
+        return max(sum(each) / workers, max(each, default=0.0)) + start
+
+    def train(
+        self, what: str, configs: Sequence[RunConfig], job: Job, starts: Sequence[RunState | None] | None = None
+    ) -> tuple[Trace, list[RunState | None]]:
+        """Train a sweep and tell the listener."""
+        self.started = self.started or len(configs) > 1
+        return self.engine.train(
+            configs, job, starts=starts, progress=lambda share: self.listener.progress(what, share)
+        )
+
+    def score(self, config: RunConfig, state: RunState, source: Source) -> float:
+        """The metric of a trained run on other data, such as the test set."""
+        dtype = DTYPES[config.precision]
+        objective = self.prepared.objective(config.seed, dtype).eval()
+        program = program_of(config, objective, self.engine.capability(config))
+        evaluator = Evaluator(source, self.prepared.metric, self.prepared.device, dtype)
+        params, buffers, _ = state.progress
+        with torch.no_grad():
+            return evaluator(lambda batch: program.evaluate(params, buffers, batch))[0]["metric"]
+
+
+def checkpoint_state(prepared: Prepared, path: str, config: RunConfig) -> RunState:
+    """The state that a file with a ``state_dict`` stands for, at the beginning of the stream."""
+    objective = prepared.objective(config.seed, DTYPES[config.precision])
+    objective.module.load_state_dict(torch.load(path, map_location=prepared.device, weights_only=True))
+    return RunState(start_of(objective, rule_of(config)), 0, 0)
+

@@ -1,0 +1,199 @@
+"""What each stage leaves behind: plain records, written when a stage ends, read when it is resumed.
+
+What depends on the machine (:class:`Machine`) is apart from what does not, so that a result can be judged again
+for another machine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from batchlab.advisor.candidates import Proposal
+from batchlab.engine import RunResult
+from batchlab.measure.fit import FitResult
+from batchlab.measure.noise import NoiseResult
+from batchlab.measure.throughput import Block
+from batchlab.stats import LogMean, log_mean
+from batchlab.types import Status
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What depends on the machine.
+
+    Attributes:
+        fit: What fits in memory, or None if not measured.
+        blocks: Batch size (as text, for JSON) → timed blocks of one run alone.
+        threads: Torch threads of the plain loop.
+        device: ``cpu``, ``cuda`` …
+        name: The processor or accelerator in words.
+        cores: Processor cores.
+    """
+
+    fit: FitResult | None
+    blocks: dict[str, tuple[Block, ...]]
+    threads: int
+    device: str
+    name: str
+    cores: int
+
+    def after(self, timed: dict[str, int]) -> Machine:
+        """The same machine with the first so many blocks of each batch size left out, where two or more remain."""
+        kept = {
+            size: blocks[timed.get(size, 0) :] if len(blocks) - timed.get(size, 0) >= 2 else blocks
+            for size, blocks in self.blocks.items()
+        }
+        return replace(self, blocks=kept)
+
+    def seconds(self, batch_size: int) -> LogMean | None:
+        """Geometric mean of the seconds per update over blocks, or None if not timed."""
+        blocks = self.blocks.get(str(batch_size), ())
+        return log_mean(np.array([b.seconds / b.updates for b in blocks])) if blocks else None
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Stage A.
+
+    Attributes:
+        proposals: Candidate batch sizes and reasons.
+        noise: Noise scale along the short baseline run.
+        checkpoint_samples: Where that run ended: the common checkpoint of stage B.
+        evaluation_seconds: One evaluation on validation data.
+        engine_factor: Seconds of an update in the engine / seconds of one in the plain loop.
+    """
+
+    proposals: tuple[Proposal, ...]
+    noise: tuple[NoiseResult, ...]
+    checkpoint_samples: int
+    evaluation_seconds: float
+    engine_factor: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run, as far as decisions need it.
+
+    Attributes:
+        batch_size: Examples.
+        learning_rate: Peak rate.
+        seed: Seed.
+        status: How it ended.
+        samples: Evaluations: examples seen, shape ``[T]``.
+        updates: Updates done.
+        loss: Validation loss.
+        metric: Validation metric.
+        rung: Last rung of the search, from 0.
+        test: Metric on test data at the end, or None.
+    """
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    status: Status
+    samples: tuple[int, ...]
+    updates: tuple[int, ...]
+    loss: tuple[float, ...]
+    metric: tuple[float, ...]
+    rung: int = 0
+    test: float | None = None
+
+    @staticmethod
+    def of(run: RunResult, batch_size: int, rung: int = 0, test: float | None = None) -> Curve:
+        """The decisive part of a finished run; a diverged run's curve ends in NaN."""
+        loss, metric = run.series["loss"], run.series["metric"]
+        assert run.config.learning_rate is not None
+        lost = (math.nan,) if run.status is Status.DIVERGED else ()
+        return Curve(
+            batch_size,
+            run.config.learning_rate,
+            run.config.seed,
+            run.status,
+            tuple(loss.samples.tolist()) + ((run.samples,) if lost else ()),
+            tuple(loss.updates.tolist()) + ((run.updates,) if lost else ()),
+            tuple(loss.values.tolist()) + lost,
+            tuple(metric.values.tolist()) + lost,
+            rung,
+            test,
+        )
+
+    def joined(self, later: Curve) -> Curve:
+        """This curve and the one that went on from its end."""
+        return Curve(
+            self.batch_size,
+            self.learning_rate,
+            self.seed,
+            later.status,
+            self.samples + later.samples[1:],
+            self.updates + later.updates[1:],
+            self.loss + later.loss[1:],
+            self.metric + later.metric[1:],
+            later.rung,
+            later.test,
+        )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Stage B.
+
+    Attributes:
+        start: Samples of the common checkpoint.
+        end: Samples at which every last rung ends.
+        curves: Every batch size, learning rate and seed that was tried.
+        best: Batch size (as text) → its tuned learning rate.
+        late: The best of each batch size again from half of the run, empty if not repeated.
+        late_start: Where that began.
+    """
+
+    start: int
+    end: int
+    curves: tuple[Curve, ...]
+    best: dict[str, float]
+    late: tuple[Curve, ...] = ()
+    late_start: int = 0
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Stage C.
+
+    Attributes:
+        target: Value that counts as trained.
+        chosen_by: ``user`` or ``baseline``.
+        choosing: Runs on the choosing seeds: the baseline, the finalists, and the batch changed alone.
+        finalists: (batch size, learning rate) of those that could win.
+        chosen: The best alternative to today's settings, fixed before the fresh seeds.
+        today_chosen: Whether today's settings did better still on the choosing seeds: then nothing is changed.
+        timed: Batch size (as text) → timed blocks that helped to choose and are left out of the comparison.
+        today: Baseline runs on fresh seeds.
+        recommended: The recommendation's runs on the same seeds.
+        batch_only: The recommended batch size with today's learning rate, choosing seeds.
+    """
+
+    target: float
+    chosen_by: str
+    choosing: tuple[Curve, ...]
+    finalists: tuple[tuple[float, ...], ...]
+    chosen: tuple[float, ...]
+    today_chosen: bool
+    timed: dict[str, int]
+    today: tuple[Curve, ...]
+    recommended: tuple[Curve, ...]
+    batch_only: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything measured so far."""
+
+    machine: Machine | None = None
+    screening: Screening | None = None
+    projection: Projection | None = None
+    confirmation: Confirmation | None = None
+    wall_seconds: float = 0.0
+    partial: bool = False
+    said: tuple[str, ...] = field(default_factory=tuple)

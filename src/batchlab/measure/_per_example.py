@@ -1,0 +1,261 @@
+"""Squared gradient norms of single examples, without materialising single gradients where that is dear.
+
+The gradient of a linear layer for one example is Σₜ bₜaₜᵀ: inputs a, gradients b of its outputs. Its squared norm
+follows from products of a with a and of b with b, and sums over examples from one matrix product. A convolution is
+a linear layer over its patches. Source: goodfellow2015, rochette2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from batchlab import _tree
+from batchlab.tasks import Objective
+from batchlab.types import Params, Tree
+
+
+class Unsupported(Exception):
+    """The model has a part whose per-example gradients this file cannot form."""
+
+
+class Gradients(NamedTuple):
+    """Gradients of Σwℓ over a batch.
+
+    Attributes:
+        squares: ‖∇wℓ‖² of every example. Shape ``[B]``.
+        blocks: Σ over each of K consecutive, equally long parts of the batch. Shape ``[K, P]``.
+        weights: w of every example. Shape ``[B]``.
+    """
+
+    squares: Float[Tensor, " B"]
+    blocks: Float[Tensor, "K P"]
+    weights: Float[Tensor, " B"]
+
+
+class Factors(NamedTuple):
+    """Per-example gradients Σₜ bₜaₜᵀ of one weight, in G groups of channels."""
+
+    a: Float[Tensor, "B G T I"]
+    b: Float[Tensor, "B G T O"]
+
+
+def trainable(objective: nn.Module) -> Params:
+    """Parameters that training changes, by name."""
+    return {name: p for name, p in objective.named_parameters() if p.requires_grad}
+
+
+def by_layers(objective: Objective, batch: Tree, blocks: int) -> Gradients:
+    """Per-example norms and block sums from one forward and one backward pass.
+
+    Args:
+        objective: In the mode to be measured; none of its tensors is changed.
+        batch: B examples, no one of which affects another's loss.
+        blocks: K, a divisor of B.
+
+    Returns:
+        Squared norms and block sums, over the trainable parameters in their order.
+
+    Raises:
+        Unsupported: If a trainable parameter belongs to a layer other than Linear, Conv1d, Conv2d, Embedding,
+            LayerNorm and GroupNorm, is shared, or its layer is used other than once.
+
+    Assumes:
+        One loss per example.
+
+    Example:
+        >>> from batchlab.tasks import Task
+        >>> task = Task(lambda: nn.Linear(1, 1, bias=False), torch.ones(2, 1),
+        ...             loss=lambda out, batch: out[:, 0] * torch.tensor([3.0, 4.0]))
+        >>> found = by_layers(Objective(task, task.model()), (torch.ones(2, 1),), blocks=1)
+        >>> found.squares.tolist(), found.blocks.tolist()
+        ([9.0, 16.0], [[7.0]])
+    """
+    layers = _layers(objective)
+    inputs, outputs, losses, weights = _record(objective, batch, layers)
+    found = torch.autograd.grad((losses * weights).sum(), outputs, allow_unused=True)
+    squares = torch.zeros(_tree.size(batch), device=losses.device)
+    sums: Params = {}
+    with torch.no_grad():
+        for (name, layer), a, output, b in zip(
+            layers.items(), inputs, outputs, found, strict=True
+        ):
+            b = torch.zeros_like(output) if b is None else b
+            for leaf, piece in _pieces(layer, a, b.float() if b.dtype == torch.bfloat16 else b):
+                square, total = _reduce(piece, blocks)
+                squares = squares + square
+                sums[f"{name}.{leaf}" if name else leaf] = total
+    rows = torch.cat([sums[name] for name in trainable(objective)], dim=1)
+    return Gradients(squares, rows, weights.to(squares.dtype))
+
+
+def _layers(objective: nn.Module) -> dict[str, nn.Module]:
+    """The layers that own trainable parameters, by name."""
+    owners = {}
+    names = [n for n, p in objective.named_parameters(remove_duplicate=False) if p.requires_grad]
+    if len(names) != len(trainable(objective)):
+        raise Unsupported("a parameter is shared")
+    for name in names:
+        owner = name.rpartition(".")[0]
+        layer = objective.get_submodule(owner)
+        if type(layer) not in PIECES or getattr(layer, "padding_mode", "zeros") != "zeros":
+            raise Unsupported(f"{type(layer).__name__} at {owner}")
+        if getattr(layer, "max_norm", None) or isinstance(getattr(layer, "padding", 0), str):
+            raise Unsupported(f"an option of {type(layer).__name__} at {owner}")
+        owners[owner] = layer
+    return owners
+
+
+def _record(
+    objective: Objective, batch: Tree, layers: dict[str, nn.Module]
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    """Run the objective and keep what went into and came out of every layer."""
+    seen: dict[int, list[tuple[Tensor, Tensor]]] = {id(layer): [] for layer in layers.values()}
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen[id(layer)].append((inputs[0].detach(), output))
+        # What follows may write into its input; the kept tensor must stay the layer's output.
+        return output.clone()
+
+    handles = [layer.register_forward_hook(keep) for layer in layers.values()]
+    try:
+        losses, weights = objective(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if any(len(calls) != 1 for calls in seen.values()):
+        raise Unsupported("a layer is used other than once")
+    calls = [seen[id(layer)][0] for layer in layers.values()]
+    if any(len(tensor) != _tree.size(batch) for call in calls for tensor in call):
+        raise Unsupported("a layer whose first axis is not the batch")
+    return [a for a, _ in calls], [b for _, b in calls], losses, weights
+
+
+Piece = Factors | Float[Tensor, "B _"]
+"""Per-example gradients of one parameter: factors, or the gradients themselves, flattened."""
+
+
+def _linear(layer: nn.Linear, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    a, b = (x.reshape(len(x), 1, -1, x.shape[-1]) for x in (a, b))
+    yield "weight", Factors(a.to(b.dtype), b)
+    yield "bias", b.sum((1, 2))
+
+
+def _conv(layer: nn.Conv1d | nn.Conv2d, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    options = {
+        name: getattr(layer, name) for name in ("kernel_size", "dilation", "padding", "stride")
+    }
+    if isinstance(layer, nn.Conv1d):
+        flat = {"kernel_size": 1, "dilation": 1, "padding": 0, "stride": 1}
+        options = {name: (flat[name], *value) for name, value in options.items()}
+        a = a.unsqueeze(2)
+    patches = functional.unfold(a.to(b.dtype), **options).unflatten(1, (layer.groups, -1))
+    b_BGOT = b.flatten(2).unflatten(1, (layer.groups, -1))
+    yield "weight", Factors(patches.transpose(2, 3), b_BGOT.transpose(2, 3))
+    yield "bias", b.flatten(2).sum(2)
+
+
+def _embedding(layer: nn.Embedding, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    hot = functional.one_hot(a.flatten(1), layer.num_embeddings).to(b.dtype)
+    if layer.padding_idx is not None:
+        hot[..., layer.padding_idx] = 0
+    # The gradient is [V, E]: here the "input" is b and the "output gradient" the one-hot index.
+    yield "weight", Factors(b.flatten(1, -2).unsqueeze(1), hot.unsqueeze(1))
+
+
+def _layer_norm(layer: nn.LayerNorm, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    shape = layer.normalized_shape
+    normal = functional.layer_norm(a.to(b.dtype), shape, eps=layer.eps)
+    size = math.prod(shape)
+    yield "weight", (normal * b).reshape(len(b), -1, size).sum(1)
+    yield "bias", b.reshape(len(b), -1, size).sum(1)
+
+
+def _group_norm(layer: nn.GroupNorm, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    normal = functional.group_norm(a.to(b.dtype), layer.num_groups, eps=layer.eps)
+    yield "weight", (normal * b).reshape(*b.shape[:2], -1).sum(2)
+    yield "bias", b.reshape(*b.shape[:2], -1).sum(2)
+
+
+PIECES: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Piece]]]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _conv,
+    nn.Conv2d: _conv,
+    nn.Embedding: _embedding,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+}
+"""Exact types: a subclass may compute something else."""
+
+
+def _pieces(layer: nn.Module, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    """Per-example gradients of the layer's trainable parameters."""
+    for name, piece in PIECES[type(layer)](layer, a, b):
+        parameter = getattr(layer, name)
+        if parameter is not None and parameter.requires_grad:
+            yield name, piece
+
+
+def _reduce(piece: Piece, blocks: int) -> tuple[Float[Tensor, " B"], Float[Tensor, "K _"]]:
+    """Squared norms and block sums of one parameter's gradients."""
+    if isinstance(piece, Tensor):
+        return piece.square().sum(1), piece.unflatten(0, (blocks, -1)).sum(1)
+    a, b = piece
+    size, _, steps, inputs = a.shape
+    outputs = b.shape[-1]
+    if steps > 1 and steps * (inputs + outputs) >= inputs * outputs:
+        each = (b.transpose(2, 3) @ a).reshape(size, -1)
+        return each.square().sum(1), each.unflatten(0, (blocks, -1)).sum(1)
+    squares = ((a @ a.transpose(2, 3)) * (b @ b.transpose(2, 3))).sum((1, 2, 3))
+    a_KGSI, b_KGSO = (x.unflatten(0, (blocks, -1)).transpose(1, 2).flatten(2, 3) for x in (a, b))
+    return squares, (b_KGSO.transpose(2, 3) @ a_KGSI).flatten(1)
+
+
+def by_vmap(objective: Objective, batch: Tree, blocks: int) -> Gradients:
+    """The same with every gradient materialised, ``[B, P]``, for small models of any layers.
+
+    Args:
+        objective: As in :func:`by_layers`.
+        batch: As in :func:`by_layers`.
+        blocks: As in :func:`by_layers`.
+
+    Returns:
+        As :func:`by_layers`.
+
+    Raises:
+        RuntimeError: By torch, where the model cannot be mapped over examples.
+    """
+    params, buffers = trainable(objective), dict(objective.named_buffers())
+
+    def loss(own: Params, example: Tree) -> tuple[Tensor, Tensor]:
+        one = _tree.map_leaves(lambda leaf: leaf.unsqueeze(0), example)
+        losses, weights = functional_call(
+            objective, (own, _tree.map(torch.clone, buffers)), (one,)
+        )
+        return (losses * weights).sum(), weights.sum()
+
+    own = _tree.map(torch.detach, params)
+    each, weights = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(own, batch)
+    rows = torch.cat([value.flatten(1) for value in each.values()], dim=1).detach()
+    return Gradients(
+        rows.square().sum(1), rows.unflatten(0, (blocks, -1)).sum(1), weights.to(rows.dtype)
+    )
+
+
+def by_batch(objective: Objective, batch: Tree) -> tuple[Float[Tensor, "1 P"], Tensor]:
+    """∇Σwℓ of the whole batch by plain autograd, and Σw; right for every model."""
+    params = trainable(objective)
+    losses, weights = objective(batch)
+    found = torch.autograd.grad((losses * weights).sum(), list(params.values()), allow_unused=True)
+    filled = [
+        torch.zeros_like(p) if g is None else g
+        for p, g in zip(params.values(), found, strict=True)
+    ]
+    return torch.cat([g.flatten() for g in filled]).unsqueeze(0), weights.detach().sum()

@@ -1,0 +1,204 @@
+"""Try one micro-batch size in a process of its own: ``python -m batchlab.measure._trial FD``.
+
+The child is started anew, never forked, is the first to be ended when memory runs out, and cannot
+map much more than it may use. Its answers come back over a connection; its death is one too.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cloudpickle
+import torch
+from torch import Tensor
+
+from batchlab import _platform, _random
+from batchlab._platform import MemoryLimit
+from batchlab.config import RunConfig
+from batchlab.errors import UserError
+from batchlab.measure import plain
+from batchlab.measure._finder import Failure, Outcome
+from batchlab.measure.throughput import DTYPES
+from batchlab.tasks import Prepared, Task, load, prepare
+from batchlab.tasks.task import total_weight
+
+GUARD_SHARE = 0.1
+LEAST_GUARD_BYTES = 64 * 2**20
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a memory object",
+    "defaultcpuallocator",
+)
+"""Parts of messages, in lower case, by which libraries say that memory ran out."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a child is asked to try.
+
+    Attributes:
+        task: The task, or the name it is found by.
+        config: A resolved run.
+        device: Where it trains.
+        memory_limit: What the user allows, or None.
+        threads: Threads of torch.
+        parent: The parent's process id.
+    """
+
+    task: Task | str
+    config: RunConfig
+    device: str
+    memory_limit: int | str | None
+    threads: int
+    parent: int
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: by its type, or by its text.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("CUDA error: invalid configuration argument"))
+        False
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        part in text for part in OUT_OF_MEMORY
+    )
+
+
+def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Tensor) -> None:
+    """What training at this size holds at its worst, on a model of its own.
+
+    One update, so that the optimizer has its state; then a second micro-batch while the gradients
+    of the first are still there, as in accumulation; then the optimizer again; then evaluation.
+
+    Args:
+        prepared: The task.
+        config: A resolved run.
+        train: Training examples of the micro-batch, shape ``[B]``.
+        held: Validation examples of the evaluation batch, shape ``[B]`` or shorter.
+    """
+    with _random.seeded(config.seed, "fit", len(train)):
+        model = prepared.objective(config.seed, DTYPES[config.precision]).train()
+        optimizer = plain.make_optimizer(model.parameters(), config)
+        batch = prepared.train.batch(train)
+        total = 2 * total_weight(prepared.task, batch)
+        for _ in range(2):
+            plain.accumulate(model, batch, total, config.precision)
+            plain.step(model, optimizer, 1.0, config.clip_norm)
+        del batch
+        model.eval()
+        with torch.no_grad():
+            model(plain.move(prepared.validation.batch(held), model), predict=True)
+
+
+class Meter:
+    """Peak memory of what runs between ``reset`` and ``peak``, above what was in use at first."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = torch.device(device).type == "cuda"
+        self.device = device
+        self.base = torch.cuda.memory_reserved(device) if self.cuda else _platform.current_rss()
+
+    def limit(self, given: int | str | None) -> MemoryLimit:
+        """Bytes that may be used on top of what was in use at first."""
+        if not self.cuda:
+            return _platform.memory_limit(given)
+        free = MemoryLimit(torch.cuda.mem_get_info(self.device)[0], "memory free on the GPU")
+        if given is None:
+            return free
+        asked = MemoryLimit(_platform.parse_bytes(given), "--memory-limit")
+        return min(asked, free, key=lambda limit: limit.bytes)
+
+    def reset(self) -> None:
+        """Forget the peak so far."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            _platform.reset_peak_rss()
+
+    def peak(self) -> int:
+        """Largest bytes since the reset, above the base."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+            return max(0, torch.cuda.max_memory_reserved(self.device) - self.base)
+        return max(0, _platform.peak_rss() - self.base)
+
+
+class Trials:
+    """A prepared task and a meter, if there is one: tries sizes in this process."""
+
+    def __init__(self, prepared: Prepared, config: RunConfig, meter: Meter | None = None) -> None:
+        self.prepared, self.config = prepared, config
+        self.train = prepared.train.elements().argsort(descending=True, stable=True)
+        self.held = prepared.validation.elements().argsort(descending=True, stable=True)
+        self.meter = meter
+
+    def __call__(self, size: int) -> Outcome:
+        """Run a size and say what it took, or what ended it."""
+        if self.meter is not None:
+            self.meter.reset()
+        failed = self._failure(size)
+        # Outside the except clause: an exception keeps the frames, and their tensors, alive.
+        if failed is not None:
+            gc.collect()
+            return failed
+        return Outcome(True, None if self.meter is None else self.meter.peak())
+
+    def _failure(self, size: int) -> Outcome | None:
+        try:
+            run_two_steps(self.prepared, self.config, self.train[:size], self.held[:size])
+        except Exception as error:
+            kind = Failure.MEMORY if is_out_of_memory(error) else Failure.CRASH
+            first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+            return Outcome(False, None, f"{type(error).__name__}: {first}", kind)
+        return None
+
+
+def main(descriptor: int) -> None:
+    """Serve one parent: receive an assignment, then sizes, until the connection closes."""
+    connection = Connection(descriptor)
+    assignment: Assignment = cloudpickle.loads(connection.recv_bytes())
+    _platform.die_with_parent(assignment.parent)
+    _platform.be_first_killed()
+    torch.set_num_threads(assignment.threads)
+    try:
+        task = assignment.task
+        prepared = prepare(load(task) if isinstance(task, str) else task, device=assignment.device)
+    except UserError as error:
+        connection.send(str(error))
+        return
+    meter = Meter(prepared.device)
+    trials = Trials(prepared, assignment.config, meter)
+    limit = meter.limit(assignment.memory_limit)
+    if limit.bytes and not meter.cuda:
+        _platform.limit_data(limit.bytes + max(int(GUARD_SHARE * limit.bytes), LEAST_GUARD_BYTES))
+    connection.send(limit)
+    while True:
+        try:
+            size = connection.recv()
+        except EOFError:
+            return
+        connection.send(trials(size))
+
+
+if __name__ == "__main__":
+    # What the user's code prints is no answer of ours.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    main(int(sys.argv[1]))
