@@ -36,9 +36,9 @@ def loss(outputs: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def task() -> Task:
     """1,437 pictures to train on, 360 to look at once, at the end."""
-    data = load_digits()
-    images = torch.from_numpy(data.images).float().unsqueeze(1) / 16
-    labels = torch.from_numpy(data.target).long()
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16
+    labels = torch.from_numpy(digits).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     test, train = order[:360], order[360:]
     return Task(

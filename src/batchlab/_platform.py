@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import os
+import platform
 import re
 import signal
 import sys
@@ -368,7 +369,7 @@ def _lock(descriptor: int) -> None:
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt is not None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _status(field: str) -> int:
@@ -447,14 +448,27 @@ def _number(path: Path) -> int | None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the system to end this process when its parent ends; does nothing where it cannot be asked.
+    """Ask the system to end this process when its parent ends; no effect where it cannot be.
 
     Args:
         parent: The parent's process id, to notice a parent that has ended already.
     """
     if not sys.platform.startswith("linux"):
         return
-    PR_SET_PDEATHSIG = 1  # noqa: N806 - the name in prctl(2)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def processor_name(*, proc: Path = PROC) -> str:
+    """The processor in words, or the machine's architecture where it is not told.
+
+    Returns:
+        Such as ``AMD EPYC 9B14``.
+    """
+    with contextlib.suppress(OSError):
+        for line in (proc / "cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""All randomness as a pure function of (seed, purpose, counter); no generator state is ever stored."""
+"""All randomness as a pure function of (seed, purpose, counter); no generator state is stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's code reads the global one
+    state = random.getstate(), np.random.get_state()
     number = key(seed, purpose, *counters)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
@@ -92,8 +93,16 @@ def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
             np.random.set_state(state[1])
 
 
-def global_state() -> bytes:
-    """A hash of where the global generators of Python, NumPy and torch stand.
+class GlobalState(NamedTuple):
+    """Where the global generators stand, as hashes."""
+
+    python: bytes
+    numpy: bytes
+    torch: bytes
+
+
+def global_state() -> GlobalState:
+    """Where the global generators of Python, NumPy and torch stand.
 
     Example:
         >>> before = global_state()
@@ -102,15 +111,19 @@ def global_state() -> bytes:
         >>> global_state() == before
         True
     """
-    digest = hashlib.blake2b(repr(random.getstate()).encode(), digest_size=16)
-    digest.update(repr(np.random.get_state(legacy=False)).encode())  # noqa: NPY002
-    words = np.random.get_state()[1]  # noqa: NPY002
-    digest.update(np.asarray(words).tobytes())
-    digest.update(torch.random.get_rng_state().numpy().tobytes())
+    kind, words, *rest = np.random.get_state()
+    states = [torch.random.get_rng_state()]
     if torch.cuda.is_initialized():
-        for state in torch.cuda.get_rng_state_all():
-            digest.update(state.numpy().tobytes())
-    return digest.digest()
+        states += torch.cuda.get_rng_state_all()
+    return GlobalState(
+        _hash(repr(random.getstate()).encode()),
+        _hash(repr((kind, rest)).encode() + np.asarray(words).tobytes()),
+        _hash(b"".join(state.numpy().tobytes() for state in states)),
+    )
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def uniform(keys: Int[Tensor, "*R"], site: int, count: int) -> Float[Tensor, "*R count"]:

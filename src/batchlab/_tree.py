@@ -16,7 +16,7 @@ from batchlab.types import Params, Tree
 # there.
 
 
-def map(function: Callable[..., Tensor], *params: Mapping[str, Tensor]) -> Params:  # noqa: A001
+def map(function: Callable[..., Tensor], *params: Mapping[str, Tensor]) -> Params:
     """Apply a function name by name.
 
     Example:
@@ -33,17 +33,17 @@ def zeros_like(params: Mapping[str, Tensor]) -> Params:
 
 
 def add(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> Params:
-    """x + y."""
+    """The sum x + y."""
     return map(torch.add, x, y)
 
 
 def scale(a: Tensor | float, x: Mapping[str, Tensor]) -> Params:
-    """a·x."""
+    """The multiple a·x."""
     return map(lambda value: a * value, x)
 
 
 def axpy(a: Tensor | float, x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> Params:
-    """a·x + y.
+    """The line a·x + y.
 
     Example:
         >>> axpy(2.0, {"w": torch.ones(1)}, {"w": torch.ones(1)})
@@ -118,7 +118,7 @@ def size(batch: Tree) -> int:
 
 
 def take(batch: Tree, index: Tensor) -> Tree:
-    """The examples at ``index``; an index of shape ``[R, B]`` gives leaves that start with R, B."""
+    """The examples at ``index``; an index ``[R, B]`` gives leaves that start with R, B."""
     return map_leaves(lambda leaf: leaf[index], batch)
 
 

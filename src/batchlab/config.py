@@ -21,21 +21,27 @@ DEFAULT_EPOCHS = "10ep"
 class RunConfig:
     """One training run.
 
-    The four fields that decide most, ``rule``, ``batch_size``, ``learning_rate`` and ``samples``, may be left
-    out of a task's baseline; :meth:`resolved` fills them in and :meth:`assumptions` says so.
+    The four fields that decide most, ``rule``, ``batch_size``, ``learning_rate`` and ``samples``,
+    may be left out of a task's baseline; :meth:`resolved` fills them in and :meth:`assumptions`
+    says so.
 
     Attributes:
-        rule: Update rule, a name in :data:`batchlab.rules.RULES`. Left out: ``shb``, PyTorch's SGD with momentum.
-        batch_size: Global batch size in examples, or a schedule such as ``"0:8 20ep:16"``. Left out: 32.
+        rule: Update rule, a name in :data:`batchlab.rules.RULES`. Left out: ``shb``, PyTorch's SGD
+            with momentum.
+        batch_size: Global batch size in examples, or a schedule such as ``"0:8 20ep:16"``. Left
+            out: 32.
         learning_rate: Peak step size; its meaning is the rule's. Left out: 0.1 for the SGD family
             (0.01 with momentum), 0.001 for the others.
-        samples: Budget in fresh examples, or text such as ``"20ep"`` or ``"50k"``. Left out: 10 epochs.
-        momentum: β in [0, 1); Adam's β₁. Left out: 0.9, or 0 for ``sgd``.
+        samples: Budget in fresh examples, or text such as ``"20ep"`` or ``"50k"``. Left out: 10
+            epochs.
+        momentum: β in [0, 1); Adam's β₁. Left out: 0.9, or 0 for ``sgd`` and ``rmsprop``; ``sgd``
+            has none.
         nu: QHM's ν in [0, 1]: 0 is SGD, 1 is NSHB.
         beta2: Decay of the second moment (Adam, RMSprop's α), in [0, 1).
         eps: Added to the root of the second moment.
         weight_decay: λ ≥ 0, 1/update.
-        lr_schedule: Multiplier of the learning rate over the share of the budget, such as ``"cosine"``.
+        lr_schedule: Multiplier of the learning rate over the share of the budget, such as
+            ``"cosine"``.
         warmup: Share of the budget over which the learning rate rises linearly from 0, in [0, 1).
         clip_norm: Largest gradient norm, or None.
         precision: ``float32``, ``bfloat16`` (autocast) or ``float64``.
@@ -43,7 +49,7 @@ class RunConfig:
         seed: Names the initialisation, the order of the examples and every other draw.
 
     Example:
-        >>> run = RunConfig(batch_size=32, learning_rate=0.05, samples="2ep").resolved(examples=100)
+        >>> run = RunConfig(learning_rate=0.05, samples="2ep").resolved(examples=100)
         >>> run.samples, run.rule, run.momentum
         (200, 'shb', 0.9)
     """
@@ -75,7 +81,8 @@ class RunConfig:
             examples: Training examples N, at least 1.
 
         Returns:
-            A run whose ``rule``, ``batch_size``, ``learning_rate``, ``momentum`` and ``samples`` are set.
+            A run whose ``rule``, ``batch_size``, ``learning_rate``, ``momentum`` and ``samples``
+            are set.
 
         Example:
             >>> RunConfig(rule="adam").resolved(examples=50).learning_rate
@@ -168,8 +175,12 @@ def _check_names(run: RunConfig) -> None:
     """Fields that are one of a list, or text to be parsed."""
     if run.rule is not None and run.rule not in rules.RULES:
         raise InvalidValueError(must("rule", f"one of {', '.join(rules.RULES)}", run.rule))
+    if run.rule == "sgd" and run.momentum:
+        hint = "PyTorch's SGD with momentum is rule='shb'."
+        raise InvalidValueError(must("momentum", "0 for the rule sgd", run.momentum, hint))
     if run.precision not in PRECISIONS:
-        raise InvalidValueError(must("precision", f"one of {', '.join(PRECISIONS)}", run.precision))
+        words = f"one of {', '.join(PRECISIONS)}"
+        raise InvalidValueError(must("precision", words, run.precision))
     if run.batch_size is not None:
         schedules.batch_schedule(run.batch_size)
     if run.samples is not None:

@@ -16,7 +16,7 @@ Params: TypeAlias = dict[str, Tensor]
 """Name → tensor: parameters, buffers or anything shaped like them."""
 
 Tree: TypeAlias = Any
-"""A tensor, or tuples, lists and dictionaries of trees. A batch is a tree whose leaves start with B."""
+"""A tensor, or tuples, lists and dictionaries of trees. The leaves of a batch start with B."""
 
 Record = TypeVar("Record")
 

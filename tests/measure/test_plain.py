@@ -15,6 +15,10 @@ from torch import nn
 from batchlab import _tree as tree
 from batchlab import rules, schedules
 from batchlab.config import RunConfig
+from batchlab.engine import step
+from batchlab.engine.capability import Capability
+from batchlab.engine.job import Job
+from batchlab.engine.loop import train_alone
 from batchlab.errors import InvalidTypeError, TaskError
 from batchlab.measure import plain
 from batchlab.samplers import Stream
@@ -281,7 +285,7 @@ def test_apply_runs_and_trains_as_the_loop_does(tmp_path):
 
 
 def trained(prepared, config):
-    model = prepared.objective(config.seed)
+    model = prepared.objective(config.seed, plain.DTYPES[config.precision])
     plain.train(
         model,
         plain.make_optimizer(model.parameters(), config),
@@ -299,10 +303,31 @@ def trained(prepared, config):
     return model
 
 
+@pytest.mark.parametrize("rule", ["shb", "qhm", "adamw"])
+def test_the_plain_loop_and_the_engine_train_the_same_model(tmp_path, rule):
+    (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
+    prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")
+    config = prepared.baseline.replace(
+        rule=rule, precision="float64", lr_schedule="cosine", warmup=0.1, clip_norm=0.5, reuse=2
+    )
+    alone = Capability(False, "", False, False, False, 0.0)
+    job = Job(evaluate_at=(0, config.samples), keep_end=True)
+    state = train_alone(prepared, config, job, alone)[1]
+    model = trained(prepared, config)
+    found = {name: p.detach() for name, p in model.named_parameters()}
+    expected = state.progress.params
+    assert found.keys() == expected.keys()
+    assert max(float((found[n] - expected[n]).abs().max()) for n in expected) < 1e-12
+
+
+def test_precisions_mean_what_they_mean_to_the_engine():
+    assert plain.DTYPES == step.DTYPES
+
+
 @pytest.mark.parametrize("rule", list(rules.RULES))
 def test_apply_is_python_and_loads_only_the_task_and_the_order(tmp_path, rule):
     (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
-    text = script(tmp_path / "mine.py", rule=rule)
+    text = script(tmp_path / "mine.py", rule=rule, momentum=0.0 if rule == "sgd" else 0.9)
     modules = {
         node.module
         for node in ast.walk(ast.parse(text))
@@ -310,7 +335,7 @@ def test_apply_is_python_and_loads_only_the_task_and_the_order(tmp_path, rule):
     }
     allowed = {"batchlab.samplers", "batchlab.tasks", "batchlab.tasks.task"}
     assert modules == allowed | ({"batchlab.optim"} if rule == "qhm" else set())
-    assert max(map(len, text.splitlines())) <= 150
+    assert max(map(len, text.splitlines())) <= 99
 
 
 def test_apply_states_the_batch_identity(tmp_path):

@@ -52,7 +52,7 @@ def setting(identity: str, batch: int, rate: float) -> Setting:
         warmup=0.05,
         clip_norm=None,
         precision="float32",
-        samples=24420,
+        samples=122100,
     )
 
 
@@ -97,17 +97,20 @@ def memory_out() -> Memory:
     fitting = tuple(p for p in whole.points if p.batch_size <= 256)
     broken = MemoryPoint(512, fits=False, bytes=0, reason="peak 2.3 GiB is above the limit")
     return dataclasses.replace(
-        whole, largest=256, bound_by="memory", points=(*fitting, broken), limit_bytes=80 * 2**20,
-        margin_bytes=8 * 2**20, knee=128,
+        whole,
+        largest=256,
+        bound_by="memory",
+        points=(*fitting, broken),
+        limit_bytes=80 * 2**20,
+        margin_bytes=8 * 2**20,
+        knee=128,
     )
 
 
 def noise() -> tuple[NoisePoint, ...]:
-    values = [(1200, 9.0), (3600, 18.0), (7200, 33.0), (12000, 52.0), (18000, 71.0)]
-    points = [
-        NoisePoint(s, Estimate(v, 0.7 * v, 1.5 * v, 16, "examples")) for s, v in values
-    ]
-    return (*points, NoisePoint(24000, None, at_least=60.0))
+    values = [(6000, 9.0), (18000, 18.0), (36000, 33.0), (60000, 52.0), (90000, 71.0)]
+    points = [NoisePoint(s, Estimate(v, 0.7 * v, 1.5 * v, 16, "examples")) for s, v in values]
+    return (*points, NoisePoint(120000, None, at_least=60.0))
 
 
 def plane() -> tuple[PlanePoint, ...]:
@@ -147,7 +150,11 @@ def candidates(price: Price | None, evidence: Evidence) -> tuple[Candidate, ...]
     for batch in SIZES:
         if batch == 32:
             continue
-        one = BEST if batch == 64 else setting(f"B{batch}-lr{BEST_RATE[batch]:g}", batch, BEST_RATE[batch])
+        one = (
+            BEST
+            if batch == 64
+            else setting(f"B{batch}-lr{BEST_RATE[batch]:g}", batch, BEST_RATE[batch])
+        )
         reason = Reason.LARGEST if batch == 1221 else Reason.NOISE_SCALE
         tested = evidence if batch in (64,) else Evidence.PROJECTED
         rows.append(_row(one, reason, times()[batch], price, tested, pareto=batch == 64))
@@ -175,7 +182,9 @@ def _row(
             return Estimate(math.inf, math.nan, math.nan, 5, unit)
         return Estimate(value, 0.85 * value, 1.18 * value, 8, unit)
 
-    quality = 0.974 - (0.001 if batch == 64 else 0.0) - (0.03 if not reached else 0.0004 * batch / 64)
+    quality = (
+        0.974 - (0.001 if batch == 64 else 0.0) - (0.03 if not reached else 0.0004 * batch / 64)
+    )
     return Candidate(
         setting=one,
         reason=reason,
@@ -188,7 +197,9 @@ def _row(
         samples_to_target=estimate(updates * batch, "examples"),
         updates_to_target=estimate(updates, "updates"),
         seconds_to_target=estimate(seconds, "s"),
-        cost_to_target=estimate(seconds * price.per_hour / 3600, price.currency) if price else None,
+        cost_to_target=estimate(seconds * price.per_hour / 3600, price.currency)
+        if price
+        else None,
         metric=Estimate(quality, quality - 0.004, quality + 0.003, 8, "%"),
         loss_samples=estimate(updates * batch * 0.3, "examples"),
         pareto=pareto,
@@ -203,9 +214,9 @@ def curves(metric: MetricInfo = ACCURACY) -> tuple[CurvePoint, ...]:
     for one in [TODAY, *(c.setting for c in candidates(None, Evidence.CONFIRMED)[1:])]:
         batch = int(one.batch_size)
         needed = times()[batch] if one.id != "today" else 4.1
-        scale = (needed if math.isfinite(needed) else 30.0) / seconds_per_update(batch) * batch
+        scale = (needed if math.isfinite(needed) else 60.0) / seconds_per_update(batch) * batch
         for step in range(1, 41):
-            samples = 24420 * step // 40
+            samples = 122100 * step // 40
             progress = samples / scale
             error = 0.03 / max(progress, 0.02) ** 0.8 * (1 + 0.04 * draw.gauss(0, 1))
             share = min(0.9, error)
@@ -319,14 +330,15 @@ def change(price: Price | None = USD, **others: Any) -> Advice:
         "plane": plane(),
         "candidates": candidates(price, Evidence.CONFIRMED),
         "curves": curves(),
-        "epochs_to_plateau": Estimate(14.0, 12.0, 17.0, 8, "epochs"),
+        "epochs_to_plateau": Estimate(75.0, 66.0, 84.0, 8, "epochs"),
         "order_changed": False,
         "run_seconds": 6.3,
         "train_examples": 1221,
         "validation_examples": 216,
         "test_examples": 360,
         "assumptions": (
-            "no validation data was given: 15 % of the training data were split off, stratified by class",
+            "no validation data was given: 15 % of the training data were split off, stratified "
+            "by class",
         ),
         "not_tested": NOT_TESTED,
         "provenance": {
@@ -384,8 +396,12 @@ def open_(price: Price | None = USD, **others: Any) -> Advice:
 def screened(price: Price | None = USD, **others: Any) -> Advice:
     """Stage A only: nothing compared yet."""
     bare = tuple(
-        Candidate(setting=c.setting, reason=c.reason, evidence=Evidence.SCREENED,
-                  seconds_per_update=c.seconds_per_update)
+        Candidate(
+            setting=c.setting,
+            reason=c.reason,
+            evidence=Evidence.SCREENED,
+            seconds_per_update=c.seconds_per_update,
+        )
         for c in candidates(price, Evidence.SCREENED)
     )
     fields: dict[str, Any] = {
@@ -473,7 +489,9 @@ def minimised(price: Price | None = USD, **others: Any) -> Advice:
 def no_test(price: Price | None = USD, **others: Any) -> Advice:
     """No test data: the metric is that of the validation data."""
     told = tuple(
-        dataclasses.replace(c, quantity="validation", examples=216) if c.quantity == "metric" else c
+        dataclasses.replace(c, quantity="validation", examples=216)
+        if c.quantity == "metric"
+        else c
         for c in comparisons(1.5, 1.9, 2.3, price)
     )
     return change(price, **{"comparisons": told, "test_examples": 0, **others})

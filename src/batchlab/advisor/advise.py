@@ -105,11 +105,16 @@ def run_stages(
     with Engine(prepared, out, workers) as engine:
         session = _session(prepared, options, engine, journal, notes, began)
         stages = _Stages(session)
-        try:
-            stages.run()
-            journal.finish()
-        except KeyboardInterrupt:
-            stages.partial = True
+        if journal.finished:
+            # Made before with this very configuration: only written out again.
+            session.began = math.inf
+        else:
+            try:
+                stages.run()
+                journal.finish()
+            except KeyboardInterrupt:
+                stages.partial = True
+            journal.spend(session.elapsed)
         return stages.outcome(tuple(notes.sentences))
 
 
@@ -145,7 +150,7 @@ def _session(
     stopwatch = Stopwatch(prepared, threads or 1, machine.blocks if machine else None)
     session = Session(prepared, options, engine, journal, notes, stopwatch, began=began)
     session.fit = machine.fit if machine else None
-    session.earlier_seconds = float((journal.plan("spent") or {}).get("seconds", 0.0))
+    session.earlier_seconds = journal.spent
     return session
 
 

@@ -75,6 +75,16 @@ class Journal:
             self._write()
         return stages.get(stage)
 
+    @property
+    def spent(self) -> float:
+        """Seconds that earlier processes worked on this result."""
+        return float(self._plan.get("spent", 0.0))
+
+    def spend(self, seconds: float) -> None:
+        """Write down how many seconds the result has taken so far."""
+        self._plan["spent"] = seconds
+        self._write()
+
     def _write(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         _platform.write_whole(self.out / "plan.json", json.dumps(self._plan, indent=1, ensure_ascii=False))

@@ -57,7 +57,9 @@ class Yardstick:
         if quantity == "time":
             return seconds
         assert self.price is not None
-        return seconds * self.price.per_hour / 3600 + samples * self.price.per_sample
+        # An infinite time at no price is still never reached.
+        data = samples * self.price.per_sample if self.price.per_sample else 0.0
+        return seconds * self.price.per_hour / 3600 + data
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -208,7 +210,7 @@ def _projected(
     today_fall = np.array([equal_fall(theirs[s], theirs[s]) for s in seeds])
     if objective == "accuracy":
         before, after = (final_metric([curves[s] for s in seeds]) for curves in (theirs, mine))
-        ratio = paired_difference(before, after, maximise)
+        ratio = paired_difference(before, after, maximise=maximise)
     else:
         ratio = yardstick.compare(objective, (today_fall, today[0]), (fall, size))
     return Projected(size, rate, fall, today_fall, ratio)

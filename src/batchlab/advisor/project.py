@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve, Projection, Screening
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunState, Trace
+from batchlab.engine.step import rule_of
 from batchlab.rules import is_sgd_family
 from batchlab.stats import means_of_three
 from batchlab.types import Status
@@ -23,6 +24,8 @@ KEPT = (3, 2)
 SEEDS = 3
 EVALUATIONS = 24
 EXTENSIONS = 3
+HOPELESS = 2.0
+"""Predicted time / today's, above which a smaller batch is not searched."""
 LEAST_UPDATES = 8
 """Updates of the largest batch in the search, at least."""
 
@@ -59,7 +62,7 @@ class Search:
         length = self.end - self.start
         work = []
         for size, rates in zip(self.sizes, self.rates, strict=True):
-            counts = (len(rates), *(min(k, len(rates)) for k in KEPT))
+            counts = (len(rates) + 1, *(min(k, len(rates)) for k in KEPT))
             steps = np.diff([0.0, *RUNGS])
             for count, step in zip(counts, steps, strict=True):
                 work += [(size, round(step * length), round(step * EVALUATIONS))] * count
@@ -82,7 +85,7 @@ def plan_search(session: Session, screening: Screening, seconds: float) -> Searc
     """
     start = 0 if session.options.from_checkpoint else screening.checkpoint_samples
     whole = session.samples - start
-    sizes = [p.batch_size for p in screening.proposals]
+    sizes = _worth_searching(session, screening)
     while len(sizes) >= 2:
         for seeds, late in ((SEEDS, True), (SEEDS, False), (1, False)):
             for share in (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01):
@@ -98,6 +101,35 @@ def plan_search(session: Session, screening: Screening, seconds: float) -> Searc
         sizes.remove(costly)
         session.listener.say(f"batch size {costly} is left out of the search: it would take most of the time")
     return None
+
+
+def _worth_searching(session: Session, screening: Screening) -> list[int]:
+    """The proposals without those that the noise scale already rules out.
+
+    Samples to a given loss grow as 1 + B/B_noise (mccandlish2018), so going below today's batch saves at most that
+    factor. A size that would still take more than twice as long is not searched; the low end of the noise scale, which
+    favours small sizes, is used. Nothing is ruled out for the objectives ``samples`` and ``accuracy``, for sizes the
+    user asked for, or without a resolved noise scale.
+    """
+    sizes = [p.batch_size for p in screening.proposals]
+    noise = [r.scale.low for r in screening.noise if r.scale is not None and r.scale.low > 0]
+    if session.options.objective in ("samples", "accuracy") or session.options.batch_sizes or not noise:
+        return sizes
+    scale, kept = min(noise), []
+    for size in sizes:
+        ratio = _predicted(session, size, scale) / _predicted(session, session.batch_size, scale)
+        if size >= session.batch_size or ratio < HOPELESS:
+            kept.append(size)
+        else:
+            session.listener.say(
+                f"batch size {size} is not searched: by speed and noise scale it would take {ratio:.1f} times as long"
+            )
+    return kept
+
+
+def _predicted(session: Session, size: int, scale: float) -> float:
+    """Relative time to a given loss: (1 + B/B_noise) × seconds per sample."""
+    return (1 + size / scale) * session.stopwatch.rate(size) / size
 
 
 def _search(session: Session, start: int, end: int, sizes: Sequence[int], seeds: int, late: bool) -> Search:
@@ -289,8 +321,19 @@ def _late(session: Session, search: Search, best: dict[int, float]) -> tuple[tup
     moments = tuple(middle + round(i * (end - middle) / count) for i in range(count + 1))
     configs = [session.config(size, rate, seed) for size, rate in pairs]
     job = Job(moments, until=None if end == session.samples else end)
-    trace, _ = session.train("again from half of the run", configs, job, [states[0]] * len(configs))
+    start = at_rest(states[0], session.baseline)
+    trace, _ = session.train("again from half of the run", configs, job, [start] * len(configs))
     return tuple(Curve.of(r, size) for r, (size, _) in zip(trace.runs, pairs, strict=True)), middle
+
+
+def at_rest(state: RunState, config: RunConfig) -> RunState:
+    """The same weights with the rule's memory emptied.
+
+    A velocity gathered from small noisy batches, multiplied by another batch size's larger rate, would throw the
+    weights far off in the first update: the candidate would be judged by today's noise.
+    """
+    progress = state.progress._replace(rule_state=rule_of(config).init(state.progress.params))
+    return replace(state, progress=progress)
 
 
 def checkpoints(session: Session, search: Search, first: RunState | None) -> dict[int, RunState]:
@@ -304,4 +347,4 @@ def checkpoints(session: Session, search: Search, first: RunState | None) -> dic
         job = Job((0, search.start), keep_end=True, until=search.start)
         _, states = session.train("checkpoints", configs, job)
         found |= {seed: state for seed, state in zip(missing, states, strict=True) if state is not None}
-    return found
+    return {seed: at_rest(state, session.baseline) for seed, state in found.items()}

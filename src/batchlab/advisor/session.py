@@ -13,7 +13,7 @@ import torch
 from batchlab import _platform, schedules
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.options import Options
-from batchlab.advisor.stages import Machine
+from batchlab.advisor.stages import Machine, seconds_at
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.evaluate import Evaluator
@@ -28,6 +28,8 @@ BLOCK_SECONDS = 0.2
 TIMED_SHARE = 0.015
 """Share of the budget that timing may take in one visit to all candidates."""
 WORKER_START_SECONDS = 4.0
+PACE_SECONDS = 1.0
+"""Sweeps expected to be shorter than this say nothing about the pace."""
 PARALLEL_SHARE = 0.85  # of a core that a worker gets: the rest is collecting results
 
 
@@ -76,22 +78,10 @@ class Stopwatch:
             self.blocks[str(size)] = (*earlier, block)
 
     def rate(self, batch_size: int) -> float:
-        """Seconds per update; a size that was not timed is put on the line through its neighbours."""
-        known = {int(size): _mean(blocks) for size, blocks in self.blocks.items()}
-        if batch_size in known:
-            return known[batch_size]
-        below = max((size for size in known if size < batch_size), default=None)
-        above = min((size for size in known if size > batch_size), default=None)
-        if below is None or above is None:
-            nearest = below if above is None else above
-            assert nearest is not None
-            return known[nearest] * max(1.0, batch_size / nearest)
-        share = (batch_size - below) / (above - below)
-        return known[below] + share * (known[above] - known[below])
-
-
-def _mean(blocks: Sequence[Block]) -> float:
-    return math.exp(sum(math.log(b.seconds / b.updates) for b in blocks) / len(blocks))
+        """Seconds per update."""
+        found = seconds_at(self.blocks, batch_size)
+        assert found is not None
+        return found.value
 
 
 @dataclass
@@ -111,6 +101,7 @@ class Session:
         engine_factor: Seconds of an engine update / seconds of a plain one.
         evaluation_seconds: One evaluation.
         started: Whether the workers run.
+        pace: What sweeps have taken / what was expected of them.
     """
 
     prepared: Prepared
@@ -125,6 +116,7 @@ class Session:
     engine_factor: float = 1.5
     evaluation_seconds: float = 0.01
     started: bool = False
+    pace: float = 1.0
 
     @property
     def baseline(self) -> RunConfig:
@@ -152,7 +144,7 @@ class Session:
     @property
     def elapsed(self) -> float:
         """Seconds since the advice began, earlier processes included."""
-        return self.earlier_seconds + time.perf_counter() - self.began
+        return self.earlier_seconds + max(0.0, time.perf_counter() - self.began)
 
     @property
     def left(self) -> float:
@@ -197,16 +189,38 @@ class Session:
         ]
         workers = max(1.0, PARALLEL_SHARE * self.engine.workers)
         start = 0.0 if self.started or self.engine.workers < 2 or len(runs) < 2 else WORKER_START_SECONDS
-        return max(sum(each) / workers, max(each, default=0.0)) + start
+        return self.pace * max(sum(each) / workers, max(each, default=0.0)) + start
 
     def train(
         self, what: str, configs: Sequence[RunConfig], job: Job, starts: Sequence[RunState | None] | None = None
     ) -> tuple[Trace, list[RunState | None]]:
-        """Train a sweep and tell the listener."""
+        """Train a sweep and tell the listener; what it took corrects later expectations."""
+        expected, began = self._expected(configs, job, starts), time.perf_counter()
+        reused = self.engine.reused
         self.started = self.started or len(configs) > 1
-        return self.engine.train(
+        found = self.engine.train(
             configs, job, starts=starts, progress=lambda share: self.listener.progress(what, share)
         )
+        if self.engine.reused == reused and expected > PACE_SECONDS:
+            share = (time.perf_counter() - began) / expected
+            self.pace = min(5.0, max(0.3, self.pace * math.sqrt(share)))
+        return found
+
+    def _expected(
+        self, configs: Sequence[RunConfig], job: Job, starts: Sequence[RunState | None] | None
+    ) -> float:
+        """Seconds this sweep should take."""
+        work = []
+        for i, config in enumerate(configs):
+            state = None if starts is None else starts[i]
+            begin = 0 if state is None else state.samples
+            assert isinstance(config.samples, int)
+            end = config.samples if job.until is None else job.until
+            assert config.batch_size is not None
+            size = schedules.batch_schedule(config.batch_size).resolve(self.prepared.examples).at(begin)
+            evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
+            work.append((size, max(0, end - begin), evaluations))
+        return self.wall_seconds(work)
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:
         """The metric of a trained run on other data, such as the test set."""

@@ -7,6 +7,7 @@ for another machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,9 +50,35 @@ class Machine:
         return replace(self, blocks=kept)
 
     def seconds(self, batch_size: int) -> LogMean | None:
-        """Geometric mean of the seconds per update over blocks, or None if not timed."""
-        blocks = self.blocks.get(str(batch_size), ())
-        return log_mean(np.array([b.seconds / b.updates for b in blocks])) if blocks else None
+        """Seconds per update over blocks, or None if nothing was timed."""
+        return seconds_at(self.blocks, batch_size)
+
+
+def seconds_at(blocks: Mapping[str, Sequence[Block]], batch_size: int) -> LogMean | None:
+    """Seconds per update at a batch size; one that was not timed lies on the line through its neighbours.
+
+    Args:
+        blocks: Batch size (as text) → timed blocks.
+        batch_size: Examples.
+
+    Returns:
+        The geometric mean with its spread, that of the less certain neighbour where there are two; None if nothing
+        was timed.
+    """
+    known = {
+        int(size): log_mean(np.array([b.seconds / b.updates for b in timed]))
+        for size, timed in blocks.items()
+    }
+    if batch_size in known or not known:
+        return known.get(batch_size)
+    below = max((size for size in known if size < batch_size), default=None)
+    above = min((size for size in known if size > batch_size), default=None)
+    if below is None or above is None:
+        nearest = max(known) if above is None else min(known)
+        return known[nearest]._replace(value=known[nearest].value * max(1.0, batch_size / nearest))
+    share = (batch_size - below) / (above - below)
+    value = known[below].value + share * (known[above].value - known[below].value)
+    return max(known[below], known[above], key=lambda mean: mean.log_var)._replace(value=value)
 
 
 @dataclass(frozen=True)

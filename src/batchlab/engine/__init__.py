@@ -4,4 +4,14 @@ from batchlab.engine.job import Job, Probe, RunState, evaluation_grid
 from batchlab.engine.sweep import Engine, train
 from batchlab.engine.trace import RunResult, Series, Trace
 
-__all__ = ["Engine", "Job", "Probe", "RunResult", "RunState", "Series", "Trace", "evaluation_grid", "train"]
+__all__ = [
+    "Engine",
+    "Job",
+    "Probe",
+    "RunResult",
+    "RunState",
+    "Series",
+    "Trace",
+    "evaluation_grid",
+    "train",
+]

@@ -46,7 +46,7 @@ class NamedDropout(TorchFunctionMode):
 
     def _drop(
         self,
-        input: Tensor,  # noqa: A002 - torch's own argument name
+        input: Tensor,
         p: float = 0.5,
         training: bool = True,
         inplace: bool = False,

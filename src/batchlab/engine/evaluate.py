@@ -80,21 +80,21 @@ class Evaluator:
         """Σwℓ, Σw, and what the metric needs, of one batch."""
         outputs, loss_sum, weight = predict(batch)
         needed = self._metric.function is not None
-        kept = (_tree_on_cpu(outputs), batch) if needed else ((), ())
-        return loss_sum.double(), weight.double(), *kept
+        outputs, batch = (_on_cpu(outputs), batch) if needed else ((), ())
+        return loss_sum.double(), weight.double(), outputs, batch
 
     def _score(self, outputs: list[Tree], whole: Tree) -> float:
         """The metric; NaN where the predictions hold NaN, or infinity that the metric refuses."""
         assert self._metric.function is not None
         joined = _joined(outputs, "outputs")
-        total = sum(float(leaf.abs().sum()) for leaf in _tensors(joined))
-        if total != total:
+        floats = [leaf for leaf in _tensors(joined) if leaf.is_floating_point()]
+        if any(bool(leaf.isnan().any()) for leaf in floats):
             return float("nan")
         try:
             with _random.seeded(0, "metric"):
                 return float(self._metric.function(joined, whole))
         except Exception as error:  # the user's own code may raise anything
-            if total == float("inf"):
+            if any(bool(leaf.isinf().any()) for leaf in floats):
                 return float("nan")
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise TaskError(f"The metric `{self._metric.name}` raised {reason}") from error
@@ -109,7 +109,7 @@ def _tensors(tree: Tree) -> list[Tensor]:
     return [leaf for leaf in _pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _tree_on_cpu(outputs: Tree) -> Tree:
+def _on_cpu(outputs: Tree) -> Tree:
     """Predictions for the metric: on the CPU, in float32 at least; what is no tensor stays."""
 
     def move(leaf: object) -> object:

@@ -17,7 +17,8 @@ from batchlab.engine.step import Progress
 from batchlab.tasks import Objective
 
 Probe: TypeAlias = Callable[[Objective, int], dict[str, float]]
-"""Called with a private copy of the model at its current weights and the samples seen; returns what to record."""
+"""Called with a private copy of the model at its current weights and the samples seen; returns
+what to record."""
 
 EVALUATIONS = 40
 
@@ -46,8 +47,8 @@ class Job:
         probe: Measurement taken during training, or None.
         probe_at: Sample counts at which it is taken.
         keep_end: Whether the states at the end are wanted.
-        until: Sample count at which training stops although the run, and with it its learning-rate schedule, is
-            longer; None for the end of the run.
+        until: Sample count at which training stops although the run, and with it its learning-rate
+            schedule, is longer; None for the end of the run.
     """
 
     evaluate_at: tuple[int, ...]
@@ -94,7 +95,7 @@ class Clock:
 def updates_of(
     config: RunConfig, examples: int, start: int, until: int | None = None
 ) -> list[tuple[int, int]]:
-    """(first sample, batch size) of every update of a resolved run, from ``start`` to ``until`` or its end."""
+    """(first sample, batch size) of every batch from ``start`` to ``until`` or the run's end."""
     assert config.batch_size is not None
     assert isinstance(config.samples, int)
     schedule = schedules.batch_schedule(config.batch_size).resolve(examples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import time
 from collections.abc import Callable
 
@@ -26,13 +25,16 @@ from batchlab.engine.step import (
     rule_of,
     start_of,
 )
-from batchlab.engine.trace import Recorder, RunResult
+from batchlab.engine.trace import Recorder, RunResult, Series
 from batchlab.samplers import Stream
 from batchlab.tasks import Objective, Prepared
-from batchlab.types import Status
+from batchlab.tasks.source import Stacked
+from batchlab.types import Status, Tree
 
 Tick = Callable[[float], None]
 """Told the share of a cell that is done."""
+
+TICK_UPDATES = 64
 
 
 def train_alone(
@@ -54,28 +56,34 @@ def train_alone(
         tick: Told the share that is done.
 
     Returns:
-        The result, and the state at the end if it was asked for.
+        The result, and the state at the end if it was asked for and the run has not diverged.
     """
-    began = time.perf_counter()
     run = _Run(prepared, config, job, capability, start)
     plan = updates_of(config, prepared.examples, run.samples, job.until)
     run.record()
     for done, (first, size) in enumerate(plan):
-        if not run.update(first, size):
-            break
+        run.update(first, size)
+        if run.diverged:
+            return run.result(), None
         run.record(last=done + 1 == len(plan))
-        if tick is not None and done % 64 == 0:
+        if tick is not None and done % TICK_UPDATES == 0:
             tick(done / len(plan))
-    return run.result(time.perf_counter() - began), run.state() if job.keep_end else None
+    return run.result(), run.state() if job.keep_end else None
 
 
 class _Run:
     """One run in progress."""
 
     def __init__(
-        self, prepared: Prepared, config: RunConfig, job: Job, capability: Capability, start: RunState | None
+        self,
+        prepared: Prepared,
+        config: RunConfig,
+        job: Job,
+        capability: Capability,
+        start: RunState | None,
     ) -> None:
         self.prepared, self.config, self.job, self.capability = prepared, config, job, capability
+        self.began = time.perf_counter()
         dtype = DTYPES[config.precision]
         self.objective = prepared.objective(config.seed, dtype).train()
         self.program = program_of(config, self.objective, capability)
@@ -85,51 +93,49 @@ class _Run:
         if capability.convolutions:
             self.progress = _channels_last(self.progress)
         self.samples, self.updates = (0, 0) if start is None else (start.samples, start.updates)
-        self.evaluator = Evaluator(
-            prepared.validation, prepared.metric, prepared.device, dtype
-        )
+        self.diverged = False
+        self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
         self.numbers = numbers_of(config, next(iter(self.progress.params.values())))
         self.rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
         self.stream = Stream(prepared.examples, config.seed)
-        self.key = torch.tensor(_random.key(config.seed, "dropout") >> 2, device=prepared.device)
+        self.key = torch.tensor(dropout_key(config.seed), device=prepared.device)
         self.evaluations, self.probes = Clock(job.evaluate_at), Clock(job.probe_at)
         self.recorder = Recorder()
         self.losses: list[float] = []
-        self.sentence = ""
 
-    def update(self, first: int, size: int) -> bool:
-        """One batch, used ``reuse`` times; False if the run has diverged."""
-        index, passes = self.stream.take(first, size)
-        batch = self.prepared.train.batch(index, passes, self.config.seed)
-        batch = _tree.to(batch, self.prepared.device, DTYPES[self.config.precision])
-        assert self.config.learning_rate is not None
+    def update(self, first: int, size: int) -> None:
+        """One batch, used ``reuse`` times, or until the run diverges."""
         assert isinstance(self.config.samples, int)
-        rate = self.config.learning_rate * self.rate(first / self.config.samples)
-        numbers = self.numbers._replace(learning_rate=torch.full_like(self.numbers.learning_rate, rate))
+        batch = self._batch(first, size)
+        rate = self.numbers.learning_rate * self.rate(first / self.config.samples)
+        numbers = self.numbers._replace(learning_rate=rate)
         for _ in range(self.config.reuse):
-            with self._named_forward():
-                progress, loss = self.step(self.progress, numbers, batch, self.key + self.updates)
-            if not self._is_finite(loss):
-                return False
-            self.progress, self.updates = progress, self.updates + 1
+            with self._named("forward", self.updates, self.capability.moves_generator):
+                progress, loss, finite = self.step(
+                    self.progress, numbers, batch, self.key + self.updates
+                )
+            self.updates += 1
+            self.diverged = not finite
+            if self.diverged:
+                return
+            self.progress = progress
+            self.losses.append(float(loss))
         self.samples = first + size
-        return True
 
-    def _named_forward(self) -> contextlib.AbstractContextManager[None]:
-        """Name what the forward pass draws from torch's global generator, if it draws from it."""
-        if not self.capability.moves_generator:
+    def _batch(self, first: int, size: int) -> Tree:
+        """The next batch; what the user's collate draws is named by its first sample."""
+        index, passes = self.stream.take(first, size)
+        with self._named("batch", first, not isinstance(self.prepared.train, Stacked)):
+            batch = self.prepared.train.batch(index, passes, self.config.seed)
+        return _tree.to(batch, self.prepared.device, DTYPES[self.config.precision])
+
+    def _named(
+        self, purpose: str, counter: int, draws: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """Name what the user's code draws from the global generators, if it may draw."""
+        if not draws:
             return contextlib.nullcontext()
-        return _random.seeded(self.config.seed, "forward", self.updates)
-
-    def _is_finite(self, loss: Tensor) -> bool:
-        value = float(loss)
-        self.losses.append(value)
-        if math.isfinite(value) and (self.updates % 64 or _all_finite(self.progress)):
-            return True
-        # A loss that is not finite may come from a parameter that the update before made so.
-        self.updates += 1 if _all_finite(self.progress) else 0
-        self.sentence = diverged_at(self.updates)
-        return False
+        return _random.seeded(self.config.seed, purpose, counter)
 
     def record(self, last: bool = False) -> None:
         """Evaluate and probe if their moment has come."""
@@ -152,16 +158,16 @@ class _Run:
         self.objective.train()
         return values
 
-    def result(self, seconds: float) -> RunResult:
+    def result(self) -> RunResult:
         """What the run left behind."""
-        if not self.sentence and not _all_finite(self.progress):
-            self.sentence = diverged_at(self.updates)
-        series = self.recorder.series()
-        status = Status.DIVERGED if self.sentence else status_of(series["loss"].values.tolist())
-        sentence = self.sentence or ("" if status is Status.OK else NOT_LEARNED)
-        processed = self.samples * self.config.reuse
-        return RunResult(
-            self.config, status, sentence, self.updates, self.samples, processed, seconds, "loop", series
+        return result_of(
+            self.config,
+            diverged=self.diverged,
+            updates=self.updates,
+            samples=self.samples,
+            seconds=time.perf_counter() - self.began,
+            executor="loop",
+            series=self.recorder.series(),
         )
 
     def state(self) -> RunState:
@@ -172,34 +178,71 @@ class _Run:
         return RunState(progress, self.samples, self.updates)
 
 
-NOT_LEARNED = "did not learn: the validation loss was never below its start"
+def result_of(
+    config: RunConfig,
+    *,
+    diverged: bool,
+    updates: int,
+    samples: int,
+    seconds: float,
+    executor: str,
+    series: dict[str, Series],
+) -> RunResult:
+    """A finished run with its status.
+
+    Args:
+        config: What was trained.
+        diverged: Whether the last update gave a loss or a parameter that is not finite.
+        updates: Updates tried.
+        samples: Fresh examples of the batches that were used.
+        seconds: Wall time in its executor.
+        executor: ``stacked`` or ``loop``.
+        series: What was recorded.
+
+    Returns:
+        The record.
+    """
+    status = Status.DIVERGED if diverged else status_of(series)
+    sentences = {
+        Status.OK: "",
+        Status.DIVERGED: f"diverged at update {updates}: the loss or a parameter is not finite",
+        Status.DID_NOT_LEARN: "did not learn: the validation loss was never below its start",
+    }
+    processed = samples * config.reuse
+    return RunResult(
+        config, status, sentences[status], updates, samples, processed, seconds, executor, series
+    )
 
 
-def status_of(losses: list[float]) -> Status:
+def status_of(series: dict[str, Series]) -> Status:
     """``did not learn`` if no validation loss lies below the first.
 
     Example:
-        >>> str(status_of([2.0, 2.5, 2.1]))
+        >>> import numpy as np
+        >>> losses = Series(np.arange(3), np.arange(3), np.array([2.0, 2.5, 2.1]))
+        >>> str(status_of({"loss": losses}))
         'did not learn'
     """
-    return Status.OK if len(losses) < 2 or min(losses[1:]) < losses[0] else Status.DID_NOT_LEARN
-
-
-def diverged_at(update: int) -> str:
-    """The sentence of a diverged run; updates count from 1."""
-    return f"diverged at update {update}: the loss or a parameter is not finite"
+    losses = series["loss"].values if "loss" in series else []
+    learned = len(losses) < 2 or any(loss < losses[0] for loss in losses[1:])
+    return Status.OK if learned else Status.DID_NOT_LEARN
 
 
 def program_of(config: RunConfig, objective: Objective, capability: Capability) -> Program:
     """The program of a resolved run."""
-    return Program(
-        objective, rule_of(config), config.clip_norm, config.precision == "bfloat16", capability.dropout
-    )
+    autocast = config.precision == "bfloat16"
+    return Program(objective, rule_of(config), config.clip_norm, autocast, capability.dropout)
+
+
+def dropout_key(seed: int) -> int:
+    """Names a run's dropout masks; the update is added to it, so there is room above."""
+    return _random.key(seed, "dropout") >> 2
 
 
 def loaded(objective: Objective, progress: Progress) -> Objective:
     """A private copy of the model with the current parameters and buffers in it."""
-    own = copy.deepcopy(objective)
+    # The task stays shared: it holds the user's data.
+    own = copy.deepcopy(objective, {id(objective.task): objective.task})
     values = progress.params | progress.buffers
     with torch.no_grad():
         for name, tensor in [*own.named_parameters(), *own.named_buffers()]:
@@ -208,15 +251,9 @@ def loaded(objective: Objective, progress: Progress) -> Objective:
 
 
 def _channels_last(progress: Progress) -> Progress:
-    """Convolution kernels in channels_last: the kernels, and through them the activations, follow that layout."""
+    """Convolution kernels in channels_last; through them the activations follow that layout."""
 
     def convert(leaf: Tensor) -> Tensor:
         return leaf.contiguous(memory_format=torch.channels_last) if leaf.ndim == 4 else leaf
 
     return _pytree.tree_map(convert, progress)
-
-
-def _all_finite(progress: Progress) -> bool:
-    return all(bool(torch.isfinite(leaf).all()) for leaf in progress.params.values())
-
-

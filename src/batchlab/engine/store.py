@@ -28,16 +28,17 @@ def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]
     folder.mkdir(parents=True, exist_ok=True)
     runs, metrics = Trace(tuple(result for result, _ in results)).tables()
     files = {"runs.parquet": to_parquet(runs), "metrics.parquet": to_parquet(metrics)}
-    files |= {
-        f"end{i}.npz": state_to_bytes(state) for i, (_, state) in enumerate(results) if state is not None
-    }
+    states = {f"end{i}.npz": state for i, (_, state) in enumerate(results) if state is not None}
+    files |= {name: state_to_bytes(state) for name, state in states.items()}
     for name, data in files.items():
         _platform.write_whole(folder / name, data)
-    seal = {n: {"size": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()}
-    _platform.write_whole(folder / "done.json", json.dumps({"format": FORMAT, "files": seal}, indent=1))
+    seal = {"format": FORMAT, "files": {name: _facts(data) for name, data in files.items()}}
+    _platform.write_whole(folder / "done.json", json.dumps(seal, indent=1))
 
 
-def load_cell(folder: Path, like: Progress | None) -> list[tuple[RunResult, RunState | None]] | None:
+def load_cell(
+    folder: Path, like: Progress | None
+) -> list[tuple[RunResult, RunState | None]] | None:
     """Read a finished cell back.
 
     Args:
@@ -45,16 +46,18 @@ def load_cell(folder: Path, like: Progress | None) -> list[tuple[RunResult, RunS
         like: Structure of the states, or None if they are not wanted.
 
     Returns:
-        What was saved; None if the cell is not finished. A damaged cell is set aside and counts as not finished.
+        What was saved; None if the cell is not finished. A damaged cell is set aside and counts as
+        not finished.
     """
     if not (folder / "done.json").is_file():
         return None
     try:
         files = _read_sealed(folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         _set_aside(folder)
         return None
-    tables = (pl.read_parquet(io.BytesIO(files[f"{name}.parquet"])) for name in ("runs", "metrics"))
+    names = ("runs.parquet", "metrics.parquet")
+    tables = (pl.read_parquet(io.BytesIO(files[name])) for name in names)
     results = Trace.from_tables(*tables).runs
     states = [files.get(f"end{i}.npz") for i in range(len(results))]
     return [
@@ -71,13 +74,34 @@ def _read_sealed(folder: Path) -> dict[str, bytes]:
     files = {}
     for name, facts in seal["files"].items():
         data = (folder / name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        if _facts(data) != facts:
             raise ValueError(f"{name} has changed")
         files[name] = data
     return files
+
+
+def _facts(data: bytes) -> dict[str, int | str]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _set_aside(folder: Path) -> None:
     """Rename a damaged cell, so that it is kept and recomputed."""
     number = next(i for i in range(1, 10_000) if not folder.with_suffix(f".damaged{i}").exists())
     folder.rename(folder.with_suffix(f".damaged{number}"))
+
+
+def collect(out: Path) -> None:
+    """Join the finished cells of a result directory into ``runs.parquet`` and ``metrics.parquet``.
+
+    Args:
+        out: Result directory. A run is named by its cell and its number in it.
+    """
+    tables: dict[str, list[pl.DataFrame]] = {"runs": [], "metrics": []}
+    for folder in sorted((out / "cells").glob("*/done.json")):
+        for name, found in tables.items():
+            table = pl.read_parquet(folder.parent / f"{name}.parquet")
+            found.append(table.select(pl.lit(folder.parent.name).alias("cell"), pl.all()))
+    for name, found in tables.items():
+        if found:
+            joined = pl.concat(found, how="diagonal_relaxed")
+            _platform.write_whole(out / f"{name}.parquet", to_parquet(joined))

@@ -14,8 +14,6 @@ from jaxtyping import Float, Int
 from batchlab.config import RunConfig
 from batchlab.types import Status, from_plain, to_plain
 
-RECORDED_TIMES = 200
-
 
 @dataclass(frozen=True)
 class Series:
@@ -40,13 +38,14 @@ class RunResult:
         config: What was trained.
         status: How it ended.
         sentence: The same in words, empty if all went well.
-        updates: Updates done.
-        samples: Fresh examples drawn.
+        updates: Updates done; of a diverged run, the one that was not finite.
+        samples: Fresh examples drawn; of a diverged run, before the batch of that update.
         processed: Examples × re-uses.
-        seconds: Wall time in its executor; of a stacked run, the time of the whole stack. Never the time of one
-            run alone.
+        seconds: Wall time in its executor; of a stacked run, the time of the whole stack. Never
+            the time of one run alone.
         executor: ``stacked`` or ``loop``.
-        series: Recorded quantities by name: ``loss`` and ``metric`` on validation data, ``train_loss``, probes.
+        series: Recorded quantities by name: ``loss`` and ``metric`` on validation data,
+            ``train_loss``, probes.
     """
 
     config: RunConfig
@@ -87,8 +86,11 @@ class Trace:
         ]
         parts = [
             pl.DataFrame({"updates": s.updates, "samples": s.samples, "value": s.values}).select(
-                pl.lit(i, pl.Int64).alias("run"), "updates", "samples",
-                pl.lit(name).alias("name"), "value",
+                pl.lit(i, pl.Int64).alias("run"),
+                "updates",
+                "samples",
+                pl.lit(name).alias("name"),
+                "value",
             )
             for i, r in enumerate(self.runs)
             for name, s in r.series.items()
@@ -104,10 +106,13 @@ class Trace:
                 found = (part[c].to_numpy() for c in ("updates", "samples", "value"))
                 series.setdefault(int(str(run)), {})[str(name)] = Series(*found)
         made = [
-            from_plain(RunResult, row | {"config": json.loads(row["config"]), "series": None})
+            from_plain(RunResult, row | {"config": json.loads(row["config"]), "series": {}})
             for row in runs.iter_rows(named=True)
         ]
-        return Trace(tuple(dataclasses.replace(r, series=series.get(i, {})) for i, r in enumerate(made)))
+        with_series = (
+            dataclasses.replace(r, series=series.get(i, {})) for i, r in enumerate(made)
+        )
+        return Trace(tuple(with_series))
 
 
 def to_parquet(table: pl.DataFrame) -> bytes:
@@ -133,5 +138,7 @@ class Recorder:
         made = {}
         for name, rows in self._rows.items():
             updates, samples, values = zip(*rows, strict=True)
-            made[name] = Series(np.array(updates), np.array(samples), np.array(values, dtype=float))
+            made[name] = Series(
+                np.array(updates), np.array(samples), np.array(values, dtype=float)
+            )
         return made

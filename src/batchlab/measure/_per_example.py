@@ -1,13 +1,15 @@
-"""Squared gradient norms of single examples, without materialising single gradients where that is dear.
+"""Squared gradient norms of single examples, materialised only where that is the cheaper way.
 
-The gradient of a linear layer for one example is Σₜ bₜaₜᵀ: inputs a, gradients b of its outputs. Its squared norm
-follows from products of a with a and of b with b, and sums over examples from one matrix product. A convolution is
-a linear layer over its patches. Source: goodfellow2015, rochette2019.
+The gradient of a linear layer for one example is Σₜ bₜaₜᵀ: inputs a, gradients b of its outputs.
+Its squared norm follows from products of a with a and of b with b, and sums over examples from one
+matrix product. A convolution is a linear layer over its patches. Source: goodfellow2015,
+rochette2019.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -64,8 +66,8 @@ def by_layers(objective: Objective, batch: Tree, blocks: int) -> Gradients:
         Squared norms and block sums, over the trainable parameters in their order.
 
     Raises:
-        Unsupported: If a trainable parameter belongs to a layer other than Linear, Conv1d, Conv2d, Embedding,
-            LayerNorm and GroupNorm, is shared, or its layer is used other than once.
+        Unsupported: If a trainable parameter belongs to a layer other than Linear, Conv1d, Conv2d,
+            Embedding, LayerNorm and GroupNorm, is shared, or its layer is used other than once.
 
     Assumes:
         One loss per example.
@@ -149,17 +151,30 @@ def _linear(layer: nn.Linear, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece
 
 
 def _conv(layer: nn.Conv1d | nn.Conv2d, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
-    options = {
-        name: getattr(layer, name) for name in ("kernel_size", "dilation", "padding", "stride")
-    }
     if isinstance(layer, nn.Conv1d):
-        flat = {"kernel_size": 1, "dilation": 1, "padding": 0, "stride": 1}
-        options = {name: (flat[name], *value) for name, value in options.items()}
-        a = a.unsqueeze(2)
-    patches = functional.unfold(a.to(b.dtype), **options).unflatten(1, (layer.groups, -1))
+        a, b = a.unsqueeze(2), b.unsqueeze(2)
+    patches = _patches(a.to(b.dtype), layer, b.shape[2:]).unflatten(1, (layer.groups, -1))
     b_BGOT = b.flatten(2).unflatten(1, (layer.groups, -1))
     yield "weight", Factors(patches.transpose(2, 3), b_BGOT.transpose(2, 3))
     yield "bias", b.flatten(2).sum(2)
+
+
+def _patches(
+    a: Float[Tensor, "B D S S2"], layer: nn.Conv1d | nn.Conv2d, places: torch.Size
+) -> Float[Tensor, "B I T"]:
+    """What the kernel sees at each place; twice as fast as torch's ``unfold`` on the CPU."""
+    # A Conv1d is a Conv2d on pictures one pixel high.
+    padding = () if isinstance(layer.padding, str) else layer.padding
+    pad = (0, *padding)[-2:]
+    stride, kernel, dilation = (
+        (1, *option)[-2:] for option in (layer.stride, layer.kernel_size, layer.dilation)
+    )
+    a = functional.pad(a, (pad[1], pad[1], pad[0], pad[0]))
+    over_B, over_D, down, right = a.stride()
+    shape = (*a.shape[:2], *kernel, *places)
+    steps = (dilation[0] * down, dilation[1] * right, stride[0] * down, stride[1] * right)
+    seen = a.as_strided(shape, (over_B, over_D, *steps))
+    return seen.reshape(len(a), -1, places.numel())
 
 
 def _embedding(layer: nn.Embedding, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
@@ -242,7 +257,10 @@ def by_vmap(objective: Objective, batch: Tree, blocks: int) -> Gradients:
         return (losses * weights).sum(), weights.sum()
 
     own = _tree.map(torch.detach, params)
-    each, weights = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(own, batch)
+    mapped = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        each, weights = mapped(own, batch)
     rows = torch.cat([value.flatten(1) for value in each.values()], dim=1).detach()
     return Gradients(
         rows.square().sum(1), rows.unflatten(0, (blocks, -1)).sum(1), weights.to(rows.dtype)

@@ -22,7 +22,6 @@ from batchlab.config import RunConfig
 from batchlab.errors import UserError
 from batchlab.measure import plain
 from batchlab.measure._finder import Failure, Outcome
-from batchlab.measure.throughput import DTYPES
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.task import total_weight
 
@@ -93,7 +92,7 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
         held: Validation examples of the evaluation batch, shape ``[B]`` or shorter.
     """
     with _random.seeded(config.seed, "fit", len(train)):
-        model = prepared.objective(config.seed, DTYPES[config.precision]).train()
+        model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
         optimizer = plain.make_optimizer(model.parameters(), config)
         batch = prepared.train.batch(train)
         total = 2 * total_weight(prepared.task, batch)
@@ -102,7 +101,7 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
             plain.step(model, optimizer, 1.0, config.clip_norm)
         del batch
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), plain.in_precision(model, config.precision):
             model(plain.move(prepared.validation.batch(held), model), predict=True)
 
 

@@ -13,24 +13,19 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import cloudpickle
 import torch
 
 from batchlab import _platform, schedules
 from batchlab._platform import MemoryLimit, format_bytes
 from batchlab.config import RunConfig
-from batchlab.errors import InvalidValueError, TaskError, missing, must
+from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure import throughput
 from batchlab.measure._finder import Failure, Found, Outcome, find_largest
+from batchlab.measure._trial import OUT_OF_MEMORY, Assignment, Trials
 from batchlab.measure.throughput import Timing
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
-
-try:
-    import cloudpickle
-
-    from batchlab.measure._trial import OUT_OF_MEMORY, Assignment, Trials
-except ImportError as error:
-    raise missing("advise", "cloudpickle") from error
 
 MARGIN_SHARE = 20
 """Without a margin of the user's own, one part in this many of the limit is kept free."""
@@ -213,7 +208,7 @@ class _Child:
             return OVER
         if self._process is None:
             self._start()
-        outcome = self._answer_to(size)
+        outcome = self._answer_to(size, self.deadline)
         assert isinstance(outcome, Outcome)
         exceeded = self.allowed is not None and (outcome.bytes or 0) > self.allowed
         if not outcome.fits or exceeded:
@@ -234,23 +229,25 @@ class _Child:
         self._stderr = tempfile.TemporaryFile()
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [sys.executable, "-m", "batchlab.measure._trial", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "batchlab.measure._trial", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self._stderr,
             env=os.environ | {"PYTHONPATH": paths},
         )
         theirs.close()
-        answer = self._answer_to(self.task.content)
+        answer = self._answer_to(self.task.content, None)
         if not isinstance(answer, MemoryLimit):
             self.close()
             said = answer if isinstance(answer, str) else f"its process ended: {answer.reason}"
             raise TaskError(f"The task cannot be loaded in a process of its own: {said}")
         self.limit = answer
 
-    def _answer_to(self, message: bytes | int) -> MemoryLimit | Outcome | str:
+    def _answer_to(
+        self, message: bytes | int, deadline: float | None
+    ) -> MemoryLimit | Outcome | str:
         """What the child says; its death and its silence are answers too."""
-        left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             if isinstance(message, bytes):
                 self._connection.send_bytes(message)
@@ -322,10 +319,10 @@ def _margin(margin: int | str | None, limit: MemoryLimit) -> int:
     """Bytes to keep free, below the limit."""
     if margin is None:
         return limit.bytes // MARGIN_SHARE
-    keep = margin if margin == 0 else _platform.parse_bytes(margin, "margin")
+    keep = 0 if margin in (0, "0") else _platform.parse_bytes(margin, "margin")
     if limit.bytes and keep >= limit.bytes:
         raise InvalidValueError(must("margin", f"below the limit of {limit}", margin))
-    return int(keep)
+    return keep
 
 
 def _result(

@@ -1,7 +1,8 @@
 """The gradient noise scale tr Σ/‖G‖²: the batch size at which noise and signal are equally large.
 
-Squared norms of gradients at two batch sizes give signal and noise; how much the gradients of blocks of examples
-differ from each other gives the interval. Weights stay frozen, and nothing is left behind.
+Squared norms of gradients at two batch sizes give signal and noise; how much the gradients of
+blocks of examples differ from each other gives the interval. Weights stay frozen, and nothing is
+left behind.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from statistics import NormalDist, mean
+from dataclasses import dataclass, fields
+from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -23,334 +23,50 @@ from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure import _per_example
+from batchlab.measure._moments import (
+    LEVEL,
+    Design,
+    Moments,
+    finite_population,
+    independent,
+    moments,
+    noise_scale,
+    ratio_range,
+    separate_batches,
+    variance_factor,
+    without_replacement,
+)
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Estimate, Tree
+
+__all__ = [
+    "METHODS",
+    "Moments",
+    "NoisePlan",
+    "NoiseProbe",
+    "NoiseResult",
+    "coupled",
+    "finite_population",
+    "from_trace_values",
+    "measure_noise",
+    "noise_plan",
+    "noise_probe",
+    "noise_scale",
+    "pool",
+    "result",
+    "variance_factor",
+]
 
 BLOCKS = 32
 LEAST_BLOCKS = 8
 EXAMPLES = 256
 BLOCK_BYTES = 512 * 2**20
 VMAP_PARAMETERS = 2**18
-LEVEL = 0.9
+COST = 3.0
+SHARE = 0.05
+MOST_EXAMPLES = 4096
+COUPLING_TOLERANCE = 1e-4
 METHODS = ("per example", "micro-batches", "training micro-batches")
-
-# -- the formulas ------------------------------------------------------------------------------------------
-
-
-def noise_scale(
-    small_sq: float, big_sq: float, small: int, big: int, population: int | None = None
-) -> tuple[float, float]:
-    r"""Split squared gradient norms at two batch sizes into signal and noise.
-
-    E‖g_B‖² = ‖G‖² + v(B)·tr(Σ), so two batch sizes give two equations. v(B) is 1/B with replacement and
-    :func:`variance_factor` without. tr(Σ)/‖G‖² is the batch size at which noise and signal are equally large.
-
-    Args:
-        small_sq: Mean of ‖g‖² over batches of size ``small``. Shape ``[]``; (loss/parameter)².
-        big_sq: The same at size ``big``.
-        small: Smaller batch size, examples, at least 1.
-        big: Larger batch size, examples, greater than ``small``.
-        population: N if each batch was drawn without replacement from N examples, else None.
-
-    Returns:
-        ``(signal, noise)``: ‖G‖² and tr(Σ), of all N examples if ``population`` is given. A negative signal
-        means "not resolved"; it is not clipped.
-
-    Raises:
-        InvalidValueError: If ``big`` is not greater than ``small``, or exceeds ``population``.
-
-    Assumes:
-        Examples drawn independently, or without replacement from ``population``.
-
-    Source:
-        mccandlish2018, appendix A; cochran1977, section 2.5, for the factor without replacement.
-
-    Example:
-        >>> noise_scale(small_sq=5.0, big_sq=2.0, small=2, big=8)
-        (1.0, 8.0)
-    """
-    if not 1 <= small < big:
-        raise InvalidValueError(must("big", f"greater than small, {small}, which is at least 1", big))
-    v_small, v_big = variance_factor(small, population), variance_factor(big, population)
-    noise = (small_sq - big_sq) / (v_small - v_big)
-    return big_sq - v_big * noise, noise
-
-
-def variance_factor(batch_size: int, population: int | None = None) -> float:
-    """E‖g_B − G‖²/tr Σ: 1/B with replacement, (N−B)/(B(N−1)) without.
-
-    Args:
-        batch_size: B, examples, at least 1.
-        population: N, at least B and 2, or None for independent draws.
-
-    Returns:
-        The factor, 1/examples.
-
-    Raises:
-        InvalidValueError: If B is not in [1, N].
-
-    Source:
-        cochran1977, section 2.5.
-
-    Example:
-        >>> variance_factor(4), variance_factor(4, population=4)
-        (0.25, 0.0)
-    """
-    if batch_size < 1 or (population is not None and not max(batch_size, 2) <= population):
-        top = "" if population is None else f" and at most the {population} examples"
-        raise InvalidValueError(must("batch_size", f"at least 1{top}", batch_size))
-    if population is None:
-        return 1 / batch_size
-    return (population - batch_size) / (batch_size * (population - 1))
-
-
-def finite_population(signal: float, noise: float, population: int) -> tuple[float, float]:
-    """Correct what the formula with replacement made of batches drawn without.
-
-    Without replacement from N examples it inflates the noise by N/(N−1) and puts the signal low by tr Σ/(N−1).
-
-    Args:
-        signal: First result of :func:`noise_scale` without ``population``, (loss/parameter)².
-        noise: Second result.
-        population: N, at least 2.
-
-    Returns:
-        ``(signal, noise)`` of the N examples: what :func:`noise_scale` gives with ``population``.
-
-    Raises:
-        InvalidValueError: If N is below 2.
-
-    Example:
-        >>> finite_population(signal=0.5, noise=2.0, population=4)
-        (1.0, 1.5)
-    """
-    if population < 2:
-        raise InvalidValueError(must("population", "at least 2", population))
-    return signal + noise / population, noise * (population - 1) / population
-
-
-# -- estimate and interval ---------------------------------------------------------------------------------
-
-
-class Design(NamedTuple):
-    """How the examples were drawn, as factors of Σ. Unit 1/examples.
-
-    Attributes:
-        small: Covariance of the small gradients whose squared norms are averaged.
-        mean: Covariance of the mean of all gradients.
-        between: Covariance of block gradients around each other.
-        drawn: Share of the population that was drawn, 0 for independent draws.
-    """
-
-    small: float
-    mean: float
-    between: float
-    drawn: float = 0.0
-
-
-def independent(small: int, block: int, blocks: int) -> Design:
-    """Examples drawn independently: K blocks of m, squared norms at size ``small``."""
-    return Design(1 / small, 1 / (block * blocks), 1 / block)
-
-
-def without_replacement(small: int, block: int, blocks: int, population: int) -> Design:
-    """All blocks together drawn without replacement from N examples."""
-    total = block * blocks
-    small_factor, mean_factor = (variance_factor(b, population) for b in (small, total))
-    between = population / (block * (population - 1))
-    return Design(small_factor, mean_factor, between, total / population)
-
-
-def separate_batches(block: int, blocks: int, population: int) -> Design:
-    """Every block drawn without replacement, as a training batch is, and independently of the others."""
-    factor = variance_factor(block, population)
-    return Design(factor, factor / blocks, factor)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Signal and noise with all that is needed to bound their ratio or to pool it.
-
-    The mean gradient has E‖ḡ‖² = S + uN and, to a good approximation, the distribution of a scaled χ² with
-    Var‖ḡ‖² = floor + slope·S.
-
-    Attributes:
-        signal: S, estimate of ‖G‖², unbiased, (loss/parameter)²; may be negative.
-        noise: N, estimate of tr Σ, unbiased, (loss/parameter)².
-        mean_factor: u, 1/examples.
-        floor: Variance of ``signal`` where there is no signal: 2u² tr Σ².
-        slope: Growth of that variance with the signal: 4u GᵀΣG/‖G‖².
-        noise_var: Variance of ``noise``.
-        correlation: Between errors of ``signal`` and of ``noise`` where the signal is large.
-        dof: Degrees of freedom behind the variances.
-    """
-
-    signal: float
-    noise: float
-    mean_factor: float
-    floor: float
-    slope: float
-    noise_var: float
-    correlation: float
-    dof: float
-
-
-def moments(gram: Float[Tensor, "K K"], small_sq: Float[Tensor, " K"], design: Design) -> Moments:
-    """Signal, noise and their uncertainty from gradients of K blocks of examples.
-
-    The Gram matrix is split like a table of pairs, ⟨g_i, g_j⟩ = S + α_i + α_j + e_ij: the α measure GᵀΣG, the e
-    tr Σ².
-
-    Args:
-        gram: Inner products of the K block gradients, (loss/parameter)².
-        small_sq: Mean squared norm of the small gradients in each block.
-        design: How the examples were drawn.
-
-    Returns:
-        The moments.
-
-    Raises:
-        InvalidValueError: If there are fewer than 4 blocks.
-
-    Assumes:
-        Blocks of equal size.
-
-    Source:
-        hoeffding1948 for the variance of a mean over pairs.
-    """
-    count = len(gram)
-    if count < 4:
-        raise InvalidValueError(must("blocks", "at least 4", count))
-    mean_sq, row = float(gram.mean()), gram.mean(1)
-    spread = small_sq - 2 * row + mean_sq
-    noise = float(spread.mean()) / (design.small - design.mean)
-    along, residual = _pairs(gram)
-    trace_sq = float(residual.square().sum()) / (count * (count - 3)) / design.between**2
-    straight = float(along.square().sum()) / (count - 1) / design.between
-    straight -= trace_sq * design.between / (count - 2)
-    signal = mean_sq - design.mean * noise
-    floor = 2 * trace_sq * design.mean**2
-    noise_var = float(spread.var()) / count * (1 - design.drawn) / (design.small - design.mean) ** 2
-    return Moments(
-        signal=signal,
-        noise=noise,
-        mean_factor=design.mean,
-        floor=floor,
-        slope=4 * design.mean * _per_signal(max(straight, 0.0), signal, noise, trace_sq, floor),
-        noise_var=noise_var,
-        correlation=_correlation(along, spread) * _resolved_share(signal, floor),
-        dof=count - 1.0,
-    )
-
-
-def _pairs(gram: Float[Tensor, "K K"]) -> tuple[Float[Tensor, " K"], Float[Tensor, "K K"]]:
-    """Fit ⟨g_i, g_j⟩ = μ + α_i + α_j + e_ij over i ≠ j: α and e, by least squares."""
-    count = len(gram)
-    off = gram - torch.diag(gram.diagonal())
-    mu = off.sum() / (count * (count - 1))
-    along = (off.sum(1) / (count - 1) - mu) * (count - 1) / (count - 2)
-    residual = gram - mu - along[:, None] - along
-    return along, residual - torch.diag(residual.diagonal())
-
-
-def _resolved_share(signal: float, floor: float) -> float:
-    """0 where the signal drowns in its own spread, towards 1 where it is far above."""
-    above = max(signal, 0.0)
-    return above / (above + math.sqrt(floor)) if above else 0.0
-
-
-def _per_signal(
-    straight: float, signal: float, noise: float, trace_sq: float, floor: float
-) -> float:
-    """GᵀΣG/‖G‖²; where the signal is not resolved, its mean over directions drawn like the noise, tr Σ²/tr Σ."""
-    share = _resolved_share(signal, floor)
-    typical = trace_sq / noise if noise > 0 else 0.0
-    return (share * straight / signal if share else 0.0) + (1 - share) * typical
-
-
-def _correlation(x: Float[Tensor, " K"], y: Float[Tensor, " K"]) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    size = float(x.norm() * y.norm())
-    return float(x @ y) / size if size > 0 else 0.0
-
-
-def ratio_range(found: Moments, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of ‖G‖²/tr Σ, the inverse of the noise scale.
-
-    ‖ḡ‖²/(uN̂) is compared with the F distribution it would have at each value of the ratio; what is not rejected
-    is the interval (as in Fieller's theorem, but right where ‖ḡ‖² has few degrees of freedom). F quantiles by
-    Paulson's cube root.
-
-    Args:
-        found: Signal, noise and their uncertainty.
-        level: Coverage, between 0 and 1.
-
-    Returns:
-        ``(low, high)`` in 1/examples. ``low`` 0: not resolved. ``high`` 0: the mean gradient is smaller than
-        chance explains even without any signal.
-
-    Assumes:
-        Gradients of blocks roughly normal. Where single examples dominate (kurtosis of ‖g‖ above 10), coverage
-        falls to about 82 %.
-
-    Source:
-        fieller1954; paulson1942; patnaik1949.
-
-    Example:
-        >>> exact = Moments(2.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 31.0)
-        >>> ratio_range(exact)
-        (0.25, 0.25)
-    """
-    if found.mean_factor == 0 and found.noise_var == 0:
-        ratio = max(found.signal, 0.0) / found.noise
-        return ratio, ratio
-    t = _t_quantile((1 + level) / 2, found.dof)
-    step = found.mean_factor or abs(found.signal) / found.noise or 1.0
-    low = _crossing(found, t, step)
-    return low, max(low, _crossing(found, -t, step))
-
-
-def _z(found: Moments, ratio: float) -> float:
-    """How far ‖ḡ‖² lies above what is expected at this ratio, in standard deviations."""
-    expected = found.noise * (ratio + found.mean_factor)
-    own = (found.floor + found.slope * ratio * found.noise) / expected**2
-    other = (ratio / expected) ** 2 * found.noise_var
-    total = own + other - 2 * found.correlation * math.sqrt(own * other)
-    # Both parts shrink together, so that their sum has the variance of the difference.
-    share = max(total, 0.01 * (own + other)) / (own + other) if own + other else 0.0
-    own, other = own * share / 9, other * share / 9
-    root = max((found.signal + found.mean_factor * found.noise) / expected, 0.0) ** (1 / 3)
-    return (root * (1 - other) - (1 - own)) / math.sqrt(own + root**2 * other or 1e-300)
-
-
-def _crossing(found: Moments, target: float, step: float) -> float:
-    """The ratio at which z falls to ``target``; 0 if it is below it from the start."""
-    low, high = step * 1e-9, step
-    if _z(found, low) <= target:
-        return 0.0
-    while _z(found, high) > target and high < step * 1e12:
-        low, high = high, high * 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _z(found, middle) > target else (low, middle)
-    return (low + high) / 2
-
-
-def _t_quantile(share: float, dof: float) -> float:
-    """Student's t by its expansion at the normal quantile, to 0.1 % from 7 degrees of freedom.
-
-    Written out because the core, which measures noise in users' own loops, comes without scipy.
-    """
-    z = NormalDist().inv_cdf(share)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / dof ** (i + 1) for i, term in enumerate(terms))
-
-
-# -- results -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -361,12 +77,14 @@ class NoiseResult:
         samples: Examples seen before it.
         signal: ‖G‖², (loss/parameter)²; negative where not resolved.
         noise: tr Σ, (loss/parameter)².
-        scale: tr Σ/‖G‖² in examples with its 90 % interval, or None where the signal is not resolved.
-        at_least: Low end of that interval where its high end is infinite; None where the scale is resolved or
-            not even that can be said.
+        scale: tr Σ/‖G‖² in examples with its 90 % interval, or None if the signal is not
+            resolved.
+        at_least: Low end of that interval where its high end is infinite; None where the scale is
+            resolved or not even that can be said.
         method: One of :data:`METHODS`.
         examples: Examples whose gradients went into it.
-        moments: What pooling needs, or None where a gradient was not finite or there was no noise to measure.
+        moments: What pooling needs, or None where a gradient was not finite or there was no noise
+            to measure.
     """
 
     samples: int
@@ -379,7 +97,7 @@ class NoiseResult:
     moments: Moments | None = None
 
     def values(self) -> dict[str, float]:
-        """As named floats, for a Trace; NaN where not resolved. :func:`from_trace_values` undoes it."""
+        """As named floats, NaN where not resolved; :func:`from_trace_values` undoes it."""
         scale = self.scale
         low = scale.low if scale is not None else self.at_least
         values = {
@@ -409,7 +127,8 @@ def result(
         level: Coverage of the interval.
 
     Returns:
-        The result. Ratio of averages; a signal that is not clearly positive gives a bound and no value.
+        The result. Ratio of averages; a signal that is not clearly positive gives a bound and no
+        value.
 
     Example:
         >>> found = Moments(2.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 31.0)
@@ -441,7 +160,11 @@ def from_trace_values(values: dict[str, float], samples: int) -> NoiseResult:
     Raises:
         InvalidValueError: If the noise was not recorded there.
     """
-    own = {name.removeprefix("noise."): value for name, value in values.items() if name.startswith("noise.")}
+    own = {
+        name.removeprefix("noise."): value
+        for name, value in values.items()
+        if name.startswith("noise.")
+    }
     absent = {"examples", "method", *(f.name for f in fields(Moments))} - set(own)
     if absent:
         raise InvalidValueError(must("values", "those of a noise probe", sorted(values)))
@@ -451,7 +174,7 @@ def from_trace_values(values: dict[str, float], samples: int) -> NoiseResult:
 
 
 def pool(results: Sequence[NoiseResult]) -> NoiseResult:
-    """One noise scale over neighbouring moments: mean noise over mean signal, never a mean of ratios.
+    """One noise scale over neighbouring moments: mean noise over mean signal, no mean of ratios.
 
     Args:
         results: Results of one method; those without moments are left out.
@@ -467,7 +190,9 @@ def pool(results: Sequence[NoiseResult]) -> NoiseResult:
     """
     usable = [r for r in results if r.moments is not None]
     if not usable or len({r.method for r in usable}) > 1:
-        raise InvalidValueError(must("results", "measured, by one method", [r.method for r in results]))
+        raise InvalidValueError(
+            must("results", "measured, by one method", [r.method for r in results])
+        )
     parts = [r.moments for r in usable if r.moments is not None]
     return result(
         _mean_moments(parts),
@@ -492,9 +217,6 @@ def _mean_moments(parts: list[Moments]) -> Moments:
     )
 
 
-# -- measuring ---------------------------------------------------------------------------------------------
-
-
 def measure_noise(
     objective: Objective,
     prepared: Prepared,
@@ -506,45 +228,244 @@ def measure_noise(
 ) -> NoiseResult:
     """Measure the gradient noise scale at the objective's current weights, leaving no trace.
 
-    Training examples are drawn at random, without replacement where their losses are a function of the weights
-    alone, else (dropout, random transforms) with. Gradients are those of training mode, before clipping and weight
-    decay, in the recipe's precision; norms are formed in at least float32 and added in float64.
+    Training examples are drawn at random: without replacement where their losses are functions of
+    the weights alone, else (dropout, random transforms) with. Gradients are those of training
+    mode, before clipping and weight decay, in the recipe's precision; norms are formed in at least
+    float32 and added in float64.
 
-    An *example* is one item of the training data. With weights the loss is Σwℓ/Σw; an example's share of the noise
-    is then that of w(∇ℓ − G)/w̄, right to first order in 1/examples.
+    An *example* is one item of the training data. With weights the loss is Σwℓ/Σw; the noise of an
+    example is then that of w(∇ℓ − G)/w̄, which is right to first order in 1/examples.
 
     Args:
         objective: Model and loss. Nothing of it is changed.
         prepared: The task it belongs to.
-        config: The resolved run; its precision, and its batch size where examples affect each other.
+        config: The resolved run: its precision, and its batch size where examples affect each
+            other.
         samples: Fresh examples seen so far; names the draw.
         seed: Names the draw.
-        examples: Examples to measure, at least 32; more are used where batch norm needs 8 training batches.
+        examples: Examples to measure, at least 32; more are used where batch norm needs 8 training
+            batches, fewer where there are fewer.
 
     Returns:
-        Signal, noise and their ratio with a 90 % interval, or a lower bound where the signal is not resolved.
+        Signal, noise and their ratio with a 90 % interval, or a lower bound where the signal is
+        not resolved.
 
     Raises:
         InvalidValueError: If ``examples`` is below 32.
 
-    Assumes:
-        Weights, and buffers in front of every forward pass, as they are now.
-
     Source:
         mccandlish2018, appendix A.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> from batchlab.tasks import Task, prepare
+        >>> x = torch.arange(100.0).sin()[:, None]
+        >>> def loss(out, batch):
+        ...     return (out - batch[1]).square().mean(-1)
+        >>> task = Task(lambda: torch.nn.Linear(1, 1), (x, 2 * x), loss=loss)
+        >>> ready = prepare(task, device="cpu")
+        >>> found = measure_noise(ready.objective(0), ready, ready.baseline, samples=0, seed=0)
+        >>> found.method, found.examples
+        ('per example', 84)
     """
-    if examples < 32:
-        raise InvalidValueError(must("examples", "at least 32", examples))
+    if examples < BLOCKS:
+        raise InvalidValueError(must("examples", f"at least {BLOCKS}", examples))
+    # The task is shared, not copied: it holds the data.
     own = Objective(objective.task, copy.deepcopy(objective.module))
+    own.training = objective.training
     if not objective.training:
         own.train()
     with _random.seeded(seed, "noise", samples):
-        probe = _Probe(own, prepared, config, samples, seed)
-        return probe.measure(examples)
+        return _Measurement(own, prepared, config, samples, seed).measure(examples)
 
 
 @dataclass(frozen=True)
-class _Probe:
+class NoiseProbe:
+    """A probe for the engine; see :func:`noise_probe`."""
+
+    prepared: Prepared
+    config: RunConfig
+    examples: int
+
+    @property
+    def name(self) -> str:
+        """What this probe measures, in the plan."""
+        return f"noise of {self.examples} examples"
+
+    def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
+        """The noise scale as named floats."""
+        found = measure_noise(
+            objective,
+            self.prepared,
+            self.config,
+            samples=samples,
+            seed=self.config.seed,
+            examples=self.examples,
+        )
+        return found.values()
+
+
+def noise_probe(prepared: Prepared, config: RunConfig, *, examples: int = EXAMPLES) -> NoiseProbe:
+    """The noise scale as a probe that the engine takes during training.
+
+    It records ``noise.signal``, ``noise.noise``, ``noise.scale``, ``noise.low``, ``noise.high``
+    and ``noise.examples``, NaN where not resolved, and what :func:`from_trace_values` needs beside
+    them. Not resolved, ``noise.low`` alone is the lower bound.
+
+    Args:
+        prepared: The task.
+        config: The resolved run.
+        examples: Examples a moment, at least 32; see :func:`noise_plan`.
+
+    Returns:
+        ``(objective, samples) → values``.
+
+    Raises:
+        InvalidValueError: If ``examples`` is below 32.
+    """
+    if examples < BLOCKS:
+        raise InvalidValueError(must("examples", f"at least {BLOCKS}", examples))
+    return NoiseProbe(prepared, config, examples)
+
+
+class NoisePlan(NamedTuple):
+    """When to measure the noise scale during a run.
+
+    Attributes:
+        at: Sample counts, ascending; empty where a run cannot pay for one measurement.
+        examples: Examples a measurement.
+    """
+
+    at: tuple[int, ...]
+    examples: int
+
+
+def noise_plan(
+    samples: int, *, reuse: int = 1, least: int = BLOCKS, cost: float = COST, share: float = SHARE
+) -> NoisePlan:
+    """Measurements that together cost at most a share of training.
+
+    Examples measured × cost ≤ share × examples processed. Up to 12 measurements of 256 examples;
+    what is left makes each larger, up to 4096, since a signal is resolved only where examples
+    exceed a fraction of the noise scale. They are denser early, where the noise scale grows
+    fastest: at squares of evenly spaced fractions.
+
+    Args:
+        samples: Fresh examples of the run.
+        reuse: Updates on each batch.
+        least: Examples below which a measurement is not worth taking; 8 training batches under
+            batch norm.
+        cost: Time of measuring one example over that of training on it.
+        share: Largest share of training time.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidValueError: If a number is not positive.
+
+    Example:
+        >>> noise_plan(24_000)
+        NoisePlan(at=(6000,), examples=400)
+    """
+    for name, value in {"samples": samples, "reuse": reuse, "cost": cost, "share": share}.items():
+        if not value > 0:
+            raise InvalidValueError(must(name, "above 0", value))
+    affordable = int(share * samples * reuse / cost)
+    if affordable < least:
+        return NoisePlan((), least)
+    count = max(1, min(12, affordable // max(EXAMPLES, least)))
+    if affordable // count > MOST_EXAMPLES >= least:
+        count = min(40, affordable // MOST_EXAMPLES)
+    examples = max(least, min(MOST_EXAMPLES, affordable // count))
+    return NoisePlan(
+        tuple(int(samples * ((i + 1) / (count + 1)) ** 2) for i in range(count)), examples
+    )
+
+
+def coupled(objective: Objective, batch: Tree) -> bool:
+    """Whether one example changes another's loss, as under batch norm, in the present mode.
+
+    Measured: the first example's loss in the company of one half of the others and of the other
+        half, with the
+    same random numbers. Where the task gives one scalar for a batch, it is the change of the
+    batch's total when its first example is exchanged that must not depend on the company.
+
+    Args:
+        objective: Model and loss; left as it is.
+        batch: At least 6 examples.
+
+    Returns:
+        Whether.
+
+    Raises:
+        InvalidValueError: If the batch is too small.
+
+    Example:
+        >>> from batchlab.tasks import Task
+        >>> net = torch.nn.BatchNorm1d(1)
+        >>> task = Task(lambda: net, torch.ones(8, 1), loss=lambda out, batch: out[:, 0])
+        >>> coupled(Objective(task, net), (torch.arange(8.0)[:, None],))
+        True
+    """
+    size = _tree.size(batch)
+    if size < 6:
+        raise InvalidValueError(must("batch", "at least 6 examples", size))
+    count = (size - 2) // 2
+    company = torch.arange(2, 2 + count), torch.arange(2 + count, 2 + 2 * count)
+
+    def losses(first: int, others: Tensor) -> Tensor:
+        return _seen_losses(
+            objective, _tree.take(batch, torch.cat([torch.tensor([first]), others]))
+        )
+
+    here, there = (losses(0, others) for others in company)
+    if objective.task.training_step is None:
+        here, there = here[:1], there[:1]
+    else:
+        here, there = (
+            x - losses(1, others) for x, others in zip((here, there), company, strict=True)
+        )
+    typical = float(losses(0, company[0]).abs().mean())
+    return not float((here - there).abs().max()) <= COUPLING_TOLERANCE * typical + 1e-9
+
+
+def _seen_losses(objective: Objective, batch: Tree, draw: int = 0) -> Tensor:
+    """Losses (or the batch's total) under named random numbers, in float64."""
+    with torch.no_grad(), kept_buffers(objective), _random.seeded(draw, "noise"):
+        losses, weights = objective(batch)
+    return losses.cpu().double() if losses.ndim else (losses * weights).cpu().double().reshape(1)
+
+
+@contextlib.contextmanager
+def kept_buffers(objective: torch.nn.Module) -> Iterator[None]:
+    """Put buffers back as they were."""
+    before = [(buffer, buffer.clone()) for buffer in objective.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+class _Blocks(NamedTuple):
+    """Gradients of K blocks of m examples.
+
+    Attributes:
+        rows: ∇Σwℓ of each block. Shape ``[K, P]``.
+        weights: Σw of each block. Shape ``[K]``.
+        squares: ‖∇ℓ‖² of single examples, mean over each block, or None where not to be had. Shape
+            ``[K]``.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    squares: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Measurement:
     """One measurement on a private copy of the objective."""
 
     objective: Objective
@@ -552,24 +473,177 @@ class _Probe:
     config: RunConfig
     samples: int
     seed: int
-    like: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "like", next(iter(_per_example.trainable(self.objective).values())))
 
     def measure(self, examples: int) -> NoiseResult:
-        """Draw, take gradients, and bound the ratio."""
-        few = self.batch(self.draw(8, distinct=True))
+        """Draw examples, take gradients, bound the ratio."""
+        few = self.batch(self.draw(8))
         if coupled(self.objective, few):
             return self.separate(examples)
         random = not self.prepared.train.in_memory or _is_random(self.objective, few)
-        blocks, block = self.sizes(examples if random else min(examples, self.prepared.examples))
-        index = self.draw(blocks * block, distinct=not random)
-        form = _form(self.objective, few)
-        parts = [self.gradients(part, block, form) for part in self.chunks(index, block)]
-        rows, squares, weights = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return self.conclude(rows, squares, weights, None if random else self.prepared.examples, form)
+        population = None if random else self.prepared.examples
+        count = examples if population is None else min(examples, population)
+        block = max(1, count // self.most_blocks())
+        blocks = count // block
+        index = self.draw(blocks * block, replacement=random)
+        found = self.gradients(index, blocks, _form(self.objective, few))
+        small = block if found.squares is None else 1
+        if population is None:
+            design = independent(small, block, blocks)
+        else:
+            design = without_replacement(small, block, blocks, population)
+        return self.conclude(found, design, METHODS[found.squares is None], blocks * block)
 
     def separate(self, examples: int) -> NoiseResult:
-        """Batches as training takes them, each on its own, where examples affect each other."""
-        ...
+        """Batches as training takes them, each drawn on its own: examples affect each other."""
+        size, population = self.batch_size(), self.prepared.examples
+        if size >= population:
+            return NoiseResult(self.samples, math.nan, math.nan, None, None, METHODS[2], 0)
+        blocks = max(LEAST_BLOCKS, min(self.most_blocks(), examples // size))
+        parts = [
+            _gradients("batch", self.objective, self.batch(self.draw(size, i)), 1, self.autocast())
+            for i in range(blocks)
+        ]
+        rows, weights = torch.cat([g.blocks for g in parts]), torch.cat([g.weights for g in parts])
+        if self.prepared.train.in_memory:
+            design = separate_batches(size, blocks, population)
+        else:
+            design = independent(size, size, blocks)
+        return self.conclude(_Blocks(rows, weights, None), design, METHODS[2], blocks * size)
+
+    def conclude(self, found: _Blocks, design: Design, method: str, examples: int) -> NoiseResult:
+        """From gradients to the result."""
+        gram = _gram_of_shares(found.rows, found.weights)
+        small_sq = gram.diagonal() if found.squares is None else found.squares
+        if not bool(torch.isfinite(gram).all() and torch.isfinite(small_sq).all()):
+            return NoiseResult(self.samples, math.nan, math.nan, None, None, method, examples)
+        found_moments = moments(gram, small_sq, design)
+        return result(found_moments, samples=self.samples, examples=examples, method=method)
+
+    def gradients(self, index: Int[Tensor, " n"], blocks: int, form: str) -> _Blocks:
+        """Gradients of K equal blocks of the examples, no more at once than training takes."""
+        block = len(index) // blocks
+        at_once = max(1, self.batch_size() // block) if form != "batch" else 1
+        rows, weights, squares, even = [], [], [], True
+        for start in range(0, blocks, at_once):
+            part = index[start * block : (start + at_once) * block]
+            count = len(part) // block
+            pieces = part.split(self.batch_size()) if count == 1 else (part,)
+            found = [
+                _gradients(form, self.objective, self.batch(piece), count, self.autocast())
+                for piece in pieces
+            ]
+            rows.append(sum(g.blocks for g in found))
+            each = torch.cat([g.weights for g in found])
+            weights.append(each.unflatten(0, (count, -1)).sum(1))
+            squares += [
+                g.squares.cpu().double() / g.weights.cpu().double().square() for g in found
+            ]
+            even = even and bool((each == each[0]).all())
+        total = torch.cat(weights)
+        even = even and form != "batch" and bool((total == total[0]).all())
+        mean_squares = torch.cat(squares).unflatten(0, (blocks, -1)).mean(1) if even else None
+        return _Blocks(torch.cat(rows), total, mean_squares)
+
+    def most_blocks(self) -> int:
+        """Blocks whose gradients fit in memory together."""
+        size = sum(p.numel() for p in _per_example.trainable(self.objective).values())
+        return max(LEAST_BLOCKS, min(BLOCKS, BLOCK_BYTES // (4 * size)))
+
+    def batch_size(self) -> int:
+        """Of training at this moment."""
+        assert self.config.batch_size is not None
+        schedule = schedules.batch_schedule(self.config.batch_size)
+        return schedule.resolve(self.prepared.examples).at(self.samples)
+
+    def draw(self, count: int, *counters: int, replacement: bool = False) -> Int[Tensor, " n"]:
+        """Random training examples, the same for the same seed and sample count."""
+        generator = _random.generator(self.seed, "noise", self.samples, *counters)
+        if replacement:
+            return torch.randint(self.prepared.examples, (count,), generator=generator)
+        return torch.randperm(self.prepared.examples, generator=generator)[:count]
+
+    def batch(self, index: Int[Tensor, " n"]) -> Tree:
+        """These examples on the model's device, read as in the present pass."""
+        passes = torch.full_like(index, self.samples // self.prepared.examples)
+        like = next(iter(_per_example.trainable(self.objective).values()))
+        return _tree.to(
+            self.prepared.train.batch(index, passes, self.seed), like.device, like.dtype
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The recipe's precision."""
+        if self.config.precision != "bfloat16":
+            return contextlib.nullcontext()
+        like = next(iter(_per_example.trainable(self.objective).values()))
+        return torch.autocast(like.device.type, dtype=torch.bfloat16)
+
+
+def _is_random(objective: Objective, batch: Tree) -> bool:
+    """Whether the losses depend on random numbers drawn in the forward pass."""
+    first, second = (_seen_losses(objective, batch, draw) for draw in range(2))
+    return not torch.equal(first, second)
+
+
+def _gradients(
+    form: str,
+    objective: Objective,
+    batch: Tree,
+    blocks: int,
+    precision: contextlib.AbstractContextManager[object],
+) -> _per_example.Gradients:
+    """Per-example norms and block sums in the given form; ``batch`` knows the sum alone."""
+    with kept_buffers(objective), precision:
+        if form == "layers":
+            return _per_example.by_layers(objective, batch, blocks)
+        if form == "vmap":
+            return _per_example.by_vmap(objective, batch, blocks)
+        rows, weight = _per_example.by_batch(objective, batch)
+        return _per_example.Gradients(torch.full((1,), math.nan), rows, weight.reshape(1))
+
+
+def _form(objective: Objective, batch: Tree) -> str:
+    """The cheapest form of per-example gradients that is right, on a few examples."""
+    if objective.task.training_step is not None:
+        return "batch"
+    size = sum(p.numel() for p in _per_example.trainable(objective).values())
+    forms = ("layers", "vmap") if size <= VMAP_PARAMETERS else ("layers",)
+    return next((form for form in forms if _agrees(form, objective, batch)), "batch")
+
+
+def _agrees(form: str, objective: Objective, batch: Tree) -> bool:
+    """Whether a form agrees with plain autograd: first and last example, and the sum."""
+    modes = [(module, module.training) for module in objective.modules()]
+    objective.eval()
+    try:
+        found = _gradients(form, objective, batch, 1, contextlib.nullcontext())
+        ends = [_tree.take(batch, torch.tensor([i])) for i in (0, _tree.size(batch) - 1)]
+        alone = torch.stack(
+            [_per_example.by_batch(objective, end)[0].square().sum() for end in ends]
+        )
+        whole = _per_example.by_batch(objective, batch)[0]
+    except Exception:  # whatever a user's model raises, this form is not for it
+        return False
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    squares = found.squares[torch.tensor([0, -1])].to(alone.dtype)
+    near = torch.allclose(squares, alone, rtol=1e-3, atol=1e-12)
+    return near and float((found.blocks - whole).norm()) <= 1e-3 * float(whole.norm()) + 1e-9
+
+
+def _gram_of_shares(
+    rows: Float[Tensor, "K P"], weights: Float[Tensor, " K"]
+) -> Float[Tensor, "K K"]:
+    """Inner products of ḡ + (W_j/W̄)(γ_j − ḡ), γ_j the mean gradient of block j, in float64.
+
+    Their mean is ḡ = ΣW_jγ_j/ΣW_j and their spread that of ḡ to first order; with equal weights
+    they are the γ_j.
+    """
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in rows.split(2**16, dim=1):
+        wide = part.cpu().double() if part.device.type == "mps" else part.double()
+        gram += (wide @ wide.T).cpu()
+    total = weights.cpu().double()
+    share = total / total.mean()
+    mix = torch.eye(len(rows), dtype=torch.float64) + (1 - share)[:, None] / len(rows)
+    return mix @ gram @ mix.T / float(total.mean()) ** 2

@@ -142,11 +142,16 @@ def move(batch: Any, model: torch.nn.Module) -> Any:
     )
 
 
+def in_precision(model: torch.nn.Module, precision: str) -> torch.autocast:
+    """Forward passes inside it run in bfloat16 if that is the precision."""
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def accumulate(model: torch.nn.Module, batch: Any, total_weight: Any, precision: str) -> None:
     """Add a micro-batch's share Σwℓ/Σw to the gradient; Σw runs over the whole batch."""
     batch = move(batch, model)
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+    with in_precision(model, precision):
         losses, weights = model(batch)
     ((losses * weights).sum() / total_weight).backward()
 
@@ -180,11 +185,13 @@ def update(
     step(model, optimizer, multiplier, clip_norm)
 
 
-def evaluate(model: torch.nn.Module, source: Any, metric: Any, batch_size: int) -> float:
+def evaluate(
+    model: torch.nn.Module, source: Any, metric: Any, batch_size: int, precision: str = "float32"
+) -> float:
     """The metric over all examples at once; without a function, the mean loss Σwℓ/Σw."""
     model.eval()
     predicted, read_batches, loss, weight = [], [], 0.0, 0.0
-    with torch.no_grad():
+    with torch.no_grad(), in_precision(model, precision):
         for start in range(0, source.examples, batch_size):
             batch = source.batch(torch.arange(start, min(start + batch_size, source.examples)))
             outputs, losses, weights = model(move(batch, model), predict=True)
@@ -242,7 +249,10 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 }
 """Rule → function that makes its optimizer; its arguments are fields of a RunConfig."""
 
-LOOP = (batches, read, move, accumulate, step, update, evaluate, train)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+"""Precision → number format of the parameters; bfloat16 is autocast around float32."""
+
+LOOP = (batches, read, move, in_precision, accumulate, step, update, evaluate, train)
 """What every ``apply.py`` contains."""
 
 
@@ -314,7 +324,7 @@ def apply_script(
         rate=_rate_source(config),
         functions=functions,
         make=make.__name__,
-        numbers=", ".join(f"{name}={name.upper()}" for name in _arguments(make)),
+        numbers="\n".join(f"        {name}={name.upper()}," for name in _arguments(make)),
         dtype="float64" if config.precision == "float64" else "float32",
     )
 
@@ -353,7 +363,10 @@ def main() -> None:
     """Train, then evaluate on what every decision read and, once, on the test data."""
     prepared = prepare(load(TASK), device=DEVICE)
     model = prepared.objective(SEED, torch.{dtype})
-    optimizer = {make}(model.parameters(), {numbers})
+    optimizer = {make}(
+        model.parameters(),
+{numbers}
+    )
     train(
         model,
         optimizer,
@@ -370,7 +383,7 @@ def main() -> None:
     )
     for name, source in (("validation", prepared.validation), ("test", prepared.test)):
         if source is not None:
-            value = evaluate(model, source, prepared.metric, batch_size=256)
+            value = evaluate(model, source, prepared.metric, 256, PRECISION)
             print(f"{{name}} {{prepared.metric.name}}: {{value:.4f}}")
 
 
@@ -394,7 +407,7 @@ def _constants(
         f"TASK = {task!r}",
         f"DEVICE = {device!r}",
         f"SEED = {config.seed}",
-        f"SAMPLES = {config.samples}  # examples to train on, repeats included",
+        f"SAMPLES = {config.samples}  # examples drawn, all passes together",
         f"BATCH_SIZES = {sizes!r}  # (from this sample on, examples per update)",
         f"MICRO_BATCH_SIZE = {micro}  # {identity} (micro-batch × accumulation × processes)",
         *(f"{name.upper()} = {getattr(config, name)!r}" for name in numbers),

@@ -24,7 +24,6 @@ from batchlab.tasks import Prepared
 from batchlab.tasks.task import total_weight
 from batchlab.types import Estimate
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 KNEE = 1.2
 """The knee is the smallest batch size with at least 1/1.2 of the best throughput."""
 SOURCE = "plain loop, one run alone"
@@ -226,7 +225,7 @@ class _Loop:
     ) -> None:
         self.source, self.config, self.size, self.micro = prepared.train, config, size, micro
         self.device = torch.device(prepared.device)
-        self.model = prepared.objective(config.seed, DTYPES[config.precision]).train()
+        self.model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
         self.optimizer = plain.make_optimizer(self.model.parameters(), config)
         self.stream = Stream(prepared.examples, config.seed)
         self.weight_of = functools.partial(total_weight, prepared.task)

@@ -94,15 +94,19 @@ def conversion(one: Setting) -> Text:
         return EMPTY
     if one.rule == "shb":
         return say(
-            "Where momentum is written as an average (v ← βv + (1−β)g, NSHB), the same learning rate is "
+            "Where momentum is written as an average (v ← βv + (1−β)g, NSHB), the same learning "
+            "rate is "
             "lr/(1−β) = {r}.",
-            "モメンタムを平均で書く流儀（v ← βv + (1−β)g、NSHB）では、同じ学習率は lr/(1−β) = {r} です。",
+            "モメンタムを平均で書く流儀（v ← βv + (1−β)g、NSHB）では、同じ学習率は lr/(1−β) = {r} "
+            "です。",
             r=formats.rate(one.learning_rate / (1 - one.momentum)),
         )
     return say(
-        "Where momentum is written as a sum (v ← βv + g, torch.optim.SGD), the same learning rate is "
+        "Where momentum is written as a sum (v ← βv + g, torch.optim.SGD), the same learning rate "
+        "is "
         "lr·(1−β) = {r}.",
-        "モメンタムを和で書く流儀（v ← βv + g、torch.optim.SGD）では、同じ学習率は lr·(1−β) = {r} です。",
+        "モメンタムを和で書く流儀（v ← βv + g、torch.optim.SGD）では、同じ学習率は lr·(1−β) = {r} "
+        "です。",
         r=formats.rate(one.learning_rate * (1 - one.momentum)),
     )
 
@@ -132,8 +136,10 @@ def note(advice: Advice) -> Text:
     if not advice.changes:
         return Text("The settings as they are:", "現在の設定は次のとおりです。")
     return Text(
-        "Change these together; everything else stays as it is (schedule, warm-up, length in examples). "
+        "Change these together; everything else stays as it is (schedule, warm-up, length in "
+        "examples). "
         "A runnable script lies beside this page: `apply.py`.",
-        "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のままにしてください。"
+        "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のまま"
+        "にしてください。"
         "実行できるスクリプト`apply.py`が、このページと同じフォルダーにあります。",
     )

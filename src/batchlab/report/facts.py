@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from batchlab.advisor.record import Advice, Candidate, Comparison, Setting, Verdict
+from batchlab.advisor.record import (
+    Advice,
+    Candidate,
+    Comparison,
+    MemoryPoint,
+    Setting,
+    Verdict,
+)
 from batchlab.types import Evidence
 
 TOO_SMALL_HOURS = 20.0
@@ -170,8 +177,18 @@ def hours_of_one(advice: Advice) -> float:
         advice: The record.
 
     Returns:
-        Those of a usual job where the task is a demonstration, else the measured ones, to two digits.
+        Those of a usual job where the task is a demonstration, else the measured ones.
     """
     if advice.builtin or not (math.isfinite(advice.run_seconds) and advice.run_seconds > 0):
         return DEMO_HOURS
     return float(f"{advice.run_seconds / 3600:.2g}")
+
+
+def speeds(advice: Advice) -> tuple[MemoryPoint, ...]:
+    """The batch sizes whose speed was measured.
+
+    Args:
+        advice: The record.
+    """
+    points = advice.memory.points if advice.memory else ()
+    return tuple(p for p in points if p.samples_per_second is not None)

@@ -1,4 +1,4 @@
-"""Numbers as people read them, in both languages. `page.js` repeats the three that the page recomputes."""
+"""Numbers as people read them, in both languages. `page.js` repeats those it recomputes."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def ratio_range(estimate: Estimate) -> Text:
         return Text("no range yet: too few repeats", "回数が少なく範囲は未定")
     if math.isinf(estimate.high):
         return say("at least {a}×", "{a}倍以上", a=ratio(estimate.low))
-    return say(
-        "{a}–{b}×", "{a}～{b}倍", a=ratio(estimate.low), b=ratio(estimate.high)
-    )
+    return say("{a}–{b}×", "{a}～{b}倍", a=ratio(estimate.low), b=ratio(estimate.high))
 
 
 def fraction(value: float, noun: str) -> Text:
@@ -334,3 +332,16 @@ def count(value: float) -> str:
         '1,221'
     """
     return f"{value:,.0f}" if math.isfinite(value) else "∞"
+
+
+def count_range(estimate: Estimate) -> Text:
+    """The range of a number of examples.
+
+    Example:
+        >>> count_range(Estimate(120.0, 80.0, 210.0, n=8)).en
+        '80–210'
+    """
+    if math.isnan(estimate.low):
+        return Text("no range yet", "範囲は未定")
+    high = "∞" if math.isinf(estimate.high) else number(estimate.high)
+    return span(number(max(estimate.low, 0.0)), high)

@@ -188,3 +188,21 @@ def setting(one: Setting) -> Text:
         b=value("batch_size", one.batch_size),
         r=formats.rate(one.learning_rate),
     )
+
+
+def bound(advice: Advice) -> Text:
+    """What the largest batch size was limited by.
+
+    Args:
+        advice: The record.
+    """
+    words = {
+        "memory": Text("the next larger one did not fit in memory", "これより大きいとメモリ不足"),
+        "data set": Text("the whole training set", "学習データ全件"),
+        "max_val": Text("the largest one tried", "試した中の最大"),
+        "crash": Text("the next larger one crashed", "これより大きいと異常終了"),
+        "time": Text("the time allowed ran out there", "制限時間内に試せた最大"),
+        "nothing fits": Text("not even one example fits", "1件でもメモリ不足"),
+    }
+    by = advice.memory.bound_by if advice.memory else ""
+    return words.get(by, same(verbatim(by)))

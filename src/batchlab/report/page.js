@@ -25,7 +25,7 @@
     for (const button of all("button.language")) {
       button.setAttribute("aria-pressed", String(button.dataset.to === to));
     }
-    for (const id of Object.keys(data.charts)) draw(id);
+    drawAll();
     for (const details of all("details.numbers[open]")) fillTable(details);
   }
 
@@ -34,6 +34,19 @@
   function variant(id) {
     const chosen = all(`select.choice[data-chart="${id}"][lang="${language()}"]`);
     return chosen.map((select) => select.value).join("-");
+  }
+
+  // On a phone the legends stand below one another.
+  const phone = window.matchMedia("(max-width: 640px)");
+
+  function config() {
+    if (!phone.matches) return data.config;
+    const layout = { bottom: { direction: "vertical", anchor: "start", margin: 6 } };
+    return { ...data.config, legend: { ...data.config.legend, columns: 1, layout } };
+  }
+
+  function drawAll() {
+    for (const id of Object.keys(data.charts)) draw(id);
   }
 
   function draw(id) {
@@ -47,7 +60,7 @@
     if (views.has(id)) views.get(id).finalize();
     const job = window
       .vegaEmbed(place, spec, {
-        mode: "vega-lite", renderer: "svg", actions: false, config: data.config,
+        mode: "vega-lite", renderer: "svg", actions: false, config: config(),
         tooltip: { theme: "light" },
       })
       .then((result) => {
@@ -170,7 +183,8 @@
   }
 
   function fill(worth, key, saved, low, high, to) {
-    const first = saved || high || 1;
+    const ranged = !worth.sentences[key].en.includes("{v}");
+    const first = (ranged ? high : saved) || 1;
     const step = stepOf(first);
     const one = (value) =>
       Number.isNaN(value) ? ""
@@ -269,6 +283,7 @@
   window.addEventListener("hashchange", () => {
     if (["#ja", "#en"].includes(location.hash)) speak(location.hash.slice(1));
   });
+  phone.addEventListener("change", drawAll);
   recompute();
   speak(wanted());
   window.batchlab = {

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -13,8 +14,20 @@ import vl_convert
 from markupsafe import Markup
 
 from batchlab.advisor.record import Advice
-from batchlab.report import apply, charts, comparing, evidence, facts, formats, wording, worth
-from batchlab.report.charts import Chart
+from batchlab.report import (
+    apply,
+    candidates,
+    charts,
+    comparing,
+    evidence,
+    facts,
+    formats,
+    method,
+    wording,
+    worth,
+)
+from batchlab.report.charts import shared
+from batchlab.report.charts.shared import Chart
 from batchlab.report.text import LANGUAGES, Text, marked_up, plain, say, verbatim
 from batchlab.types import to_plain
 
@@ -54,7 +67,15 @@ LABELS = {
     ),
     "made_by": Text("made by batchlab", "作成：batchlab"),
 }
-_PRIVATE = ("command", "version", "created", "wall_seconds", "budget_seconds", "objective", "worth")
+_PRIVATE = (
+    "command",
+    "version",
+    "created",
+    "wall_seconds",
+    "budget_seconds",
+    "objective",
+    "worth",
+)
 
 
 def render(advice: Advice) -> str:
@@ -71,7 +92,8 @@ def render(advice: Advice) -> str:
         **_shared(wording.title(advice)),
         advice=advice,
         wording=wording,
-        evidence=evidence,
+        method=method.paragraphs(advice),
+        candidates_title=candidates.title(advice),
         apply=apply,
         rows=wording.table(advice),
         head=wording.head(advice),
@@ -80,7 +102,7 @@ def render(advice: Advice) -> str:
         charts=drawn,
         candidates=_candidates(advice),
         candidate_head=_candidate_head(advice),
-        starting_pick=charts.starting_pick(advice),
+        starting_pick=shared.starting_pick(advice),
         params=advice.params or _flat(advice),
         provenance=_provenance(advice),
         data=page_data(_data(advice, drawn)),
@@ -104,19 +126,21 @@ def render_comparison(advices: Sequence[Advice]) -> str:
         columns=comparing.columns(advices),
         rows=comparing.rows(advices),
         charts=drawn,
-        data=page_data({"charts": _embedded(drawn), "picked": "", "worth": None}),
+        data=page_data(
+            {"charts": _embedded(drawn), "config": shared.CONFIG, "picked": "", "worth": None}
+        ),
     )
 
 
 def page_data(content: Mapping[str, Any]) -> Markup:
-    """Data for a script element: JSON in which nothing can end the element.
+    r"""Data for a script element: JSON in which nothing can end the element.
 
     Args:
         content: Plain values.
 
     Example:
         >>> str(page_data({"a": "</script>"}))
-        '{"a":"\\\\u003c/script>"}'
+        '{"a":"\\u003c/script>"}'
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -145,7 +169,7 @@ def _shared(title: Text) -> dict[str, Any]:
         "plain": plain,
         "both": both,
         "say": say,
-        "labels": LABELS,
+        "labels": SimpleNamespace(**LABELS),
         "style": Markup(_file("style.css")),
         "script": Markup(_file("page.js")),
         "library": library(),
@@ -155,7 +179,8 @@ def _shared(title: Text) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def library() -> Markup:
     """Vega, Vega-Lite and Vega-Embed, to be put into the page."""
-    return Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script"))
+    bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
+    return Markup(bundle.replace("</script", "<\\/script"))
 
 
 def _template(name: str) -> jinja2.Template:
@@ -194,7 +219,8 @@ def _data(advice: Advice, drawn: dict[str, Chart]) -> dict[str, Any]:
     }
     return {
         "charts": _embedded(drawn),
-        "picked": charts.starting_pick(advice),
+        "config": shared.CONFIG,
+        "picked": shared.starting_pick(advice),
         "ids": [c.setting.id for c in advice.candidates],
         "sizes": sizes,
         "worth": worth.for_page(advice),
@@ -219,11 +245,6 @@ def _embedded(drawn: dict[str, Chart]) -> dict[str, Any]:
     }
 
 
-def config() -> Markup:
-    """The look that all charts share."""
-    return page_data(charts.CONFIG)
-
-
 def _candidates(advice: Advice) -> list[tuple[str, str, tuple[Text, ...]]]:
     """Id, role and cells of each row; columns without any number are left out."""
     used = _used_columns(advice)
@@ -231,7 +252,7 @@ def _candidates(advice: Advice) -> list[tuple[str, str, tuple[Text, ...]]]:
         (
             row.setting.id,
             facts.role(advice, row.setting.id),
-            tuple(c for c, keep in zip(evidence.candidate_cells(advice, row), used, strict=True) if keep),
+            tuple(c for c, keep in zip(candidates.cells(advice, row), used, strict=True) if keep),
         )
         for row in advice.candidates
     ]
@@ -239,12 +260,12 @@ def _candidates(advice: Advice) -> list[tuple[str, str, tuple[Text, ...]]]:
 
 def _candidate_head(advice: Advice) -> tuple[Text, ...]:
     used = _used_columns(advice)
-    return tuple(t for t, keep in zip(evidence.CANDIDATE_HEAD, used, strict=True) if keep)
+    return tuple(t for t, keep in zip(candidates.HEAD, used, strict=True) if keep)
 
 
 def _used_columns(advice: Advice) -> list[bool]:
-    cells = [evidence.candidate_cells(advice, row) for row in advice.candidates]
-    width = len(evidence.CANDIDATE_HEAD)
+    cells = [candidates.cells(advice, row) for row in advice.candidates]
+    width = len(candidates.HEAD)
     return [any(row[column].en != "–" for row in cells) for column in range(width)]
 
 

@@ -34,7 +34,7 @@ EMPTY = Text("", "")
 
 
 def say(en: str, ja: str, **parts: Text | str | int) -> Text:
-    """Fill both languages' templates; a part that is a :class:`Text` enters each in its own language.
+    """Fill both languages' templates; a :class:`Text` enters each in its own language.
 
     Args:
         en: English, with ``{name}`` for the parts.

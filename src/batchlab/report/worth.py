@@ -56,8 +56,9 @@ def of(advice: Advice) -> Worth | None:
     saved = compared.today.value - compared.recommended.value
     return Worth(
         ratio=compared.difference.value,
-        low=compared.difference.low,
-        high=compared.difference.high,
+        # An open end (0 or ∞: too few repeats) is no end.
+        low=compared.difference.low if compared.difference.low > 0 else math.nan,
+        high=compared.difference.high if compared.difference.high < math.inf else math.nan,
         settled=facts.case(advice) is Case.CHANGE,
         trainings=facts.TRAININGS_A_YEAR,
         hours=facts.hours_of_one(advice),
@@ -97,7 +98,9 @@ def outcome(amounts: tuple[float, float, float], settled: bool, small: float) ->
 
 
 SENTENCES = {
-    "saved": Text("**about {v}{u} a year saved ({a}–{b})**", "**年間およそ{v}{u}の削減（{a}～{b}{u}）**"),
+    "saved": Text(
+        "**about {v}{u} a year saved ({a}–{b})**", "**年間およそ{v}{u}の削減（{a}～{b}{u}）**"
+    ),
     "small": Text(
         "about {v}{u} a year saved ({a}–{b}): **too small to matter**",
         "年間およそ{v}{u}の削減（{a}～{b}{u}）で、**変更の理由になるほどの額ではありません**",
@@ -107,7 +110,9 @@ SENTENCES = {
         "{v}{u} a year saved, as projected: **too small to matter**",
         "年間{v}{u}の削減（予測値）で、**変更の理由になるほどの額ではありません**",
     ),
-    "most": Text("a change would save **{a}–{b}{u} a year**", "変更した場合の削減は**年間{a}～{b}{u}**"),
+    "most": Text(
+        "a change would save **{a}–{b}{u} a year**", "変更した場合の削減は**年間{a}～{b}{u}**"
+    ),
     "most_small": Text(
         "a change would save **at most {b}{u} a year: too small to matter**",
         "変更しても削減は**年間最大{b}{u}で、変更の理由になるほどの額ではありません**",
@@ -176,7 +181,8 @@ def fill(key: str, amounts: tuple[float, float, float], code: str) -> Text:
         >>> fill("saved", (853.0, 600.0, 1017.0), "USD").en
         '**about 850 USD a year saved (600–1,020)**'
     """
-    first = amounts[0] or amounts[2] or 1.0
+    ranged = "{v}" not in SENTENCES[key].en
+    first = (amounts[2] if ranged else amounts[0]) or 1.0
     if math.isnan(amounts[2]):
         written = (*formats.amounts((first,), code), EMPTY, EMPTY, EMPTY)
     else:
@@ -192,8 +198,15 @@ def condition(advice: Advice) -> Text:
         advice: The record.
     """
     if not advice.builtin:
-        return EMPTY
-    return Text("if your job behaves like this one: ", "自社の学習でも同じ傾向なら、")
+        if facts.confirmed(advice):
+            return EMPTY
+        return Text("if the projection holds: ", "予測どおりなら、")
+    if facts.confirmed(advice):
+        return Text("if your job behaves like this one: ", "自社の学習でも同じ傾向なら、")
+    return Text(
+        "if the projection holds and your job behaves like this one: ",
+        "予測どおりで、自社の学習でも同じ傾向なら、",
+    )
 
 
 def spent(advice: Advice) -> Text:
@@ -221,7 +234,7 @@ def doubt(advice: Advice) -> Text:
     Args:
         advice: The record.
     """
-    if not advice.builtin or advice.next_stage is None:
+    if advice.next_stage is None or advice.next_stage.stage != "own-task":
         return EMPTY
     return Text(
         "Whether your job behaves the same is the next step.",
@@ -255,11 +268,14 @@ def for_page(advice: Advice) -> dict[str, Any] | None:
     worth = of(advice)
     if worth is None:
         return None
-    numbers = {k: None if isinstance(v, float) and not math.isfinite(v) else v
-               for k, v in vars(worth).items()}
+    numbers = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v
+        for k, v in vars(worth).items()
+    }
     return {
         **numbers,
         "small_hours": facts.TOO_SMALL_HOURS,
+        "endless": worth.high == math.inf,
         "whole": worth.code in (*formats.WHOLE,),
         "unit": unit(worth.code)._asdict(),
         "condition": condition(advice)._asdict(),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,12 +198,14 @@ def check(prepared: Prepared) -> None:
     objective = _build(prepared)
     batch = first_batch(prepared)
     with _random.seeded(0, "check"):
-        _check_labels(prepared, objective)
+        _check_range(prepared, objective)
+        _check_kind(objective, batch)
         losses, weights = _run(objective, batch)
         _check_loss(prepared.task, losses, weights, _tree.size(batch))
         if prepared.task.training_step is not None:
             with torch.no_grad():
                 _check_halves(objective, batch, losses)
+        _check_ends(prepared, objective)
         _check_others(prepared, objective)
 
 
@@ -273,8 +277,25 @@ def _build(prepared: Prepared) -> Objective:
 
 
 def _run(objective: Objective, batch: Tree) -> tuple[Tensor, Tensor]:
+    return _guarded(objective, batch)
+
+
+def _check_kind(objective: Objective, batch: Tree) -> None:
+    """What the user's loss returns is a tensor."""
+    loss, step = objective.task.loss, objective.task.training_step
+    if loss is not None:
+        name, made = "loss", _guarded(lambda: loss(objective.outputs(batch), batch))
+    else:
+        assert step is not None
+        name, made = "training_step", _guarded(step, objective.module, batch)
+    if not isinstance(made, Tensor):
+        raise TaskError(must(name, "a function that returns a tensor", type(made).__name__))
+
+
+def _guarded(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Call the user's code; what it raises becomes one sentence."""
     try:
-        return objective(batch)
+        return function(*inputs)
     except IndexError as error:
         hint = "Are labels outside 0 … classes − 1?"
         raise TaskError(f"Model or loss raised {reason(error)}. {hint}") from error
@@ -287,8 +308,6 @@ def _run(objective: Objective, batch: Tree) -> tuple[Tensor, Tensor]:
 def _check_loss(task: Task, losses: Tensor, weights: Tensor, size: int) -> None:
     """The loss has the promised shape and is a number."""
     name = "loss" if task.loss is not None else "training_step"
-    if not isinstance(losses, Tensor):
-        raise TaskError(must(name, "a function that returns a tensor", type(losses).__name__))
     if task.loss is not None:
         _check_shapes(losses, weights, size)
     elif losses.ndim != 0:
@@ -356,36 +375,44 @@ def _not_finite(batch: Tree) -> int:
     return int(bad.sum())
 
 
-def _check_labels(prepared: Prepared, objective: Objective) -> None:
-    """Model and loss take the smallest and the largest label there is."""
-    for source, name in _named(prepared):
-        labels = _labels(source)
-        if labels is None:
-            continue
-        ends = source.batch(torch.stack([labels.argmin(), labels.argmax()]))
-        ends = _tree.to(ends, prepared.device, torch.float32)
+def _check_range(prepared: Prepared, objective: Objective) -> None:
+    """Where the metric is accuracy, each label is the number of an output."""
+    if prepared.metric is not METRICS["accuracy"]:
+        return
+    for name, low, high, ends in _label_ends(prepared):
         try:
             with torch.no_grad():
-                if prepared.metric is METRICS["accuracy"]:
-                    _check_range(objective.outputs(ends), labels, name)
+                outputs = objective.outputs(ends)
+            classes = outputs.shape[1] if outputs.ndim == 2 else 1
+        except Exception:  # the check of the first batch says it better
+            return
+        if classes > 1 and not 0 <= low <= high < classes:
+            hint = "Let the model return one output per class."
+            wanted = f"0 to {classes - 1}, as the model has {classes} outputs"
+            raise TaskError(f"In `{name}`, {must('labels', wanted, f'{low} to {high}', hint)}")
+
+
+def _check_ends(prepared: Prepared, objective: Objective) -> None:
+    """The loss takes the smallest and the largest label there is."""
+    for name, low, high, ends in _label_ends(prepared):
+        try:
+            with torch.no_grad():
                 objective(ends)
         except IndexError as error:
-            said = f"The loss raised {reason(error)} on the labels of `{name}`"
-            raise TaskError(f"{said}, {int(labels.min())} to {int(labels.max())}.") from error
-        except UserError:
-            raise
-        except Exception:  # the check of the first batch says it better
+            said = f"The loss raised {reason(error)} on the labels of `{name}`, {low} to {high}."
+            raise TaskError(said) from error
+        except Exception:  # the check of validation and test data says it better
             return
 
 
-def _check_range(outputs: Tensor, labels: Tensor, name: str) -> None:
-    """Labels lie in the range of the model's outputs."""
-    classes = outputs.shape[1] if outputs.ndim == 2 else 1
-    low, high = int(labels.min()), int(labels.max())
-    if classes > 1 and not 0 <= low <= high < classes:
-        hint = "Let the model return one output per class."
-        wanted = f"0 to {classes - 1}, as the model has {classes} outputs"
-        raise TaskError(f"In `{name}`, {must('labels', wanted, f'{low} to {high}', hint)}")
+def _label_ends(prepared: Prepared) -> Iterator[tuple[str, int, int, Tree]]:
+    """(name, smallest label, largest, a batch of these two) for data with labels in memory."""
+    for source, name in _named(prepared):
+        labels = _labels(source)
+        if labels is not None:
+            ends = source.batch(torch.stack([labels.argmin(), labels.argmax()]))
+            ends = _tree.to(ends, prepared.device, torch.float32)
+            yield name, int(labels.min()), int(labels.max()), ends
 
 
 def _named(prepared: Prepared) -> list[tuple[Source, str]]:

@@ -25,8 +25,15 @@ MEMORY_LIMIT_BYTES = 4 * 2**30  # above this a data set is streamed; a batch the
 class Source(Protocol):
     """Examples that can be asked for by index."""
 
-    examples: int
-    in_memory: bool
+    @property
+    def examples(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a batch costs no read."""
+        ...
 
     def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
         """The batch made of these examples.

@@ -1,0 +1,242 @@
+"""Advice against an exhaustive grid: is the recommended setting as fast as the best there is, and what did it cost?
+
+For each task, in one run on one machine:
+
+1. Time one run alone at every batch size of the grid.
+2. Truth: every setting of the grid, and every setting an advice names, trained on seeds that no search uses; its truth
+   is the median time to target (updates × seconds per update). The target is fixed beforehand from baseline runs.
+3. Exhaustive picking: the best of the whole grid judged on 5 seeds, repeated on independent seeds.
+4. Advices with different seeds; regret = truth of what it names / truth of the best setting − 1.
+
+    python benchmarks/advice.py --tasks digits --advices 10 --truth-seeds 40 --json advice.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from batchlab.advisor.judge import Yardstick, projected, to_target
+from batchlab.advisor.session import Stopwatch
+from batchlab.advisor.stages import Confirmation, Curve, Machine, Projection
+from batchlab.app.advise import advise
+from batchlab.engine import Engine, Job, evaluation_grid
+from batchlab.stats import mean_estimate, quantile, share_estimate
+from batchlab.tasks import Prepared, Task, load, prepare
+from batchlab.types import from_plain
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TRUTH, PICKING, TARGET = 50_000, 60_000, 70_000
+"""First seeds of each purpose; advices use seeds below 50,000."""
+TASKS = {
+    "digits": ("digits", None),
+    "mnist": ("mnist", 10_000),
+    "defects": (f"{EXAMPLES / 'defects.py'}:task", None),
+    "tabular": (f"{EXAMPLES / 'tabular_regression.py'}:task", None),
+}
+Setting = tuple[int, float]
+
+
+def named(name: str, data: str | None) -> Task:
+    """A task of this benchmark; MNIST is cut to its first 10,000 examples."""
+    where, limit = TASKS[name]
+    task = load(where, data if name == "mnist" else None)
+    if limit is None:
+        return task
+    return replace(task, train=tuple(leaf[:limit] for leaf in task.train))
+
+
+def grid_of(prepared: Prepared) -> list[Setting]:
+    """Batch sizes by powers of two around the baseline, each with six rates by factors of two."""
+    baseline = prepared.baseline
+    assert isinstance(baseline.batch_size, int)
+    assert baseline.learning_rate is not None
+    largest = prepared.examples // 4
+    sizes = [baseline.batch_size * 2**k for k in range(-2, 5) if 1 <= baseline.batch_size * 2**k <= largest]
+    return [(size, baseline.learning_rate * 2.0**k) for size in sizes for k in range(-2, 5)]
+
+
+class Bench:
+    """Runs, kept by setting and seed."""
+
+    def __init__(self, engine: Engine, stopwatch: Stopwatch) -> None:
+        self.engine, self.stopwatch = engine, stopwatch
+        self.prepared = engine.prepared
+        self.curves: dict[tuple[Setting, int], Curve] = {}
+        self.run_seconds = 0.0
+
+    def run(self, settings: list[Setting], seeds: range) -> None:
+        """Train what is missing."""
+        baseline = self.prepared.baseline
+        wanted = [(s, seed) for s in settings for seed in seeds if (s, seed) not in self.curves]
+        configs = [
+            baseline.replace(batch_size=size, learning_rate=rate, seed=seed)
+            for (size, rate), seed in wanted
+        ]
+        assert isinstance(baseline.samples, int)
+        job = Job(evaluation_grid(self.prepared.examples, baseline.samples))
+        trace, _ = self.engine.train(configs, job)
+        for key, run in zip(wanted, trace.runs, strict=True):
+            self.curves[key] = Curve.of(run, key[0][0])
+
+    def times(self, setting: Setting, seeds: range, target: float) -> np.ndarray:
+        """Seconds to target of one setting."""
+        machine = Machine(None, self.stopwatch.blocks, 1, "cpu", "", 1)
+        curves = [self.curves[setting, seed] for seed in seeds]
+        samples = to_target(curves, target, self.prepared.metric.maximise)
+        return Yardstick(machine, None).measure("time", samples, setting[0])
+
+    def cost(self, setting: Setting) -> float:
+        """Seconds of one whole run alone."""
+        assert isinstance(self.prepared.baseline.samples, int)
+        return self.prepared.baseline.samples / setting[0] * self.stopwatch.rate(setting[0])
+
+
+def target_of(bench: Bench, today: Setting, count: int) -> float:
+    """What four in five baseline runs reach at the end."""
+    seeds = range(TARGET, TARGET + count)
+    bench.run([today], seeds)
+    ends = np.array([np.mean(bench.curves[today, seed].metric[-3:]) for seed in seeds])
+    maximise = bench.prepared.metric.maximise
+    return float(quantile(ends, 0.2) if maximise else -quantile(-ends, 0.2))
+
+
+def truths(bench: Bench, settings: list[Setting], seeds: range, target: float) -> dict[Setting, float]:
+    """Median seconds to target of each setting."""
+    bench.run(settings, seeds)
+    return {s: float(np.median(bench.times(s, seeds, target))) for s in settings}
+
+
+def picks(bench: Bench, grid: list[Setting], repeats: int, each: int, target: float) -> list[Setting]:
+    """What an exhaustive grid on ``each`` seeds picks, on independent seeds."""
+    found = []
+    for i in range(repeats):
+        seeds = range(PICKING + i * each, PICKING + (i + 1) * each)
+        bench.run(grid, seeds)
+        found.append(min(grid, key=lambda s, seeds=seeds: np.median(bench.times(s, seeds, target))))
+    return found
+
+
+def advices(bench: Bench, name: str, data: str | None, count: int, budget: str, target: float) -> list[dict]:
+    """Independent advices: what each named, in stage B and in stage C, and what it spent in run-seconds."""
+    rows = []
+    for i in range(count):
+        with tempfile.TemporaryDirectory() as out:
+            began = time.perf_counter()
+            advice = advise(named(name, data), budget=budget, target=target, seed=1000 * (i + 1), out=out, device="cpu")
+            wall = time.perf_counter() - began
+            machine = from_plain(Machine, json.loads((Path(out) / "machine.json").read_text()))
+            projection = from_plain(Projection, json.loads((Path(out) / "projection.json").read_text()))
+            confirmation = Path(out) / "confirmation.json"
+            record = from_plain(Confirmation, json.loads(confirmation.read_text())) if confirmation.is_file() else None
+        today = (advice.today.batch_size, advice.today.learning_rate)
+        judged = projected(
+            projection, Yardstick(machine, None), objective="time", today=today, maximise=advice.metric.maximise
+        )
+        best_b = max(judged, key=lambda r: r.ratio.estimate.value)
+        named_c = (int(record.chosen[0]), record.chosen[1]) if record else None
+        kept = today if record is None or record.today_chosen else named_c
+        curves = list(projection.curves) + (
+            [*record.choosing, *record.today, *record.recommended, *record.batch_only] if record else []
+        )
+        spent = sum(c.samples[-1] / c.batch_size * bench.stopwatch.rate(c.batch_size) for c in curves)
+        rows.append(
+            {
+                "seed": 1000 * (i + 1),
+                "verdict": str(advice.verdict),
+                "stage": advice.stage,
+                "B": (best_b.batch_size, best_b.learning_rate),
+                "C": kept,
+                "run_seconds": spent,
+                "wall_seconds": wall,
+                "chance": advice.comparisons[0].chance if advice.comparisons else math.nan,
+                "ratio": advice.comparisons[0].difference.value if advice.comparisons else math.nan,
+            }
+        )
+        print(f"  advice {i + 1}: {rows[-1]}", file=sys.stderr, flush=True)
+    return rows
+
+
+def measure(name: str, options: argparse.Namespace) -> dict:
+    """All of it for one task."""
+    prepared = prepare(named(name, options.data), device="cpu")
+    baseline = prepared.baseline
+    assert isinstance(baseline.batch_size, int)
+    assert baseline.learning_rate is not None
+    today, grid = (baseline.batch_size, baseline.learning_rate), grid_of(prepared)
+    with Engine(prepared) as engine:
+        stopwatch = Stopwatch(prepared, 1)
+        sizes = sorted({size for size, _ in grid})
+        for _ in range(5):
+            stopwatch.visit(sizes)
+        bench = Bench(engine, stopwatch)
+        target = options.target or target_of(bench, today, options.target_runs)
+        print(f"{name}: target {target:.4g}, {len(grid)} settings", file=sys.stderr, flush=True)
+        found = advices(bench, name, options.data, options.advices, options.budget, target)
+        chosen = [tuple(row[k]) for row in found for k in ("B", "C") if row[k] is not None]
+        picked = picks(bench, grid, options.picks, 5, target)
+        truth_seeds = range(TRUTH, TRUTH + options.truth_seeds)
+        if options.all_truths:
+            near = grid
+        else:
+            seeds = range(PICKING, PICKING + 5 * options.picks)
+            order = sorted(grid, key=lambda s: np.median(bench.times(s, seeds, target)))
+            near = order[: options.near]
+        truth = truths(bench, sorted({*near, *picked, *chosen, today}), truth_seeds, target)
+    best = min(truth.values())
+    regrets = {k: np.array([truth[tuple(r[k])] / best - 1 for r in found if r[k]]) for k in ("B", "C")}
+    grid_regret = np.array([truth[s] / best - 1 for s in picked])
+    grid_cost = 5 * sum(bench.cost(s) for s in grid)
+    same = sum(truth[tuple(r["B"])] <= 1.1 * truth[tuple(r["C"])] for r in found if r["C"])
+    return {
+        "task": name,
+        "target": target,
+        "best": min(truth, key=lambda s: truth[s]),
+        "best_seconds": best,
+        "today_seconds": truth[today],
+        "regret_C": mean_estimate(regrets["C"]).__dict__ if len(regrets["C"]) > 1 else None,
+        "regret_B": mean_estimate(regrets["B"]).__dict__ if len(regrets["B"]) > 1 else None,
+        "regret_grid": mean_estimate(grid_regret).__dict__ if len(grid_regret) > 1 else None,
+        "spent_of_grid": float(np.mean([r["run_seconds"] for r in found]) / grid_cost),
+        "B_within_10_percent_of_C": share_estimate(same, sum(bool(r["C"]) for r in found)).__dict__,
+        "advices": found,
+        "picked": picked,
+        "truth": {f"{s[0]}@{s[1]:g}": v for s, v in truth.items()},
+        "truth_seeds": options.truth_seeds,
+    }
+
+
+def main() -> None:
+    """Print one block per task, and write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--tasks", nargs="+", default=["digits", "tabular", "defects"], choices=list(TASKS))
+    parser.add_argument("--advices", type=int, default=10)
+    parser.add_argument("--truth-seeds", type=int, default=40)
+    parser.add_argument("--picks", type=int, default=4, help="independent exhaustive grids of 5 seeds")
+    parser.add_argument("--target-runs", type=int, default=20)
+    parser.add_argument("--target", type=float)
+    parser.add_argument("--near", type=int, default=10, help="settings of the grid whose truth is measured")
+    parser.add_argument("--all-truths", action="store_true")
+    parser.add_argument("--budget", default="150s")
+    parser.add_argument("--data", help="folder with MNIST")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = []
+    for name in options.tasks:
+        results.append(measure(name, options))
+        shown = {k: v for k, v in results[-1].items() if k not in ("advices", "truth", "picked")}
+        print(json.dumps(shown, indent=1, default=str), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1, default=str))
+
+
+if __name__ == "__main__":
+    main()

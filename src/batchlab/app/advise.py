@@ -1,0 +1,387 @@
+"""The advice from beginning to end: check, measure, decide, write everything down."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchlab import _platform, report
+from batchlab._version import version
+from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stages
+from batchlab.advisor.assemble import Facts, assemble
+from batchlab.advisor.journal import parse_seconds
+from batchlab.advisor.options import Options
+from batchlab.advisor.record import Advice, MetricInfo, Price
+from batchlab.advisor.session import Listener
+from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
+from batchlab.engine.store import collect
+from batchlab.errors import InvalidValueError, ResultError, TaskError, must
+from batchlab.measure import plain
+from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
+from batchlab.tasks import Prepared, Task, load, prepare
+from batchlab.tasks.loading import BUILTIN
+from batchlab.types import from_plain, to_plain
+
+RESULTS = "batchlab-results"
+
+
+def advise(
+    task: Task | str,
+    *,
+    objective: str = "time",
+    at_least: Mapping[str, float] | None = None,
+    target: float | None = None,
+    worth: float = 1.2,
+    budget: str | float | None = None,
+    price_per_hour: float | None = None,
+    currency: str = "USD",
+    price_per_sample: float = 0.0,
+    seeds: int = 5,
+    confirm_seeds: int = 8,
+    batch_sizes: Sequence[int] | None = None,
+    from_checkpoint: str | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    memory_limit: str | int | None = None,
+    data: str | Path | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+    command: str = "",
+) -> Advice:
+    """Measure which batch size and learning rate to use, and how sure that is.
+
+    Three priced stages: screening, projection, confirmation; it stops after the last one the budget pays for.
+
+    Args:
+        task: A :class:`Task`, a built-in name, ``file.py:function`` or ``module:function``.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        at_least: Metric → value that the recommendation must keep on validation data.
+        target: Metric value that counts as trained; left out, what four in five runs of today's settings reach.
+        worth: Smallest gain worth a change, a ratio above 1.
+        budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others stage A.
+        price_per_hour: What an hour of computing costs.
+        currency: Its currency.
+        price_per_sample: What a fresh example costs.
+        seeds: Repeats used for choosing.
+        confirm_seeds: Fresh repeats used for the reported comparison.
+        batch_sizes: Candidates, instead of those around the measured noise scale.
+        from_checkpoint: ``state_dict`` file from which the projection starts.
+        out: Result directory; by default ``batchlab-results/advise-<task>``.
+        seed: Names every random draw.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        memory_limit: Such as ``2GiB``.
+        data: Folder with the data of ``mnist`` or ``cifar10``.
+        resume: Continue an unfinished directory, or spend a larger budget on a finished one.
+        listener: Hears progress.
+        command: What was typed, for the report.
+
+    Returns:
+        The advice; ``report.html``, ``advice.json``, ``apply.py`` and ``summary.md`` are written beside it.
+
+    Raises:
+        UserError: With one sentence about what is wrong.
+    """
+    options = options_from(
+        objective=objective,
+        at_least=at_least,
+        target=target,
+        worth=worth,
+        budget=budget,
+        price_per_hour=price_per_hour,
+        currency=currency,
+        price_per_sample=price_per_sample,
+        seeds=seeds,
+        confirm_seeds=confirm_seeds,
+        batch_sizes=batch_sizes,
+        from_checkpoint=from_checkpoint,
+        seed=seed,
+        memory_limit=memory_limit,
+    )
+    _refuse_torchrun()
+    loaded, argument = found(task, data)
+    prepared = prepare(loaded, device=device)
+    _check_options(prepared, options)
+    folder = Path(out) if out is not None else default_out("advise", loaded)
+    builtin = argument in BUILTIN
+    with _platform.DirectoryLock(folder):
+        outcome = run_stages(
+            prepared, options, folder, resume=resume, builtin=builtin, listener=listener
+        )
+        if builtin and options.budget is None:
+            options = replace(options, budget=DEMO_SECONDS)
+        facts = _facts(prepared, options, outcome, argument, command or f"batchlab advise {argument}", builtin)
+        advice = assemble(outcome.records, options, facts)
+        _write(folder, advice, prepared, options, facts)
+    return advice
+
+
+def options_from(
+    *,
+    at_least: Mapping[str, float] | None = None,
+    budget: str | float | None = None,
+    price_per_hour: float | None = None,
+    currency: str = "USD",
+    price_per_sample: float = 0.0,
+    batch_sizes: Sequence[int] | None = None,
+    **rest: Any,
+) -> Options:
+    """The options of :func:`advise` as a record; texts are read and checked here.
+
+    Example:
+        >>> options_from(budget="2m", price_per_hour=1.2).budget
+        120.0
+    """
+    return Options(
+        at_least=dict(at_least or {}),
+        budget=None if budget is None else parse_seconds(budget),
+        price=_price(price_per_hour, currency, price_per_sample),
+        batch_sizes=None if batch_sizes is None else tuple(batch_sizes),
+        **rest,
+    )
+
+
+def dry_run(task: Task | str, options: Options, *, device: str = "auto", data: str | Path | None = None) -> DryRun:
+    """What an advice would measure and cost, from two short timings; nothing is kept.
+
+    Args:
+        task: As in :func:`advise`.
+        options: What would be asked.
+        device: Where it would run.
+        data: Folder with the data of a built-in task.
+
+    Returns:
+        Seconds of one run and of each stage, and the smallest ratio the repeats could show.
+    """
+    loaded, _ = found(task, data)
+    prepared = prepare(loaded, device=device)
+    prices, whole = price_list(prepared, options)
+    detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
+    return DryRun(loaded.name, whole, prices, detectable, prepared.assumptions)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The price list of an advice.
+
+    Attributes:
+        task: Name.
+        run_seconds: One run of today's settings.
+        stages: Stage → expected seconds.
+        smallest_detectable: Smallest ratio that the fresh repeats would show, with the usual spread.
+        assumptions: Sentences.
+    """
+
+    task: str
+    run_seconds: float
+    stages: dict[str, float]
+    smallest_detectable: float
+    assumptions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = {"A": "screening", "B": "projection", "C": "confirmation"}
+        lines = [f"{self.task}: one training with today's settings takes about {self.run_seconds:.3g} s."]
+        lines += [f"  stage {k}, {told[k]}: about {v:.0f} s" for k, v in self.stages.items()]
+        lines.append(
+            f"  a gain of {self.smallest_detectable:.2f}× is the smallest that the fresh repeats would show"
+        )
+        return "\n".join([*lines, *(f"  assumed: {a}" for a in self.assumptions)])
+
+
+def render(
+    folders: Sequence[str | Path],
+    *,
+    machine: str | Path | None = None,
+    price_per_hour: float | None = None,
+    currency: str | None = None,
+    price_per_sample: float | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Make the report again from stored records, for another price or machine, or of two results side by side.
+
+    Args:
+        folders: Result directories of ``advise``.
+        machine: Directory made by ``batchlab fit TASK --out`` on another machine.
+        price_per_hour: Another price.
+        currency: Its currency.
+        price_per_sample: What a fresh example costs.
+        out: Where the page is written; by default ``report.html`` in the (first) folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        ResultError: If a folder holds no finished stage.
+    """
+    if not folders:
+        raise InvalidValueError(must("folders", "at least one result directory", "none"))
+    prices = (price_per_hour, currency, price_per_sample)
+    advices = [again(Path(folder), machine, prices) for folder in folders]
+    other = machine is not None or any(p is not None for p in prices)
+    name = "comparison.html" if len(advices) > 1 else "report-again.html" if other else "report.html"
+    page = Path(out) if out is not None else Path(folders[0]) / name
+    if len(advices) > 1:
+        _platform.write_whole(page, report.compare_page(advices))
+    else:
+        report.write(advices[0], page)
+    return page
+
+
+def again(
+    folder: Path, machine: str | Path | None, prices: tuple[float | None, str | None, float | None]
+) -> Advice:
+    """The advice of a result directory, judged anew for a machine and a price."""
+    kept = _read(folder / "facts.json")
+    facts, options = from_plain(Facts, kept["facts"]), from_plain(Options, kept["options"])
+    per_hour, currency, per_sample = prices
+    old = options.price or Price(0.0, "USD")
+    if any(p is not None for p in prices):
+        price = Price(
+            old.per_hour if per_hour is None else per_hour,
+            currency or old.currency,
+            old.per_sample if per_sample is None else per_sample,
+        )
+        options = replace(options, price=price)
+    records = Records(
+        machine=_stage(Path(machine) if machine else folder, "machine", Machine),
+        screening=_stage(folder, "screening", Screening),
+        projection=_stage(folder, "projection", Projection),
+        confirmation=_stage(folder, "confirmation", Confirmation),
+        wall_seconds=kept["wall_seconds"],
+        partial=kept["partial"],
+    )
+    if machine is not None and records.machine is None:
+        raise ResultError(f"`{machine}` holds no machine.json. Make it there with batchlab fit TASK --out {machine}.")
+    if machine is not None and records.confirmation is not None:
+        # Timings of the other machine had no part in the choice.
+        records = replace(records, confirmation=replace(records.confirmation, timed={}))
+    return assemble(records, options, facts)
+
+
+def found(task: Task | str, data: str | Path | None = None) -> tuple[Task, str]:
+    """The task, and how it is named on the command line."""
+    if isinstance(task, Task):
+        return task, task.origin or task.name
+    return load(task, data), task
+
+
+def default_out(command: str, task: Task) -> Path:
+    """``batchlab-results/<command>-<task>``, with what file systems dislike replaced.
+
+    Example:
+        >>> from batchlab.tasks import load
+        >>> default_out("advise", load("digits")).name
+        'advise-digits'
+    """
+    name = re.sub(r"[^\w.-]+", "-", task.name, flags=re.UNICODE).strip("-.") or "task"
+    return Path(RESULTS) / f"{command}-{name}"
+
+
+def _price(per_hour: float | None, currency: str, per_sample: float) -> Price | None:
+    for name, value in (("price_per_hour", per_hour), ("price_per_sample", per_sample)):
+        if value is not None and not 0 <= value < math.inf:
+            raise InvalidValueError(must(name, "0 or more", value))
+    if per_hour is None and not per_sample:
+        return None
+    return Price(per_hour or 0.0, currency, per_sample)
+
+
+def _refuse_torchrun() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+        raise TaskError("batchlab runs in one process for now: start it without torchrun.")
+
+
+def _check_options(prepared: Prepared, options: Options) -> None:
+    """Demands that only make sense for this task."""
+    known = {"loss", prepared.metric.name}
+    for name in options.at_least:
+        if name not in known:
+            raise InvalidValueError(must("at_least", f"about {' or '.join(sorted(known))}", name))
+    for size in options.batch_sizes or ():
+        if size > prepared.examples:
+            raise InvalidValueError(
+                must("batch_sizes", f"at most the {prepared.examples} training examples", size)
+            )
+    path = options.from_checkpoint
+    if path is not None and not Path(path).is_file():
+        raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
+
+
+def _facts(
+    prepared: Prepared, options: Options, outcome: Outcome, argument: str, command: str, builtin: bool
+) -> Facts:
+    task, metric = prepared.task, prepared.metric
+    return Facts(
+        task=task.name,
+        command=command,
+        argument=argument,
+        version=version(),
+        builtin=builtin,
+        baseline=prepared.baseline,
+        metric=MetricInfo(metric.name, metric.maximise, metric.unit),
+        train_examples=prepared.examples,
+        validation_examples=prepared.validation.examples,
+        test_examples=0 if prepared.test is None else prepared.test.examples,
+        assumptions=prepared.assumptions,
+        prices=outcome.prices,
+        provenance=provenance(prepared, options),
+    )
+
+
+def provenance(prepared: Prepared, options: Options) -> dict[str, str]:
+    """Versions and seeds that a number depends on."""
+    return {
+        "batchlab": version(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": prepared.device,
+        "precision": prepared.baseline.precision,
+        "seed": str(options.seed),
+    }
+
+
+def _write(folder: Path, advice: Advice, prepared: Prepared, options: Options, facts: Facts) -> None:
+    """Everything a reader may want, into the result directory."""
+    kept = {
+        "facts": to_plain(facts),
+        "options": to_plain(options),
+        "wall_seconds": advice.wall_seconds,
+        "partial": advice.partial,
+    }
+    _platform.write_whole(folder / "facts.json", json.dumps(kept, ensure_ascii=False))
+    _platform.write_whole(folder / "provenance.json", json.dumps(advice.provenance, indent=1))
+    advice.save(folder / "advice.json")
+    report.write(advice, folder / "report.html")
+    _platform.write_whole(folder / "summary.md", report.summary(advice))
+    collect(folder)
+    if prepared.task.origin is not None:
+        setting = advice.params
+        config = prepared.baseline.replace(
+            batch_size=setting["batch_size"], learning_rate=setting["learning_rate"]
+        )
+        script = plain.apply_script(
+            config, prepared.task.origin, examples=prepared.examples, device=prepared.device
+        )
+        _platform.write_whole(folder / "apply.py", script)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ResultError(f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing).")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _stage(folder: Path, name: str, kind: Any) -> Any:
+    path = folder / f"{name}.json"
+    return from_plain(kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+

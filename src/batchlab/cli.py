@@ -1,0 +1,407 @@
+"""The command line. A command's module is loaded when it is used, so that help and errors answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import batchlab
+from batchlab.errors import UserError
+
+Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+PROGRAM = "batchlab"
+
+
+def advise(
+    task: Task,
+    /,
+    objective: Literal["time", "cost", "samples", "accuracy"] = "time",
+    at_least: tuple[str, ...] = (),
+    target: float | None = None,
+    worth: float = 1.2,
+    budget: str | None = None,
+    price_per_hour: float | None = None,
+    currency: str = "USD",
+    price_per_sample: float = 0.0,
+    seeds: int = 5,
+    confirm_seeds: int = 8,
+    batch_sizes: tuple[int, ...] | None = None,
+    from_checkpoint: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    memory_limit: str | None = None,
+    data: Path | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure which batch size and learning rate to use, what each costs, and how sure that is.
+
+    Args:
+        task: Built-in name (digits, mnist, cifar10), file.py:function or module:function.
+        objective: What to make small (or, for accuracy, good).
+        at_least: METRIC=VALUE that the recommendation must keep on validation data.
+        target: Metric value that counts as trained; default: what four in five runs of today's settings reach.
+        worth: Smallest gain worth a change, a ratio.
+        budget: 90s, 2m, 1h. Without it built-in tasks run all stages, others stage A.
+        price_per_hour: What an hour of computing costs.
+        currency: Its currency.
+        price_per_sample: What a fresh example costs.
+        seeds: Repeats used for choosing.
+        confirm_seeds: Fresh repeats used for the reported comparison.
+        batch_sizes: Candidates; default: around the measured noise scale.
+        from_checkpoint: File with a state_dict from which stage B starts.
+        out: Result directory; default: batchlab-results/advise-<task>.
+        seed: Names every random draw.
+        device: auto, cpu, cuda or mps.
+        memory_limit: Such as 2GiB; default: what the machine has.
+        data: Folder with the data of mnist or cifar10.
+        dry_run: Print what each stage would cost, and stop.
+        resume: Go on with an unfinished directory, or spend a larger budget.
+        json: Print advice.json and nothing else.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("task", "dry_run", "json")}
+    given["at_least"] = _demands(at_least)
+    if dry_run:
+        _show(_prices(task, given), json)
+        return
+    listener = _listener(quiet=json)
+    with listener:
+        advice, folder = _advice(task, given, listener)
+    _show_advice(advice, folder, json)
+    if advice.partial:
+        sys.exit(130)
+
+
+def demo(out: Path | None = None, price_per_hour: float = 1.2, currency: str = "USD", resume: bool = False) -> None:
+    """Real advice on scikit-learn's handwritten digits, in about three minutes; the same as `advise digits`.
+
+    Args:
+        out: Result directory; default: batchlab-results/advise-digits.
+        price_per_hour: What an hour of computing costs.
+        currency: Its currency.
+        resume: Go on with an unfinished directory.
+    """
+    advise("digits", price_per_hour=price_per_hour, currency=currency, out=out, resume=resume)
+
+
+def fit(
+    task: Task,
+    /,
+    max_val: int | None = None,
+    init_val: int | None = None,
+    margin: str | None = None,
+    memory_limit: str | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    data: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Find the largest micro-batch that runs, and memory and speed per batch size.
+
+    Args:
+        task: Built-in name, file.py:function or module:function.
+        max_val: Largest size of interest; default: the training set.
+        init_val: First size tried; default: the recipe's.
+        margin: Memory to keep free, such as 500MiB; default: a twentieth of the limit.
+        memory_limit: Such as 2GiB; default: what the machine has.
+        out: Folder for machine.json, with which `batchlab report DIR --machine OUT` judges for this machine.
+        device: auto, cpu, cuda or mps.
+        data: Folder with the data of mnist or cifar10.
+        json: Print the result as JSON and nothing else.
+    """
+    with _listener(quiet=json) as listener:
+        machine = batchlab.fit(
+            task,
+            max_val=max_val,
+            init_val=init_val,
+            margin=margin,
+            memory_limit=memory_limit,
+            out=out,
+            device=device,
+            data=data,
+            listener=listener,
+        )
+    _show(machine, json)
+
+
+def noise(
+    task: Task,
+    /,
+    samples: str | None = None,
+    points: int = 6,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Measure the gradient noise scale with a 90 % range, along a run of today's settings.
+
+    Args:
+        task: Built-in name, file.py:function or module:function.
+        samples: How far to train, such as 2ep or 50k; default: the recipe's length.
+        points: Measurements along the way.
+        out: Folder for noise.json.
+        seed: Names every random draw.
+        device: auto, cpu, cuda or mps.
+        data: Folder with the data of mnist or cifar10.
+        json: Print the result as JSON and nothing else.
+    """
+    with _listener(quiet=json) as listener:
+        found = batchlab.noise(
+            task, samples=samples, points=points, out=out, seed=seed, device=device, data=data, listener=listener
+        )
+    _show(found, json)
+
+
+def compare(
+    task: Task,
+    /,
+    batch_sizes: tuple[int, ...],
+    learning_rates: tuple[float, ...] | None = None,
+    seeds: int = 3,
+    samples: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Path | None = None,
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Train an explicit grid and compare it at equal samples and at equal updates.
+
+    Args:
+        task: Built-in name, file.py:function or module:function.
+        batch_sizes: Batch sizes of the grid.
+        learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
+        seeds: Repeats.
+        samples: Length of a run, such as 10ep; default: the recipe's.
+        out: Result directory; default: batchlab-results/compare-<task>.
+        seed: Names every random draw.
+        device: auto, cpu, cuda or mps.
+        data: Folder with the data of mnist or cifar10.
+        resume: Go on with an unfinished directory.
+        json: Print the result as JSON and nothing else.
+    """
+    with _listener(quiet=json) as listener:
+        found = batchlab.compare(
+            task,
+            batch_sizes=batch_sizes,
+            learning_rates=learning_rates,
+            seeds=seeds,
+            samples=samples,
+            out=out,
+            seed=seed,
+            device=device,
+            data=data,
+            resume=resume,
+            listener=listener,
+        )
+    _show(found, json)
+
+
+def report(
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    /,
+    machine: Path | None = None,
+    price_per_hour: float | None = None,
+    currency: str | None = None,
+    price_per_sample: float | None = None,
+    out: Path | None = None,
+) -> None:
+    """Make a report again: for another price, for another machine, or of two results side by side.
+
+    Args:
+        folders: Result directories of `batchlab advise`.
+        machine: Folder made by `batchlab fit TASK --out` on the other machine.
+        price_per_hour: Another price.
+        currency: Its currency.
+        price_per_sample: What a fresh example costs.
+        out: The page; default: in the (first) folder.
+    """
+    page = batchlab.render(
+        folders,
+        machine=machine,
+        price_per_hour=price_per_hour,
+        currency=currency,
+        price_per_sample=price_per_sample,
+        out=out,
+    )
+    print(f"report: {page}")
+
+
+def plan(
+    examples: int,
+    batch_size: str = "32",
+    epochs: float = 1.0,
+    last: Literal["run-on", "short", "drop"] = "run-on",
+    seconds_per_update: float | None = None,
+    price_per_hour: float | None = None,
+    currency: str = "USD",
+    rule: Literal["shb", "nshb"] | None = None,
+    learning_rate: float | None = None,
+    momentum: float = 0.9,
+    json: bool = False,
+) -> None:
+    """Calculate updates, samples, the last short batch, time and cost; convert SHB's and NSHB's learning rates.
+
+    Args:
+        examples: Examples in the training set.
+        batch_size: A number, or a schedule such as "0:8 20ep:16".
+        epochs: Passes over the training set.
+        last: What happens to the last batch of a pass: runs on into the next, is short, or is dropped.
+        seconds_per_update: For the time; `batchlab fit` measures it.
+        price_per_hour: For the cost.
+        currency: Its currency.
+        rule: Rule of the learning rate to convert: shb is PyTorch's momentum, nshb multiplies the gradient by 1−β.
+        learning_rate: The learning rate to convert.
+        momentum: β.
+        json: Print the result as JSON and nothing else.
+    """
+    found = batchlab.plan(
+        examples=examples,
+        batch_size=batch_size,
+        epochs=epochs,
+        last=last,
+        seconds_per_update=seconds_per_update,
+        price_per_hour=price_per_hour,
+        currency=currency,
+        rule=rule,
+        learning_rate=learning_rate,
+        momentum=momentum,
+    )
+    _show(found, json)
+
+
+def doctor(json: bool = False) -> None:
+    """Print device, threads, memory limit and where it came from, compiler and versions.
+
+    Args:
+        json: Print the result as JSON and nothing else.
+    """
+    from batchlab.measure.doctor import doctor as examine
+
+    _show(examine(), json)
+
+
+def init(file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = Path("my_task.py"), /) -> None:
+    """Write a commented task file that runs as it is.
+
+    Args:
+        file: Where to write it.
+    """
+    from batchlab.tasks.template import write_template
+
+    write_template(file)
+    print(f"{file} is written. Try: batchlab advise {file}:task --dry-run")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "advise": advise,
+    "demo": demo,
+    "fit": fit,
+    "noise": noise,
+    "compare": compare,
+    "report": report,
+    "plan": plan,
+    "doctor": doctor,
+    "init": init,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C is 130."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["-V"]):
+        print(f"{PROGRAM} {batchlab.__version__}")
+        return
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog=PROGRAM,
+            description="Measure which batch size, learning rate and schedule to use for your own PyTorch model.",
+            args=given,
+            config=(tyro.conf.FlagConversionOff,) if False else (),
+        )
+    except UserError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted. Add --resume to go on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _typed() -> str:
+    return " ".join([PROGRAM, *sys.argv[1:]])
+
+
+def _demands(texts: Sequence[str]) -> dict[str, float]:
+    """``METRIC=VALUE`` → {METRIC: VALUE}."""
+    from batchlab.errors import InvalidValueError, must
+
+    demands = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            demands[name] = float(value)
+        except ValueError:
+            raise InvalidValueError(must("at_least", "METRIC=VALUE, such as accuracy=0.97", text)) from None
+    return demands
+
+
+def _listener(quiet: bool) -> Any:
+    from batchlab.progress import Quiet, Shown
+
+    return Quiet() if quiet else Shown()
+
+
+def _advice(task: str, given: dict[str, Any], listener: Any) -> tuple[Any, Path]:
+    """The advice, and the folder it was written to."""
+    from batchlab.app.advise import default_out, found
+
+    loaded, _ = found(task, given["data"])
+    folder = given["out"] or default_out("advise", loaded)
+    given = given | {"out": folder, "listener": listener, "command": _typed()}
+    return batchlab.advise(task, **given), folder
+
+
+def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:
+    """The answer as a table with reasons, and where the report lies."""
+    if as_json:
+        _show(advice, as_json)
+        return
+    from rich.console import Console
+
+    from batchlab.report import terminal
+
+    Console().print(terminal(advice))
+    print(f"report: {folder / 'report.html'}")
+
+
+def _prices(task: str, given: dict[str, Any]) -> Any:
+    """The price list of an advice."""
+    from batchlab.app.advise import dry_run, options_from
+
+    wanted = {k: v for k, v in given.items() if k not in ("out", "device", "data", "resume")}
+    return dry_run(task, options_from(**wanted), device=given["device"], data=given["data"])
+
+
+def _show(found: Any, as_json: bool) -> None:
+    """A result as text, or as JSON."""
+    from batchlab.types import to_plain
+
+    if as_json:
+        print(json.dumps(to_plain(found), ensure_ascii=False))
+    else:
+        print(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The unit of execution: what one cell is asked to do, and doing it in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from batchlab import _random
+from batchlab.config import RunConfig
+from batchlab.engine.capability import Capability
+from batchlab.engine.job import Job, RunState
+from batchlab.engine.loop import train_alone
+from batchlab.engine.stacked import train_stacked
+from batchlab.engine.trace import RunResult
+from batchlab.errors import TaskError, UserError
+from batchlab.tasks import Prepared
+
+Results: TypeAlias = list[tuple[RunResult, RunState | None]]
+"""Per run of a cell, in its order: the result, and the state at its end if it is wanted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a cell's results depend on besides the task.
+
+    Attributes:
+        executor: ``stacked`` or ``loop``.
+        configs: Resolved runs.
+        job: When to evaluate and probe.
+        capability: What the model needs.
+        starts: Where each run goes on from.
+    """
+
+    executor: str
+    configs: tuple[RunConfig, ...]
+    job: Job
+    capability: Capability
+    starts: tuple[RunState | None, ...]
+
+
+def run_cell(
+    prepared: Prepared, work: Work, tick: Callable[[float], None] | None = None
+) -> Results:
+    """Train the runs of one cell in this process; global random state is as before.
+
+    Args:
+        prepared: The task.
+        work: What to train.
+        tick: Told the share that is done.
+
+    Returns:
+        The results in the order of ``work.configs``.
+
+    Raises:
+        TaskError: If the user's code raises.
+    """
+    with one_thread(prepared.device), _random.seeded(0, "cell"):
+        try:
+            return _run(prepared, work, tick)
+        except UserError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            text = (str(error).strip() or "no message").splitlines()[0]
+            name, kind = prepared.task.name, type(error).__name__
+            raise TaskError(f"Training the task `{name}` raised {kind}: {text}") from error
+
+
+def _run(prepared: Prepared, work: Work, tick: Callable[[float], None] | None) -> Results:
+    if work.executor == "stacked":
+        return train_stacked(prepared, work.configs, work.job, work.capability, work.starts, tick)
+    return [
+        train_alone(prepared, config, work.job, work.capability, start, tick)
+        for config, start in zip(work.configs, work.starts, strict=True)
+    ]
+
+
+@contextmanager
+def one_thread(device: str = "cpu") -> Iterator[None]:
+    """One torch thread for a while: an eager loop of small operations never gains from more."""
+    before = torch.get_num_threads()
+    if device == "cpu" and before != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

@@ -1,0 +1,172 @@
+"""Worker processes: one thread each, started when first needed, ended with their parent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+
+import cloudpickle
+import loky
+import torch
+
+from batchlab import _platform
+from batchlab.engine.cell import Results, Work, run_cell
+from batchlab.errors import TaskError, UserError
+from batchlab.tasks import Prepared, load, prepare
+from batchlab.tasks.loading import import_origin
+
+POLL_SECONDS = 0.25
+
+
+class Workers:
+    """Processes that train cells of one task, which each of them reads once.
+
+    Never forked: a forked child hangs after a threaded backward pass.
+
+    Args:
+        prepared: The task; closures and lambdas travel, a task named by path is imported again.
+        count: Processes, at least 1.
+    """
+
+    def __init__(self, prepared: Prepared, count: int) -> None:
+        self._prepared, self._count = prepared, count
+        self._pool: loky.ProcessPoolExecutor | None = None
+        self._scratch: Path | None = None
+
+    def close(self) -> None:
+        """End the processes; the next :meth:`run` starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def run(
+        self, works: Mapping[str, Work], partly: Callable[[str, float], None]
+    ) -> Iterator[tuple[str, Results]]:
+        """Train cells and hand them back as they finish.
+
+        Args:
+            works: What to train, by the cell's name.
+            partly: Told a cell's name and the share of it that is done.
+
+        Returns:
+            (name, results) of each.
+
+        Raises:
+            TaskError: If the user's code raises or ends its process.
+        """
+        try:
+            pool, scratch = self._start()
+            shares = {name: scratch / f"share-{name}" for name in works}
+            waiting: dict[Future[Results], str] = {
+                pool.submit(_work, str(scratch / "task"), str(shares[name]), work): name
+                for name, work in works.items()
+            }
+            yield from _collect(waiting, shares, partly)
+        except BrokenProcessPool as error:
+            self.close()
+            raise TaskError(_died(self._prepared.task.name)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> tuple[loky.ProcessPoolExecutor, Path]:
+        """The processes, and the folder where they find the task."""
+        if self._pool is None or self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="batchlab-"))
+            (self._scratch / "task").write_bytes(_packed(self._prepared))
+            self._pool = loky.ProcessPoolExecutor(
+                max_workers=self._count, initializer=_begin, initargs=(os.getpid(),)
+            )
+        return self._pool, self._scratch
+
+
+def _packed(prepared: Prepared) -> bytes:
+    """The task as bytes; one that cannot be pickled travels as the path it was loaded from."""
+    origin, device = prepared.task.origin, prepared.device
+    try:
+        payload = cloudpickle.dumps(prepared)
+    except Exception as error:  # an open file, a lock: whatever the user's data set holds
+        if origin is None:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TaskError(
+                f"The task `{prepared.task.name}` cannot be sent to worker processes ({reason}). "
+                "Name it as `file.py:function`, or use `workers=0`."
+            ) from error
+        payload = None
+    return cloudpickle.dumps((sys.path, origin, device, payload))
+
+
+def _collect(
+    waiting: dict[Future[Results], str],
+    shares: Mapping[str, Path],
+    partly: Callable[[str, float], None],
+) -> Iterator[tuple[str, Results]]:
+    while waiting:
+        done, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield waiting.pop(future), future.result()
+        for name in waiting.values():
+            partly(name, _read_share(shares[name]))
+
+
+def _died(name: str) -> str:
+    return (
+        f"A worker process died while training the task `{name}`: its code ended the process, or "
+        "the system did, for lack of memory. `workers=0` trains in one process and shows more."
+    )
+
+
+def _begin(parent: int) -> None:
+    """One thread; Ctrl-C is the parent's business; gone when the parent is."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _platform.die_with_parent(parent)
+
+
+@lru_cache(maxsize=1)
+def _read_task(path: str) -> Prepared:
+    """The task. The file was written by the parent, in its own scratch folder."""
+    search_path, origin, device, payload = cloudpickle.loads(Path(path).read_bytes())
+    sys.path[:] = search_path + [p for p in sys.path if p not in search_path]
+    try:
+        if payload is None:
+            return prepare(load(origin), device=device)
+        import_origin(origin)
+        return cloudpickle.loads(payload)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own modules may raise anything on import
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TaskError(f"The task cannot be read in a worker process ({reason}).") from error
+
+
+def _work(task: str, share: str, work: Work) -> Results:
+    """Run a cell in a worker; the share that is done goes through a small file."""
+    last = time.monotonic()
+
+    def tick(done: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > POLL_SECONDS:
+            last = time.monotonic()
+            Path(share).write_text(f"{done:.4f}")
+
+    return run_cell(_read_task(task), work, tick)
+
+
+def _read_share(path: Path) -> float:
+    try:
+        return float(path.read_text() or 0)
+    except (OSError, ValueError):
+        return 0.0

@@ -1,0 +1,30 @@
+"""The report's pictures: tidy rows out of the record, and specs that read them by name."""
+
+from __future__ import annotations
+
+from batchlab.advisor.record import Advice
+from batchlab.report.charts.curves import curves
+from batchlab.report.charts.machine import memory, speed
+from batchlab.report.charts.noise import noise
+from batchlab.report.charts.pareto import pareto
+from batchlab.report.charts.plane import plane
+from batchlab.report.charts.shared import Chart
+
+__all__ = ["Chart", "charts", "curves", "memory", "noise", "pareto", "plane", "speed"]
+
+
+def charts(advice: Advice) -> dict[str, Chart]:
+    """Every picture the record has numbers for, by id.
+
+    Args:
+        advice: The record.
+    """
+    drawn = (
+        speed(advice),
+        memory(advice),
+        noise(advice),
+        plane(advice),
+        curves(advice),
+        pareto(advice),
+    )
+    return {one.id: one for one in drawn if one is not None}

@@ -1,0 +1,231 @@
+"""Learning curves over samples, epochs, updates, time or money."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import altair as alt
+
+from batchlab.advisor.record import Advice, CurvePoint
+from batchlab.report import facts, formats, names
+from batchlab.report.charts import shared
+from batchlab.report.charts.shared import Chart, Row, Spec
+from batchlab.report.text import LANGUAGES, Language, Text, say
+
+_AXES: dict[str, tuple[Text, Literal["linear", "log"]]] = {
+    "samples": (Text("examples seen", "学習したデータ数（件）"), "linear"),
+    "epochs": (Text("epochs (passes over the data)", "エポック（データを何周したか）"), "linear"),
+    "updates": (Text("updates of the weights", "重みの更新回数"), "log"),
+    "seconds": (Text("time (seconds)", "時間（秒）"), "log"),
+    "money": (Text("money", "費用"), "log"),
+}
+
+
+def curves(advice: Advice) -> Chart | None:
+    """Loss and metric along training, against samples, epochs, updates, time or money.
+
+    Args:
+        advice: The record.
+    """
+    rows = _curve_rows(advice)
+    if not rows:
+        return None
+    axes = [a for a in _AXES if any(r[a] is not None and r[a] > 0 for r in rows)]
+    values = [
+        v
+        for v in ("metric", "loss")
+        if any(r["name"] == v and r["value"] is not None for r in rows)
+    ]
+    seeds = max(p.n for p in advice.curves)
+    description = say(
+        "Learning curves of {k} settings on validation data: {m} and loss along training.",
+        "{k}通りの設定の学習曲線（検証データ）。学習に伴う{m}と損失の変化。",
+        k=len({r["id"] for r in rows}),
+        m=names.metric(advice.metric),
+    )
+    caption = say(
+        "Lines: median over repeats on validation data; bands: the range that holds 90 % of the "
+        "repeats "
+        "(up to n = {n}; n is in the table). Strong: today's and the candidate picked. The worst "
+        "values are "
+        "cut off; all are in the table.",
+        "線：繰り返しの中央値（検証データ）。帯：繰り返しの90%が入る範囲（最大n＝{n}、nは表に記"
+        "載）。"
+        "濃い線：現在の設定と選択中の候補。特に悪い値は図の外です（表には全て記載）。",
+        n=seeds,
+    )
+    columns = (
+        ("id", Text("setting", "設定")),
+        ("name", Text("quantity", "量")),
+        *((axis, _curve_axis_title(advice, axis)) for axis in axes),
+        ("value", Text("value", "値")),
+        ("low", Text("low", "下限")),
+        ("high", Text("high", "上限")),
+        ("n", Text("n", "n")),
+    )
+    specs = {
+        f"{value}-{axis}": {
+            lang: _curve_spec(advice, rows, value, axis, description, lang) for lang in LANGUAGES
+        }
+        for value in values
+        for axis in axes
+    }
+    choices = (
+        (Text("show", "表示"), tuple((v, shared.axis_title(advice, v)) for v in values)),
+        (Text("against", "横軸"), tuple((a, _curve_axis_title(advice, a)) for a in axes)),
+    )
+    return Chart("curves", rows, columns, caption, description, specs, choices, height=340)
+
+
+def _curve_axis_title(advice: Advice, axis: str) -> Text:
+    if axis == "money" and advice.price is not None:
+        unit = formats.currency(advice.price.currency)
+        return say("money ({u})", "費用（{uj}）", u=unit.en.strip(), uj=unit.ja)
+    return _AXES[axis][0]
+
+
+def _curve_rows(advice: Advice) -> tuple[Row, ...]:
+    by_line: dict[tuple[str, str], list[CurvePoint]] = {}
+    for point in advice.curves:
+        by_line.setdefault((point.id, point.name), []).append(point)
+    kept = [_curve_row(advice, p) for line in by_line.values() for p in thinned(line)]
+    return shared.plain_rows(kept[: shared.ROWS_A_CHART])
+
+
+def thinned(points: list[CurvePoint]) -> list[CurvePoint]:
+    """At most 200 points of a curve, evenly spread, the last one kept.
+
+    Args:
+        points: In order.
+    """
+    stride = math.ceil(len(points) / shared.POINTS_A_CURVE)
+    return points[::-1][::stride][::-1]
+
+
+def _curve_row(advice: Advice, point: CurvePoint) -> Row:
+    shown = 100.0 if point.name == "metric" and advice.metric.unit == "%" else 1.0
+    price = advice.price
+    return {
+        "id": point.id,
+        "role": facts.role(advice, point.id),
+        "name": point.name,
+        "samples": point.samples,
+        "epochs": point.epochs,
+        "updates": point.updates,
+        "seconds": point.seconds,
+        "money": point.seconds * price.per_hour / 3600 + point.samples * price.per_sample
+        if price
+        else math.nan,
+        "value": point.value * shown,
+        "low": point.low * shown,
+        "high": point.high * shown,
+        "n": point.n,
+    }
+
+
+def _curve_axis(rows: tuple[Row, ...], axis: str) -> alt.Axis:
+    if _AXES[axis][1] == "log":
+        return shared.log_axis((r[axis] for r in rows), grid=False)
+    return alt.Axis(
+        tickCount=6, grid=False, labelExpr="datum.value === 0 ? '0' : format(datum.value, '~s')"
+    )
+
+
+def _curve_domain(advice: Advice, value: str, found: list[float]) -> list[float]:
+    """What the picture shows: all but the worst seventh of the values, and the goal."""
+    ordered = sorted(found)
+    cut = len(ordered) // 7
+    low, high = ordered[0], ordered[-1]
+    if value == "metric" and advice.metric.maximise:
+        low = ordered[cut]
+    else:
+        high = ordered[-1 - cut]
+    if value == "metric" and advice.target is not None:
+        goal = advice.target.value * (100.0 if advice.metric.unit == "%" else 1.0)
+        low, high = min(low, goal), max(high, goal)
+    return [low, high] if high > low else [low - 0.5, low + 0.5]
+
+
+def _curve_spec(
+    advice: Advice,
+    rows: tuple[Row, ...],
+    value: str,
+    axis: str,
+    text: Text,
+    language: Language,
+) -> Spec:
+    kind = _AXES[axis][1]
+    x = alt.X(
+        f"{axis}:Q",
+        title=_curve_axis_title(advice, axis).of(language),
+        scale=alt.Scale(type=kind, nice=False, zero=False),
+        axis=_curve_axis(rows, axis),
+    )
+    ordinary = [r["value"] for r in rows if r["name"] == value and r["value"] is not None]
+    shown = _curve_domain(advice, value, ordinary)
+    wide = value == "loss" and min(ordinary) > 0 and max(ordinary) > 10 * min(ordinary)
+    y = alt.Y(
+        "value:Q",
+        title=shared.axis_title(advice, value).of(language),
+        scale=alt.Scale(
+            type="log" if wide else "linear", domain=shown, zero=False, nice=False, padding=6
+        ),
+        axis=shared.log_axis(ordinary) if wide else alt.Axis(tickCount=6, format="~f"),
+    )
+    positive = f" && datum.{axis} > 0" if kind == "log" else ""
+    base = (
+        alt.Chart(shared.data("curves"))
+        .transform_filter(f"datum.name === '{value}' && isValid(datum.{axis}){positive}")
+        .transform_calculate(look=shared.LOOK_EXPRESSION)
+    )
+    strong = f"{shared.IS_PICKED} || datum.role === 'today'"
+    strokes = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 3}
+    colour = shared.look(advice, language, alt.Color, 1, **strokes)
+    layers: list[Any] = [
+        base.transform_filter(
+            f"({strong}) && isValid(datum.low)" + (" && datum.low > 0" if wide else "")
+        )
+        .mark_area(opacity=0.18, clip=True)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, detail="id:N"),
+        base.mark_line(clip=True).encode(
+            x=x,
+            y=y,
+            color=colour,
+            strokeDash=shared.look(advice, language, alt.StrokeDash, 3, **strokes),
+            detail="id:N",
+            strokeWidth=alt.condition(strong, alt.value(2.8), alt.value(1.2)),
+            opacity=alt.condition(strong, alt.value(1.0), alt.value(0.6)),
+        ),
+        base.mark_point(size=120, opacity=0.01, filled=True, clip=True).encode(
+            x=x,
+            y=y,
+            tooltip=shared.tooltips(
+                language,
+                (
+                    ("id", Text("setting", "設定")),
+                    (axis, _curve_axis_title(advice, axis)),
+                    ("value", shared.axis_title(advice, value)),
+                ),
+            ),
+        ),
+    ]
+    if value == "metric" and advice.target is not None:
+        layers += _target_line(advice, language)
+    return shared.finish(alt.layer(*layers), advice, text, language, 340)
+
+
+def _target_line(advice: Advice, language: Language) -> list[Any]:
+    target = advice.target
+    if target is None:
+        return []
+    shown = target.value * (100.0 if advice.metric.unit == "%" else 1.0)
+    words = Text("goal", "目標").of(language)
+    written = formats.metric_value(target.value, advice.metric).of(language)
+    at = alt.Chart(alt.InlineData(values=[{"value": shown, "words": f"{words} {written}"}]))
+    return [
+        at.mark_rule(color=shared.GREEN, strokeDash=[5, 3], strokeWidth=2).encode(y="value:Q"),
+        at.mark_text(align="left", baseline="bottom", dx=4, dy=-3, fontSize=12).encode(
+            y="value:Q", x=alt.value(0), text="words:N"
+        ),
+    ]

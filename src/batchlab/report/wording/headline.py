@@ -1,0 +1,310 @@
+"""The one sentence: what to change, or to change nothing, and why."""
+
+from __future__ import annotations
+
+import math
+
+from batchlab.advisor.record import Advice, Comparison
+from batchlab.report import facts, formats, names
+from batchlab.report.facts import Case
+from batchlab.report.text import EMPTY, Text, join, say, verbatim
+from batchlab.report.wording import phrases
+from batchlab.types import Estimate
+
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def headline(advice: Advice) -> Text:
+    """The one sentence: what to change, or to change nothing.
+
+    Args:
+        advice: The record.
+
+    Returns:
+        The answer and its reason, as two parts of one heading.
+    """
+    return join((answer(advice), reason(advice)))
+
+
+def answer(advice: Advice) -> Text:
+    """What to do.
+
+    Args:
+        advice: The record.
+    """
+    which = facts.case(advice)
+    if which is Case.CHANGE:
+        return _change(advice)
+    if which is Case.KEEP and facts.confirmed(advice):
+        return Text("Change nothing.", "今の設定のままで問題ありません。")
+    return Text("Keep today's settings for now.", "当面は今の設定のままにしてください。")
+
+
+def reason(advice: Advice) -> Text:
+    """Why, in a sentence or two.
+
+    Args:
+        advice: The record.
+    """
+    by_case = {
+        Case.CHANGE: _reason_to_change,
+        Case.KEEP: _reason_to_keep,
+        Case.OPEN: _reason_to_wait,
+        Case.SCREENED: _reason_screened,
+    }
+    return by_case[facts.case(advice)](advice)
+
+
+def _change(advice: Advice) -> Text:
+    listed = changes(advice)
+    number = len(advice.changes)
+    if not facts.confirmed(advice):
+        return say(
+            "Probably worth changing: {listed}.",
+            "変更の候補が見つかりました。{listed}。",
+            listed=listed,
+        )
+    return say(
+        "Change {count} setting{s}: {listed}.",
+        "変えるのは{n}か所{only}です。{listed}。",
+        count=_COUNTS[number] if number < len(_COUNTS) else str(number),
+        s="" if number == 1 else "s",
+        n=number,
+        only="だけ" if number < 3 else "",
+        listed=listed,
+    )
+
+
+def changes(advice: Advice) -> Text:
+    """The settings that change, from what to what.
+
+    Args:
+        advice: The record.
+    """
+    return join((names.change(c) for c in advice.changes), ", ", "、", last=" and ")
+
+
+def _reason_to_change(advice: Advice) -> Text:
+    if not facts.confirmed(advice):
+        return say(
+            "A short trial suggests: {effect}. Not yet confirmed by full trainings.",
+            "短い試行からの予測では、{effect}。最後まで学習させての確認はまだです。",
+            effect=join((effect(advice), _loss_clause(advice)), "; ", "、"),
+        )
+    parts = join((effect(advice), _loss_clause(advice)), "; ", "、")
+    return say("{first}.", "{first}。", first=Text(phrases.capital(parts.en), parts.ja))
+
+
+def effect(advice: Advice) -> Text:
+    """What the recommendation does for the objective, in words.
+
+    Args:
+        advice: The record.
+
+    Returns:
+        A clause; the Japanese one is open at its end unless nothing follows.
+    """
+    metric = names.metric(advice.metric)
+    compared = facts.gain(advice)
+    follows = bool(_loss_clause(advice).en)
+    if compared is None:
+        return phrases.effect_on_metric(advice, metric, follows)
+    ratio = compared.difference.value
+    if math.isinf(ratio):
+        return say(
+            "training reaches {target}, which today's settings did not reach",
+            "今の設定では届かなかった{target}に達{end}",
+            target=phrases.goal(advice),
+            end="し" if follows else "しました",
+        )
+    templates = {
+        "time": ("training reaches the same {m} in {f}", "同じ{m}に達するまでの時間が{f}に{e}"),
+        "cost": ("training to the same {m} takes {f}", "同じ{m}に達するまでの費用が{f}に{e}"),
+        "samples": ("the same {m} takes {f}", "同じ{m}に達するまでに使うデータが{f}に{e}"),
+    }
+    en, ja = templates[compared.quantity]
+    part = formats.fraction(1 / ratio, phrases.NOUNS[compared.quantity])
+    return say(en, ja, m=metric, f=part, e="なり" if follows else _end(advice))
+
+
+def _end(advice: Advice) -> str:
+    return "なりました" if facts.confirmed(advice) else "なる見込みです"
+
+
+def _loss_clause(advice: Advice) -> Text:
+    """What happened to the metric, after the semicolon of the headline."""
+    compared = facts.metric_comparison(advice)
+    if compared is None or advice.objective == "accuracy":
+        return EMPTY
+    metric = names.metric(advice.metric)
+    if math.isnan(compared.difference.low) or not facts.confirmed(advice):
+        return EMPTY
+    sign = facts.decided(compared.difference.low, compared.difference.high)
+    size = formats.metric_size(compared.difference.value, advice.metric)
+    if sign:
+        return say(
+            "{metric} {way} by {size}",
+            "{metric}は{size}{way_ja}",
+            metric=metric,
+            size=size,
+            way="rose" if sign > 0 else "fell",
+            way_ja="上がりました" if sign > 0 else "下がりました",
+        )
+    if advice.metric.maximise:
+        return say("we saw no loss of {m}", "{m}の低下は見られませんでした", m=metric)
+    return say("we saw no rise of the {m}", "{m}の上昇は見られませんでした", m=metric)
+
+
+def _reason_to_keep(advice: Advice) -> Text:
+    compared = facts.gain(advice)
+    if compared is None:
+        return _keep_without_ratio(advice)
+    high, worth = compared.difference.high, formats.ratio(advice.worth)
+    words = phrases.better(compared.quantity)
+    if math.isnan(high) or not facts.confirmed(advice):
+        return say(
+            "In a short trial the best alternative looked {r}× as {fast}, less than the {w}× that "
+            "would be worth a change.",
+            "短い試行では、最も良い候補でも{adj}は{r}倍の見込みで、変更に値する{w}倍に届きませ"
+            "ん。",
+            r=formats.ratio(compared.difference.value),
+            fast=words[0],
+            adj=words[2],
+            w=worth,
+        )
+    return say(
+        "Today's settings are as good as anything we tried: the best alternative is {most}, "
+        "{less} the {w}× that would be worth a change.",
+        "試した中で最も良い設定でも、{adj}は{span}（90%の範囲）で、変更に値する{w}倍に届きませ"
+        "ん。",
+        most=_at_most(compared.difference, words[1]),
+        less="less than",
+        adj=words[2],
+        span=formats.ratio_range(compared.difference).ja,
+        w=worth,
+    )
+
+
+def _keep_without_ratio(advice: Advice) -> Text:
+    if advice.objective == "accuracy" and advice.comparisons:
+        return say(
+            "Nothing we tried gave a better {m}.",
+            "試した中に、{m}が今より良くなる設定はありませんでした。",
+            m=names.metric(advice.metric),
+        )
+    return Text(
+        "None of the candidates we tried looked better than today's settings.",
+        "試した候補の中に、今の設定より良さそうなものはありませんでした。",
+    )
+
+
+def _at_most(difference: Estimate, word: str) -> str:
+    """How much better at most, with the range."""
+    low, high = formats.ratio(difference.low), formats.ratio(difference.high)
+    return f"at most {high}× {word} (90 % range {low}–{high})"
+
+
+def _reason_to_wait(advice: Advice) -> Text:
+    if facts.unmet(advice):
+        return _demand_unmet(advice)
+    compared = facts.gain(advice)
+    if compared is None or math.isnan(compared.difference.low):
+        return join((_unclear(advice, compared), _to_decide(advice)))
+    words = phrases.better(compared.quantity)
+    trial = say(
+        "The best alternative is somewhere between {low}× and {high} as {fast}; {n} cannot tell.",
+        "最も良い候補の{adj}は{span}と幅があり、{n_ja}では判断できません。",
+        low=formats.ratio(compared.difference.low),
+        high=_no_limit(compared.difference.high),
+        fast=words[0],
+        adj=words[2],
+        span=formats.ratio_range(compared.difference).ja,
+        n=f"{compared.pairs} repeats" if compared.pairs else "a short trial",
+        n_ja=f"{compared.pairs}回の測定" if compared.pairs else "短い試行",
+    )
+    return join((trial, _to_decide(advice)))
+
+
+def _no_limit(high: float) -> str:
+    return "any number of times" if math.isinf(high) else f"{formats.ratio(high)}×"
+
+
+def _unclear(advice: Advice, compared: Comparison | None) -> Text:
+    if compared is None or not math.isfinite(compared.difference.value):
+        return Text(
+            "What was measured does not show whether another setting is better.",
+            "ほかの設定の方が良いかどうかは、これまでの測定では判断できません。",
+        )
+    return say(
+        "A short trial puts the best alternative at {r}× as {fast}; that is too little to decide "
+        "on.",
+        "短い試行では、最も良い候補の{adj}は{r}倍でしたが、これだけでは判断できません。",
+        r=formats.ratio(compared.difference.value),
+        fast=phrases.better(compared.quantity)[0],
+        adj=phrases.better(compared.quantity)[2],
+    )
+
+
+def _to_decide(advice: Advice) -> Text:
+    following = advice.next_stage
+    if following is None or following.stage == "own-task":
+        return EMPTY
+    decides = following.stage == "more-repeats"
+    return say(
+        "Another {cost} of measuring would {decide}.",
+        "あと{cost}測れば{decide_ja}。",
+        cost=phrases.in_brackets(advice),
+        decide="decide" if decides else "tell more",
+        decide_ja="判断できます" if decides else "より詳しく分かります",
+    )
+
+
+def _demand_unmet(advice: Advice) -> Text:
+    return say(
+        "The best alternative does not clearly meet what you asked for ({d}).",
+        "最も良い候補は、ご指定の条件（{d}）を確実に満たすとは言えません。",
+        d=verbatim(", ".join(facts.unmet(advice))),
+    )
+
+
+def _reason_screened(advice: Advice) -> Text:
+    sizes = sorted(
+        c.setting.batch_size
+        for c in advice.candidates
+        if isinstance(c.setting.batch_size, int) and c.setting.id != advice.today.id
+    )
+    nothing = Text("Nothing has been compared yet.", "設定どうしの比較はまだ行っていません。")
+    if not sizes:
+        return nothing
+    found = say(
+        "The first look at speed, memory and noise leaves {n} other batch size{s} worth trying, "
+        "{span} (today: {today}).",
+        "速さ・メモリ・ノイズの下調べから、試す価値のあるバッチサイズは{span_ja}の{n}通りです（現"
+        "在は{today}）。",
+        n=len(sizes),
+        s="" if len(sizes) == 1 else "s",
+        span=f"{formats.count(sizes[0])} to {formats.count(sizes[-1])}",
+        span_ja=f"{formats.count(sizes[0])}～{formats.count(sizes[-1])}",
+        today=names.value("batch_size", advice.today.batch_size),
+    )
+    if len(sizes) == 1:
+        found = say(
+            "The first look at speed, memory and noise leaves one other batch size worth trying, "
+            "{b} "
+            "(today: {today}).",
+            "速さ・メモリ・ノイズの下調べから、試す価値のあるバッチサイズは{b}です（現在は"
+            "{today}）。",
+            b=formats.count(sizes[0]),
+            today=names.value("batch_size", advice.today.batch_size),
+        )
+    return join((nothing, found, _price_of_comparing(advice)))
+
+
+def _price_of_comparing(advice: Advice) -> Text:
+    if advice.next_stage is None:
+        return EMPTY
+    return say(
+        "Comparing them would take {c}.",
+        "比較には{c}かかります。",
+        c=phrases.in_brackets(advice),
+    )

@@ -1,0 +1,227 @@
+"""The lines below the table: the next step, what was not tested, and the line for the engineer."""
+
+from __future__ import annotations
+
+import math
+
+from batchlab.advisor.record import Advice
+from batchlab.report import facts, formats, names
+from batchlab.report.facts import Case
+from batchlab.report.text import EMPTY, Text, join, same, say, verbatim
+
+
+def next_step(advice: Advice) -> Text:
+    """The next stage, its price, and when to stop.
+
+    Args:
+        advice: The record.
+    """
+    following = advice.next_stage
+    if following is None:
+        return _no_next_step(advice)
+    cost = formats.priced(following.seconds, following.cost, advice.price)
+    what = {
+        "A": _STAGE_A,
+        "B": _STAGE_B,
+        "C": _STAGE_C,
+        "own-task": _OWN_TASK,
+        "more-repeats": _MORE_REPEATS,
+    }[following.stage]
+    sentence = say(what.en, what.ja, cost=cost, n=following.repeats, w=formats.ratio(advice.worth))
+    return say("{s} `{c}`", "{s} `{c}`", s=sentence, c=verbatim(following.command))
+
+
+_STAGE_A = Text(
+    "Stage 1, a first look at speed, memory and noise: {cost}. Nothing has to be decided before "
+    "it.",
+    "段階1：速さ・メモリ・ノイズの下調べ。{cost}。その前に決めることはありません。",
+)
+_STAGE_B = Text(
+    "Stage 2, each candidate trains for a short stretch: {cost}, on this computer. Go on if the "
+    "gain "
+    "looks like at least {w}×; otherwise stop and keep today's settings; the measurement is all "
+    "it cost.",
+    "段階2：各候補を短く学習させて比べる。この計算機で{cost}。{w}倍以上の効果が見込めれば次の段階"
+    "へ"
+    "進み、見込めなければそこで中止し、今の設定を続けます（かかるのは測定費用だけです）。",
+)
+_STAGE_C = Text(
+    "Stage 3, full trainings from fresh random starts, today's settings against the best "
+    "candidate: "
+    "{cost}, on this computer. Change only if a gain of at least {w}× is confirmed; otherwise "
+    "keep "
+    "today's settings; the measurement is all it cost.",
+    "段階3：今の設定と最も良い候補を、新しい乱数で最後まで学習させて比べる。この計算機で{cost}。"
+    "{w}倍以上の効果が確認できたら変更し、できなければ今の設定を続けます（かかるのは測定費用だけで"
+    "す）。",
+)
+_OWN_TASK = Text(
+    "Stage 1 on a part of your own data: {cost}, on this computer. Go on if the gain looks like "
+    "at "
+    "least {w}×; otherwise stop and keep today's settings; the measurement is all it cost.",
+    "段階1：自社データの一部で試す。この計算機で{cost}。{w}倍以上の短縮が見込めれば次の段階へ進"
+    "み、"
+    "見込めなければそこで中止し、今の設定を続けます（かかるのは測定費用だけです）。",
+)
+_MORE_REPEATS = Text(
+    "{n} more repeats: {cost}, on this computer. Change if they confirm a gain of at least {w}×; "
+    "otherwise keep today's settings; the measurement is all it cost.",
+    "あと{n}回繰り返して測る。この計算機で{cost}。{w}倍以上の効果が確認できたら変更し、できなけれ"
+    "ば"
+    "今の設定を続けます（かかるのは測定費用だけです）。",
+)
+
+
+def _no_next_step(advice: Advice) -> Text:
+    if facts.case(advice) is not Case.CHANGE:
+        return Text(
+            "Nothing to do. Measure again when the model, the data or the computer changes.",
+            "対応は不要です。モデル・データ・計算機が変わったときに、改めて測定してください。",
+        )
+    compared = facts.metric_comparison(advice)
+    use = Text(
+        "Use the new settings in the next training.", "次の学習から新しい設定をお使いください。"
+    )
+    if compared is None or math.isnan(compared.recommended.low):
+        return use
+    end = compared.recommended.low if advice.metric.maximise else compared.recommended.high
+    stop = say(
+        "If its {m} ends {side} {v}, go back to today's settings.",
+        "学習終了時の{m}が{v}を{side_ja}場合は、今の設定に戻してください。",
+        m=names.metric(advice.metric),
+        v=formats.metric_value(end, advice.metric),
+        side="below" if advice.metric.maximise else "above",
+        side_ja="下回った" if advice.metric.maximise else "上回った",
+    )
+    return join((use, stop))
+
+
+def not_tested(advice: Advice) -> Text:
+    """What was not tested, and the mistake to avoid.
+
+    Args:
+        advice: The record.
+    """
+    known = [names.UNTESTED[c] for c in advice.not_tested if c in names.UNTESTED]
+    listed = join(known, ", ", "、")
+    return join((say("{l}.", "{l}。", l=listed) if known else EMPTY, alone(advice)))
+
+
+def alone(advice: Advice) -> Text:
+    """What happens when the batch size is changed and the learning rate is not.
+
+    Args:
+        advice: The record.
+    """
+    both = {"batch_size", "learning_rate"} <= {c.name for c in advice.changes}
+    if advice.batch_only is None or not both:
+        return EMPTY
+    found = advice.batch_only.value
+    warning = Text(
+        "**Do not change the batch size alone:**", "**バッチサイズだけを変えないでください：**"
+    )
+    if not found > 0:
+        what = Text(
+            "with the old learning rate it did not reach the goal.",
+            "学習率を元のままにすると目標に達しませんでした。",
+        )
+    elif found < 1:
+        what = say(
+            "with the old learning rate it was only {r}× as fast as today.",
+            "学習率を元のままにすると、現在の{r}倍の速さに落ちました。",
+            r=formats.ratio(found),
+        )
+    else:
+        what = say(
+            "with the old learning rate it was only {r}× faster.",
+            "学習率を元のままにすると{r}倍にとどまりました。",
+            r=formats.ratio(found),
+        )
+    return join((warning, what))
+
+
+def engineer(advice: Advice) -> tuple[Text, ...]:
+    """The line for the engineer, part by part.
+
+    Args:
+        advice: The record.
+    """
+    parts = (
+        same("`" + settings_line(advice) + "`"),
+        _identity(advice),
+        _working_rates(advice),
+        _useful_range(advice),
+        _largest(advice),
+        Text("[patch for your script](#apply)", "[変更点（パッチ）](#apply)")
+        if advice.changes
+        else Text("[as code](#apply)", "[コードでの書き方](#apply)"),
+        Text("[evidence](#evidence)", "[根拠](#evidence)"),
+    )
+    return tuple(part for part in parts if part.en)
+
+
+def settings_line(advice: Advice) -> str:
+    """The settings to use, as one would type them.
+
+    Args:
+        advice: The record.
+    """
+    one = advice.recommended
+    batch = one.batch_size if isinstance(one.batch_size, int) else f'"{one.batch_size}"'
+    listed = [f"batch_size={batch}", f"lr={formats.rate(one.learning_rate)}"]
+    if one.rule not in ("sgd", "rmsprop"):
+        listed.append(f"momentum={formats.rate(one.momentum)}")
+    known = {"batch_size", "learning_rate", "momentum", "micro_batch_size", "accum_steps"}
+    listed += [
+        f"{c.name}={verbatim(str(c.recommended))}" for c in advice.changes if c.name not in known
+    ]
+    return ", ".join(listed)
+
+
+def _identity(advice: Advice) -> Text:
+    one = advice.recommended
+    if one.accum_steps * one.world_size == 1:
+        return EMPTY
+    return say(
+        "batch size {b} = micro-batch {m} × accumulation {a} × processes {w}",
+        "バッチサイズ{b}＝マイクロバッチ{m}×勾配累積{a}×プロセス{w}",
+        b=names.value("batch_size", one.batch_size),
+        m=one.micro_batch_size,
+        a=one.accum_steps,
+        w=one.world_size,
+    )
+
+
+def _working_rates(advice: Advice) -> Text:
+    row = facts.candidate(advice, advice.recommended)
+    if row is None or row.rate_low is None or row.rate_high is None:
+        return EMPTY
+    return say(
+        "learning rates that work at {b}: {s}",
+        "バッチサイズ{b}で使える学習率 {s}",
+        b=names.value("batch_size", advice.recommended.batch_size),
+        s=formats.span(formats.rate(row.rate_low), formats.rate(row.rate_high)),
+    )
+
+
+def _useful_range(advice: Advice) -> Text:
+    if advice.useful_low is None or advice.useful_high is None:
+        return EMPTY
+    return say(
+        "useful batch range {s} (below: time wasted, above: data wasted)",
+        "有効なバッチサイズの範囲 {s}（小さすぎると時間が、大きすぎるとデータが無駄になる）",
+        s=formats.span(formats.count(advice.useful_low), formats.count(advice.useful_high)),
+    )
+
+
+def _largest(advice: Advice) -> Text:
+    if advice.memory is None:
+        return EMPTY
+    if not advice.memory.largest:
+        return Text("no batch size fitted in memory", "メモリに収まるバッチサイズなし")
+    return say(
+        "largest that ran: {b}, {why}",
+        "実際に動いた最大 {b}（{why}）",
+        b=formats.count(advice.memory.largest),
+        why=names.bound(advice),
+    )

@@ -1,0 +1,82 @@
+"""Phrases that the headline, the table and the sentence for the meeting share."""
+
+from __future__ import annotations
+
+from batchlab.advisor.record import Advice
+from batchlab.report import facts, formats, names
+from batchlab.report.text import EMPTY, Text, say
+
+NOUNS = {"time": "time", "cost": "money", "samples": "data"}
+
+
+def goal(advice: Advice) -> Text:
+    """The value that counts as trained.
+
+    Args:
+        advice: The record.
+    """
+    if advice.target is None:
+        return Text("the same loss", "同じ損失")
+    value = formats.metric_value(advice.target.value, advice.metric)
+    if advice.metric.unit == "%":
+        return say("{v} {m}", "{m}{v}", v=value, m=names.metric(advice.metric))
+    return say("{m} {v}", "{m}{v}", v=value, m=names.metric(advice.metric))
+
+
+def better(quantity: str) -> tuple[str, str, str]:
+    """As <fast>, <faster>, and the quality's name in Japanese."""
+    words = {
+        "time": ("fast", "faster", "速さ"),
+        "cost": ("cheap", "cheaper", "費用の小ささ"),
+        "samples": ("sparing with data", "more sparing with data", "データ効率"),
+    }
+    return words[quantity]
+
+
+def in_brackets(advice: Advice) -> Text:
+    """The next step's time, its price in brackets."""
+    following = advice.next_stage
+    if following is None:
+        return EMPTY
+    if following.cost is None or advice.price is None:
+        return formats.spoken(following.seconds)
+    return say(
+        "{t} ({m})",
+        "{t}（約{m}）",
+        t=formats.spoken(following.seconds),
+        m=formats.money(following.cost, advice.price.currency),
+    )
+
+
+def effect_on_metric(advice: Advice, metric: Text, follows: bool) -> Text:
+    """What the recommendation does for the metric at the end.
+
+    Args:
+        advice: The record.
+        metric: Its name.
+        follows: Whether another clause follows.
+    """
+    compared = facts.comparison(advice, "validation") or facts.comparison(advice, "metric")
+    if compared is None:
+        return EMPTY
+    up = compared.difference.value > 0
+    return say(
+        "{metric} at the end of training is {size} {way}",
+        "学習終了時の{metric}が{size}{way_ja}",
+        metric=metric,
+        size=formats.metric_size(compared.difference.value, advice.metric),
+        way="higher" if up else "lower",
+        way_ja=("上がり" if up else "下がり")
+        if follows
+        else ("上がりました" if up else "下がりました"),
+    )
+
+
+def capital(words: str) -> str:
+    """The words as a sentence begins.
+
+    Example:
+        >>> capital("as is")
+        'As is'
+    """
+    return words[:1].upper() + words[1:]

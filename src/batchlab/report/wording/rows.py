@@ -1,0 +1,263 @@
+"""The first table: today, recommended, the difference with its range, and how sure."""
+
+from __future__ import annotations
+
+import math
+
+from batchlab.advisor.record import Advice, Comparison
+from batchlab.report import facts, formats, names
+from batchlab.report.facts import Case
+from batchlab.report.text import EMPTY, Text, same, say
+from batchlab.report.wording import phrases, screening
+from batchlab.report.wording.row import Row
+from batchlab.types import Estimate
+
+
+def head(advice: Advice) -> Row:
+    """The table's column titles.
+
+    Args:
+        advice: The record.
+    """
+    which = facts.case(advice)
+    if which is Case.SCREENED:
+        return Row(
+            EMPTY,
+            Text("today", "現在"),
+            Text("best measured", "測定での最良"),
+            Text("difference", "差"),
+            Text("what it means", "意味"),
+        )
+    second = Text("recommended", "提案")
+    if which is not Case.CHANGE:
+        second = Text("best alternative", "最も良い候補")
+    elif not facts.confirmed(advice):
+        second = Text("candidate", "候補")
+    return Row(
+        EMPTY,
+        Text("today", "現在"),
+        second,
+        Text("difference (90 % range)", "差（90%の範囲）"),
+        Text("how sure", "確からしさ"),
+    )
+
+
+def table(advice: Advice) -> tuple[Row, ...]:
+    """The rows of the first table, those without numbers left out.
+
+    Args:
+        advice: The record.
+    """
+    if facts.case(advice) is Case.SCREENED:
+        return screening.table(advice)
+    rows = [_setting_row(advice), _ratio_row(advice, "time")]
+    if advice.objective == "samples":
+        rows.append(_ratio_row(advice, "samples"))
+    if advice.price is not None:
+        rows.append(_cost_row(advice))
+    rows += [_metric_row(advice), _failure_row(advice)]
+    return tuple(row for row in rows if row is not None)
+
+
+def _setting_row(advice: Advice) -> Row | None:
+    """Which setting the second column is, where the headline does not say so."""
+    rival = facts.alternative(advice)
+    if facts.case(advice) is Case.CHANGE or rival is None:
+        return None
+    return Row(
+        Text("settings", "設定"),
+        names.setting(advice.today),
+        names.setting(rival),
+        EMPTY,
+        EMPTY,
+    )
+
+
+def _ratio_row(advice: Advice, quantity: str) -> Row | None:
+    compared = facts.comparison(advice, quantity)
+    if compared is None:
+        return None
+    labels = {
+        "time": ("time to reach {g}", "{g}に達するまでの時間"),
+        "samples": ("examples needed to reach {g}", "{g}に達するまでに使うデータ数"),
+    }
+    write = formats.duration if quantity == "time" else _many
+    return Row(
+        say(*labels[quantity], g=phrases.goal(advice)),
+        write(compared.today.value),
+        write(compared.recommended.value),
+        _ratio_difference(compared),
+        sure_of_ratio(compared),
+    )
+
+
+def _many(value: float) -> Text:
+    return same(formats.count(value)) if math.isfinite(value) else Text("not reached", "未到達")
+
+
+def _ratio_difference(compared: Comparison) -> Text:
+    ratio = compared.difference
+    words = {"time": ("faster", "速い"), "samples": ("less data", "少ない")}[compared.quantity]
+    if math.isnan(ratio.value):
+        return Text("neither reached it", "どちらも未到達")
+    if math.isinf(ratio.value):
+        return Text("**only the second reached it**", "**一方だけが到達**")
+    if ratio.value >= 1:
+        main = say(
+            "**{r}×** {w}", "**{r}倍**{wj}", r=formats.ratio(ratio.value), w=words[0], wj=words[1]
+        )
+    else:
+        as_ = {"time": "as fast", "samples": "as sparing"}[compared.quantity]
+        name = {"time": "速さは", "samples": "効率は"}[compared.quantity]
+        main = say("**{r}×** {a}", "{n}**{r}倍**", r=formats.ratio(ratio.value), a=as_, n=name)
+    return say("{m} ({s})", "{m}（{s}）", m=main, s=formats.ratio_range(ratio))
+
+
+def sure_of_ratio(compared: Comparison) -> Text:
+    """How sure a ratio is, in counted repeats.
+
+    Args:
+        compared: The comparison.
+    """
+    if compared.method == "projected" or not compared.pairs:
+        return Text(
+            "projected from a short trial, not yet confirmed", "短い試行からの予測で、未確認です"
+        )
+    words = {"time": ("faster", "速かった"), "samples": ("less data", "少なかった")}
+    word = words.get(compared.quantity, ("cheaper", "安かった"))
+    unclear = compared.difference.low < 1 < compared.difference.high
+    return say(
+        "{w} in {k} of {n} new repeats{end}",
+        "新たに行った{n}回中{k}回で{wj}{end}",
+        w=word[0],
+        wj=word[1],
+        k=compared.wins,
+        n=compared.pairs,
+        end=Text(": no clear difference", "（はっきりした差はない）") if unclear else EMPTY,
+    )
+
+
+def _cost_row(advice: Advice) -> Row | None:
+    compared, time = facts.comparison(advice, "cost"), facts.comparison(advice, "time")
+    if compared is None or advice.price is None:
+        return None
+    code = advice.price.currency
+    alike = time is not None and (time.wins, time.pairs) == (compared.wins, compared.pairs)
+    return Row(
+        Text("computing cost of one training", "学習1回の計算費用"),
+        _paid(compared.today.value, code),
+        _paid(compared.recommended.value, code),
+        percent_saved(compared.difference),
+        Text("as above", "同上") if alike else sure_of_ratio(compared),
+    )
+
+
+def _paid(value: float, code: str) -> Text:
+    return formats.money(value, code) if math.isfinite(value) else Text("not reached", "未到達")
+
+
+def percent_saved(ratio: Estimate) -> Text:
+    """A ratio today / recommended as a change in percent.
+
+    Example:
+        >>> percent_saved(Estimate(1.9, 1.5, 2.3, n=8)).en
+        '−47 % (−33 to −57)'
+    """
+    if not math.isfinite(ratio.value):
+        return EMPTY
+    main = _percent(ratio.value)
+    if math.isnan(ratio.low):
+        return say("{p} %", "{p}%", p=main)
+    ends = {"p": main, "a": _percent(ratio.low), "b": _percent(ratio.high)}
+    return say("{p} % ({a} to {b})", "{p}%（{a}～{b}%）", **ends)
+
+
+def _percent(ratio: float) -> str:
+    change = round(100 * (1 / ratio - 1)) if ratio > 0 else math.inf
+    if change == 0:
+        return "0"
+    return formats.MINUS + str(-change) if change < 0 else f"+{change}"
+
+
+def _metric_row(advice: Advice) -> Row | None:
+    compared = facts.metric_comparison(advice)
+    if compared is None:
+        return None
+    fresh = compared.quantity == "metric"
+    many = compared.examples or (advice.test_examples if fresh else advice.validation_examples)
+    label = say(
+        "{m} on {n} never used for choosing" if fresh else "{m} on {n} also used for choosing",
+        "設定選びに使っていない{n}での{m}" if fresh else "設定選びにも使った{n}での{m}",
+        m=names.metric_in_full(advice.metric),
+        n=names.examples(advice, many),
+    )
+    return Row(
+        label,
+        formats.metric_value(compared.today.value, advice.metric),
+        formats.metric_value(compared.recommended.value, advice.metric),
+        _metric_difference(advice, compared.difference),
+        sure_of_metric(advice, compared),
+    )
+
+
+def _metric_difference(advice: Advice, change: Estimate) -> Text:
+    main = formats.metric_signed(change.value, advice.metric)
+    points = advice.metric.unit == "%"
+    unit = Text(" points", "ポイント") if points else EMPTY
+    if math.isnan(change.low):
+        return say("{m}{u}", "{m}{u}", m=main, u=unit)
+    ends = [formats.metric_signed(v, advice.metric) for v in (change.low, change.high)]
+    return say("{m}{u} ({a} to {b})", "{m}{u}（{a}～{b}）", m=main, u=unit, a=ends[0], b=ends[1])
+
+
+def sure_of_metric(advice: Advice, compared: Comparison) -> Text:
+    """What the metric's range allows to say, in words.
+
+    Args:
+        advice: The record.
+        compared: The metric's comparison.
+    """
+    if compared.method == "projected" or math.isnan(compared.difference.low):
+        return Text(
+            "at the end of a short trial, not yet confirmed", "短い試行の終了時の値で、未確認です"
+        )
+    middle, worst = facts.harm(advice, compared)
+    sign = facts.decided(compared.difference.low, compared.difference.high)
+    if sign and middle < 0:
+        return Text(
+            "better: the whole range lies on the good side", "改善（範囲全体が良い側にあります）"
+        )
+    if sign:
+        return Text(
+            "worse: the whole range lies on the bad side", "悪化（範囲全体が悪い側にあります）"
+        )
+    worse = "低下" if advice.metric.maximise else "上昇"
+    return say(
+        "no difference visible; a {way} of more than {size} is unlikely",
+        "差は認められません。{size}を超える{way_ja}は考えにくいです",
+        way="loss" if advice.metric.maximise else "rise",
+        way_ja=worse,
+        size=formats.metric_size(worst, advice.metric),
+    )
+
+
+def _failure_row(advice: Advice) -> Row | None:
+    failed = advice.failures
+    if failed is None:
+        return None
+    some = failed.today or failed.recommended
+    return Row(
+        Text("trainings that failed", "学習が失敗した回数"),
+        _of(failed.today, failed.today_runs),
+        _of(failed.recommended, failed.recommended_runs),
+        EMPTY,
+        Text(
+            "failed = broke off, or never reached the goal", "失敗＝途中で発散、または目標に未到達"
+        )
+        if some
+        else EMPTY,
+    )
+
+
+def _of(part: int, whole: int) -> Text:
+    return say("{k} of {n}", "{n}回中{k}回", k=part, n=whole)

@@ -1,0 +1,189 @@
+"""Runs together are what each is alone: in either executor, in any company and order."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from batchlab.engine import Job
+from batchlab.engine.capability import probe_capability
+from batchlab.engine.stacked import train_stacked
+from batchlab.rules import RULES
+from batchlab.types import Status
+from tests.engine import tiny
+
+SMOOTH = 1e-10
+MODELS = [tiny.mlp, tiny.batch_norm, tiny.with_dropout]
+
+
+def several(**changes):
+    """Runs that differ in seed, rate and momentum."""
+    return [
+        tiny.run(seed=s, learning_rate=0.02 * (s + 1), momentum=0.1 * s, **changes)
+        for s in range(4)
+    ]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_both_executors_give_the_same_trace_and_states(model):
+    prepared = tiny.ready(model, metric="accuracy")
+    (one, states), (other, others) = (
+        tiny.trained(prepared, several(reuse=2, samples=200), executor)
+        for executor in ("loop", "stacked")
+    )
+    assert tiny.apart(one, other) <= SMOOTH
+    for a, b in zip(states, others, strict=True):
+        assert (a.samples, a.updates) == (b.samples, b.updates) == (200, 50)
+        for name, leaf in tiny.leaves(a).items():
+            torch.testing.assert_close(leaf, tiny.leaves(b)[name], rtol=SMOOTH, atol=SMOOTH)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_both_executors_agree_under_every_rule(rule):
+    configs = [
+        tiny.run(rule=rule, learning_rate=rate, weight_decay=0.01, nu=0.4, clip_norm=0.5)
+        for rate in (0.01, 0.02)
+    ]
+    one, other = (tiny.trained(tiny.ready(), configs, e)[0] for e in ("loop", "stacked"))
+    assert tiny.apart(one, other) <= SMOOTH
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stacked_run_is_the_same_alone_among_others_and_in_any_order(model):
+    prepared, configs = tiny.ready(model), several()
+    together, _ = tiny.trained(prepared, configs, "stacked")
+    turned, _ = tiny.trained(prepared, configs[::-1], "stacked")
+    assert tiny.apart(together, type(turned)(turned.runs[::-1])) <= SMOOTH
+    for config, run in zip(configs, together.runs, strict=True):
+        alone, _ = tiny.trained(prepared, [config], "stacked")
+        assert alone.runs[0].config == run.config == config
+        assert tiny.apart(alone, type(together)((run,))) <= SMOOTH
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_chunk_size_does_not_matter(size, monkeypatch):
+    prepared, configs = tiny.ready(tiny.batch_norm), several(samples=160)
+    whole, _ = tiny.trained(prepared, configs, "stacked")
+    monkeypatch.setattr("batchlab.engine.sweep.LEAST_CHUNK", size)
+    assert tiny.apart(whole, tiny.trained(prepared, configs, "stacked")[0]) <= SMOOTH
+
+
+def test_bfloat16_runs_agree_within_its_precision():
+    configs = several(precision="bfloat16", samples=160)
+    one, other = (
+        tiny.trained(tiny.ready(tiny.batch_norm), configs, e)[0] for e in ("loop", "stacked")
+    )
+    for a, b in zip(one.runs, other.runs, strict=True):
+        losses = a.series["loss"].values
+        assert losses[-1] < losses[0]
+        assert np.abs(b.series["loss"].values / losses - 1).max() < 0.02
+
+
+def test_a_training_step_task_gives_the_same_in_both_executors():
+    def step(model, batch):
+        return tiny.cross(model(batch[0]), batch).mean()
+
+    one, other = (
+        tiny.trained(tiny.ready(loss=None, training_step=step), several(samples=80), e)[0]
+        for e in ("loop", "stacked")
+    )
+    by_loss = tiny.trained(tiny.ready(), several(samples=80), "loop")[0]
+    assert tiny.apart(one, other) <= SMOOTH
+    assert tiny.apart(one, by_loss) <= SMOOTH
+
+
+# Divergence
+
+
+class Cliff(nn.Module):
+    """θ falls by the rate at every update; the loss is not finite once θ is below 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs):
+        return (self.theta + 0.0 * self.theta.sqrt()).expand(len(inputs))
+
+
+class Jump(nn.Module):
+    """A gradient that is infinite as soon as θ is 0, at a loss that is finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta, self.still = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs):
+        return (self.theta + self.theta.abs().sqrt()).expand(len(inputs)) * self.still.detach()
+
+
+def falling(model, **changes):
+    return tiny.ready(model, loss=lambda outputs, batch: outputs, **changes)
+
+
+def rates(*values, **changes):
+    return [tiny.run(rule="sgd", learning_rate=value, **changes) for value in values]
+
+
+@pytest.mark.parametrize("reuse", [1, 3])
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_the_first_update_with_a_loss_that_is_not_finite_is_named(executor, reuse):
+    # θ after t updates is 1 − t·rate: below 0 from t = 5 (0.24) and 3 (0.4) on, so updates 6 and 4
+    # see a loss that is not finite. 0.001 never gets there.
+    configs = rates(0.24, 0.001, 0.4, reuse=reuse, samples=160)
+    trace, states = tiny.trained(falling(Cliff), configs, executor)
+    assert [r.status for r in trace.runs] == [Status.DIVERGED, Status.OK, Status.DIVERGED]
+    assert [r.updates for r in trace.runs] == [6, 20 * reuse, 4]
+    samples = [8 * (update - 1) // reuse // 8 * 8 for update in (6, 4)]
+    assert [r.samples for r in trace.runs] == [samples[0], 160, samples[1]]
+    assert "diverged at update 6:" in trace.runs[0].sentence
+    assert [state is None for state in states] == [True, False, True]
+    assert np.isnan(trace.runs[0].final("loss"))
+
+
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_the_first_update_that_makes_a_parameter_not_finite_is_named(executor):
+    # √|θ| has the slope ½ at θ = 1: the first update by 1/1.5 lands on 0, the second on infinity.
+    trace, _ = tiny.trained(falling(Jump), rates(1 / 1.5, 0.001, samples=80), executor)
+    assert [r.status for r in trace.runs] == [Status.DIVERGED, Status.OK]
+    assert trace.runs[0].updates == 2
+
+
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_neighbours_of_a_diverged_run_are_untouched(executor):
+    prepared, calm = tiny.ready(tiny.batch_norm), several(samples=160)
+    wild = tiny.run(learning_rate=1e300, weight_decay=1e300, samples=160)
+    alone, _ = tiny.trained(prepared, calm, executor)
+    mixed, _ = tiny.trained(prepared, [calm[0], wild, *calm[1:]], executor)
+    assert mixed.runs[1].status is Status.DIVERGED
+    rest = type(mixed)((mixed.runs[0], *mixed.runs[2:]))
+    assert tiny.apart(alone, rest) <= (SMOOTH if executor == "stacked" else 0)
+
+
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_a_cell_whose_runs_all_diverge_ends(executor):
+    trace, states = tiny.trained(tiny.ready(), rates(1e300, 1e301, weight_decay=1e300), executor)
+    assert {r.status for r in trace.runs} == {Status.DIVERGED}
+    assert states == [None, None]
+    assert all(r.updates < 5 for r in trace.runs)
+
+
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_a_run_whose_loss_never_falls_did_not_learn(executor):
+    def uphill(outputs, batch):
+        return 10.0 + outputs.detach().sum(1) * 0 - outputs.sum(1) + 2 * outputs.sum(1).detach()
+
+    trace, _ = tiny.trained(tiny.ready(loss=uphill), rates(0.001, samples=80), executor)
+    assert trace.runs[0].status is Status.DID_NOT_LEARN
+    assert "never below its start" in trace.runs[0].sentence
+
+
+def test_a_stack_that_stops_early_says_how_far_it_came():
+    shares = []
+    job = Job(evaluate_at=(0, 80), keep_end=True, until=80)
+    prepared = tiny.ready()
+    configs = several()
+    capability = probe_capability(prepared, configs[0])
+    found = train_stacked(prepared, configs, job, capability, tick=shares.append)
+    assert [(r.samples, r.updates) for r, _ in found] == [(80, 10)] * 4
+    assert shares == [0.0]
