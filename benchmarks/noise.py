@@ -3,10 +3,11 @@
     python benchmarks/noise.py [--json] [--repetitions 500] [--seed 0]
 
 Gaussian gradients of known G and Σ, linear regression of which all N examples are known, and the
-digits net with all N gradients taken. Every row: the nominal 90 % interval covers 85 to 95 % (on
-digits at least 85 %: there it may be wider than it need be), and signal and noise are unbiased
-within 4 standard errors. Measuring at the planned moments costs at
-most 5 % of training digits, paired in time. Exit code 1 if a criterion is missed.
+digits net with all N gradients taken. Every row: the nominal 90 % interval covers 85 to 95 %, and
+signal and noise are unbiased within 4 standard errors. Two exceptions: on digits at least 85 %,
+for there it may be wider than it need be; where a few examples dominate at least 75 %, a known
+weakness. Measuring at the planned moments costs at most 5 % of training digits, paired in time.
+Exit code 1 if a criterion is missed.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ EXAMPLES = BLOCKS * BLOCK
 RATIOS = {"≪": 0.05, "≈": 1.0, "≫": 10.0}
 """Noise scale over the number of examples measured."""
 COVERS = (0.85, 0.95)
+HEAVY_COVERS = (0.75, 0.95)
+"""Known weakness: the noise is underestimated where its largest examples are not drawn."""
 MOST_OVERHEAD = 0.05
 
 Summarise = Callable[[Tensor, bool, _moments.Design], Moments]
@@ -173,19 +176,40 @@ def problems(seed: int) -> list[Problem]:
         for sign, ratio in RATIOS.items()
         for single in (True, False)
     ]
-    for sign, ratio in {"≪": 0.1, "≈": 1.0, "≫": 10.0}.items():
+    for sign, ratio in {"≪": 0.1, "≈": 1.0, "≫": 5.0}.items():
         for single in (True, False):
             made = regression(seed, ratio, single)
             found.append(dataclasses.replace(made, name=f"{made.name}, scale {sign} n"))
     return found
 
 
-def score(problem: Problem, repetitions: int, use: Summarise = summarise) -> Row:
+def heavy(seed: int) -> Problem:
+    """A few examples dominate: Gaussian gradients times log-normal sizes, kurtosis of norms 13."""
+    even = gaussian(seed, "", spectra()["1000 equal directions"], 0.05, single=True)
+    whole = math.sqrt(even.truth[0])
+
+    def draw(repetition: int) -> Tensor:
+        generator = _random.generator(seed, "heavy noise", repetition)
+        z = torch.randn(EXAMPLES, 1000, generator=generator).double() / math.sqrt(1000)
+        size = torch.randn(EXAMPLES, 1, generator=generator).double()
+        each = z * torch.exp(0.8 * size - 0.64)
+        each[:, 0] += whole
+        return each
+
+    return dataclasses.replace(even, name="a few examples dominate, scale ≪ n, single", draw=draw)
+
+
+def score(
+    problem: Problem,
+    repetitions: int,
+    use: Summarise = summarise,
+    covers: tuple[float, float] = COVERS,
+) -> Row:
     """Repeat a problem and count."""
     measured = [
         use(problem.draw(i), problem.single, problem.design(640)) for i in range(repetitions)
     ]
-    return row(problem.name, problem.truth, measured, EXAMPLES)
+    return row(problem.name, problem.truth, measured, EXAMPLES, covers)
 
 
 def row(
@@ -193,9 +217,9 @@ def row(
     truth: tuple[float, float],
     measured: list[Moments],
     examples: int,
-    most: float = COVERS[1],
+    covers: tuple[float, float] = COVERS,
 ) -> Row:
-    """Coverage and bias of measurements of one truth; ``most`` is the largest coverage allowed."""
+    """Coverage and bias of measurements of one truth, against the coverage allowed."""
     scale = truth[1] / truth[0]
     answers = [result(m, samples=0, examples=examples, method="per example") for m in measured]
     covered = [
@@ -207,7 +231,7 @@ def row(
         for part, value in zip(("signal", "noise"), truth, strict=True)
     ]
     share = float(np.mean(covered))
-    missed = [f"covers {share:.1%}"] if not COVERS[0] <= share <= most else []
+    missed = [f"covers {share:.1%}"] if not covers[0] <= share <= covers[1] else []
     missed += [f"bias of {abs(value):.1f} s.e." for value in z if not abs(value) <= 4]
     return Row(
         name, scale, examples, len(measured), share,
@@ -234,7 +258,7 @@ def digits_rows(seed: int, repetitions: int) -> list[Row]:
         ]
         name = f"digits after {passes} passes, 256 of {prepared.examples}"
         kept = [m for m in measured if m is not None]
-        rows.append(row(name, truth, kept, EXAMPLES, most=1.0))
+        rows.append(row(name, truth, kept, EXAMPLES, covers=(COVERS[0], 1.0)))
     return rows
 
 
@@ -331,10 +355,10 @@ def table(rows: list[Row]) -> str:
 
 def summary(rows: list[Row], cost: Overhead) -> str:
     """Three lines."""
-    covered = [r.covered for r in rows]
+    covered, counts = [r.covered for r in rows], [r.repetitions for r in rows]
     return (
-        f"nominal 90 %: covers {min(covered):.1%} to {max(covered):.1%} on {len(rows)} problems of "
-        f"{min(r.repetitions for r in rows)} to {max(r.repetitions for r in rows)} repetitions\n"
+        f"nominal 90 %: covers {min(covered):.1%} to {max(covered):.1%} on {len(rows)} problems, "
+        f"{min(counts)} to {max(counts)} repetitions each\n"
         f"digits: {cost.measurements} × {cost.examples} examples cost {cost.share:.1%} of "
         f"training ({cost.low:.1%} to {cost.high:.1%}, n = {cost.pairs} pairs): "
         f"{cost.probe_ms:.0f} ms each, training {cost.training_ms:.0f} ms"
@@ -353,6 +377,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = [score(problem, given.repetitions) for problem in problems(given.seed)]
+    rows.append(score(heavy(given.seed), given.repetitions, covers=HEAVY_COVERS))
     rows += digits_rows(given.seed, min(given.repetitions, 400))
     cost = overhead()
     if given.json:

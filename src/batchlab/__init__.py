@@ -39,7 +39,12 @@ _HOMES = {
     "batchlab.types": ("Estimate", "Evidence", "Status"),
 }
 
-_EXTRAS = {"advise": ("PIL", "altair", "cloudpickle", "jinja2", "loky", "polars", "scipy", "sklearn", "vl_convert")}
+_EXTRAS = {
+    "advise": (
+        *("PIL", "altair", "cloudpickle", "jinja2", "loky"),
+        *("polars", "scipy", "sklearn", "vl_convert"),
+    ),
+}
 
 __all__ = [
     "Advice",

@@ -1,4 +1,6 @@
-"""The command line. A command's module is loaded when it is used, so that help and errors answer at once."""
+"""The command line. A command's module is loaded when it is used, so that help and errors answer
+at once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,19 @@ import batchlab
 from batchlab.errors import UserError
 
 Task = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+# What may be left out: the help says what happens then, so "None" need not be shown.
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+Real = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Words = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+Place = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+Counts = Annotated[
+    tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint="")
+]
+Reals = Annotated[
+    tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")
+]
 PROGRAM = "batchlab"
+RESUMABLE = ("advise", "demo", "compare")
 
 
 def advise(
@@ -22,21 +36,21 @@ def advise(
     /,
     objective: Literal["time", "cost", "samples", "accuracy"] = "time",
     at_least: tuple[str, ...] = (),
-    target: float | None = None,
+    target: Real = None,
     worth: float = 1.2,
-    budget: str | None = None,
-    price_per_hour: float | None = None,
+    budget: Words = None,
+    price_per_hour: Real = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seeds: int = 5,
     confirm_seeds: int = 8,
-    batch_sizes: tuple[int, ...] | None = None,
-    from_checkpoint: str | None = None,
-    out: Path | None = None,
+    batch_sizes: Counts = None,
+    from_checkpoint: Words = None,
+    out: Place = None,
     seed: int = 0,
     device: str = "auto",
-    memory_limit: str | None = None,
-    data: Path | None = None,
+    memory_limit: Words = None,
+    data: Place = None,
     dry_run: bool = False,
     resume: bool = False,
     json: bool = False,
@@ -47,7 +61,8 @@ def advise(
         task: Built-in name (digits, mnist, cifar10), file.py:function or module:function.
         objective: What to make small (or, for accuracy, good).
         at_least: METRIC=VALUE that the recommendation must keep on validation data.
-        target: Metric value that counts as trained; default: what four in five runs of today's settings reach.
+        target: Metric value that counts as trained; default: what four in five runs of today's
+            settings reach.
         worth: Smallest gain worth a change, a ratio.
         budget: 90s, 2m, 1h. Without it built-in tasks run all stages, others stage A.
         price_per_hour: What an hour of computing costs.
@@ -66,7 +81,9 @@ def advise(
         resume: Go on with an unfinished directory, or spend a larger budget.
         json: Print advice.json and nothing else.
     """
-    given = {name: value for name, value in locals().items() if name not in ("task", "dry_run", "json")}
+    given = {
+        name: value for name, value in locals().items() if name not in ("task", "dry_run", "json")
+    }
     given["at_least"] = _demands(at_least)
     if dry_run:
         _show(_prices(task, given), json)
@@ -79,8 +96,14 @@ def advise(
         sys.exit(130)
 
 
-def demo(out: Path | None = None, price_per_hour: float = 1.2, currency: str = "USD", resume: bool = False) -> None:
-    """Real advice on scikit-learn's handwritten digits, in about three minutes; the same as `advise digits`.
+def demo(
+    out: Place = None,
+    price_per_hour: float = 1.2,
+    currency: str = "USD",
+    resume: bool = False,
+) -> None:
+    """Real advice on scikit-learn's handwritten digits, in about three minutes; the same as
+    `advise digits`.
 
     Args:
         out: Result directory; default: batchlab-results/advise-digits.
@@ -94,13 +117,13 @@ def demo(out: Path | None = None, price_per_hour: float = 1.2, currency: str = "
 def fit(
     task: Task,
     /,
-    max_val: int | None = None,
-    init_val: int | None = None,
-    margin: str | None = None,
-    memory_limit: str | None = None,
-    out: Path | None = None,
+    max_val: Count = None,
+    init_val: Count = None,
+    margin: Words = None,
+    memory_limit: Words = None,
+    out: Place = None,
     device: str = "auto",
-    data: Path | None = None,
+    data: Place = None,
     json: bool = False,
 ) -> None:
     """Find the largest micro-batch that runs, and memory and speed per batch size.
@@ -111,7 +134,8 @@ def fit(
         init_val: First size tried; default: the recipe's.
         margin: Memory to keep free, such as 500MiB; default: a twentieth of the limit.
         memory_limit: Such as 2GiB; default: what the machine has.
-        out: Folder for machine.json, with which `batchlab report DIR --machine OUT` judges for this machine.
+        out: Folder for machine.json, with which `batchlab report DIR --machine OUT` judges for
+            this machine; default: batchlab-results/fit-<task>.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
         json: Print the result as JSON and nothing else.
@@ -128,18 +152,18 @@ def fit(
             data=data,
             listener=listener,
         )
-    _show(machine, json)
+    _show_measured(machine, "fit", json)
 
 
 def noise(
     task: Task,
     /,
-    samples: str | None = None,
+    samples: Words = None,
     points: int = 6,
-    out: Path | None = None,
+    out: Place = None,
     seed: int = 0,
     device: str = "auto",
-    data: Path | None = None,
+    data: Place = None,
     json: bool = False,
 ) -> None:
     """Measure the gradient noise scale with a 90 % range, along a run of today's settings.
@@ -148,7 +172,7 @@ def noise(
         task: Built-in name, file.py:function or module:function.
         samples: How far to train, such as 2ep or 50k; default: the recipe's length.
         points: Measurements along the way.
-        out: Folder for noise.json.
+        out: Result directory; default: batchlab-results/noise-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
@@ -156,22 +180,29 @@ def noise(
     """
     with _listener(quiet=json) as listener:
         found = batchlab.noise(
-            task, samples=samples, points=points, out=out, seed=seed, device=device, data=data, listener=listener
+            task,
+            samples=samples,
+            points=points,
+            out=out,
+            seed=seed,
+            device=device,
+            data=data,
+            listener=listener,
         )
-    _show(found, json)
+    _show_measured(found, "noise", json)
 
 
 def compare(
     task: Task,
     /,
     batch_sizes: tuple[int, ...],
-    learning_rates: tuple[float, ...] | None = None,
+    learning_rates: Reals = None,
     seeds: int = 3,
-    samples: str | None = None,
-    out: Path | None = None,
+    samples: Words = None,
+    out: Place = None,
     seed: int = 0,
     device: str = "auto",
-    data: Path | None = None,
+    data: Place = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -181,7 +212,7 @@ def compare(
         task: Built-in name, file.py:function or module:function.
         batch_sizes: Batch sizes of the grid.
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
-        seeds: Repeats.
+        seeds: Repeats, at least 2.
         samples: Length of a run, such as 10ep; default: the recipe's.
         out: Result directory; default: batchlab-results/compare-<task>.
         seed: Names every random draw.
@@ -204,17 +235,17 @@ def compare(
             resume=resume,
             listener=listener,
         )
-    _show(found, json)
+    _show_measured(found, "compare", json)
 
 
 def report(
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
     /,
-    machine: Path | None = None,
-    price_per_hour: float | None = None,
-    currency: str | None = None,
-    price_per_sample: float | None = None,
-    out: Path | None = None,
+    machine: Place = None,
+    price_per_hour: Real = None,
+    currency: Words = None,
+    price_per_sample: Real = None,
+    out: Place = None,
 ) -> None:
     """Make a report again: for another price, for another machine, or of two results side by side.
 
@@ -242,25 +273,31 @@ def plan(
     batch_size: str = "32",
     epochs: float = 1.0,
     last: Literal["run-on", "short", "drop"] = "run-on",
-    seconds_per_update: float | None = None,
-    price_per_hour: float | None = None,
+    seconds_per_update: Real = None,
+    price_per_hour: Real = None,
     currency: str = "USD",
-    rule: Literal["shb", "nshb"] | None = None,
-    learning_rate: float | None = None,
+    rule: Annotated[
+        Literal["shb", "nshb"] | None,
+        tyro.conf.arg(metavar="{shb,nshb}", help_behavior_hint=""),
+    ] = None,
+    learning_rate: Real = None,
     momentum: float = 0.9,
     json: bool = False,
 ) -> None:
-    """Calculate updates, samples, the last short batch, time and cost; convert SHB's and NSHB's learning rates.
+    """Calculate updates, samples, the last short batch, time and cost; convert SHB's and NSHB's
+    learning rates.
 
     Args:
         examples: Examples in the training set.
         batch_size: A number, or a schedule such as "0:8 20ep:16".
         epochs: Passes over the training set.
-        last: What happens to the last batch of a pass: runs on into the next, is short, or is dropped.
+        last: What happens to the last batch of a pass: runs on into the next, is short, or is
+            dropped.
         seconds_per_update: For the time; `batchlab fit` measures it.
         price_per_hour: For the cost.
         currency: Its currency.
-        rule: Rule of the learning rate to convert: shb is PyTorch's momentum, nshb multiplies the gradient by 1−β.
+        rule: Rule of the learning rate to convert: shb is PyTorch's momentum, nshb multiplies the
+            gradient by 1−β.
         learning_rate: The learning rate to convert.
         momentum: β.
         json: Print the result as JSON and nothing else.
@@ -291,7 +328,12 @@ def doctor(json: bool = False) -> None:
     _show(examine(), json)
 
 
-def init(file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = Path("my_task.py"), /) -> None:
+def init(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = Path(
+        "my_task.py"
+    ),
+    /,
+) -> None:
     """Write a commented task file that runs as it is.
 
     Args:
@@ -318,7 +360,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C is 130."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if given in (["--version"], ["-V"]):
         print(f"{PROGRAM} {batchlab.__version__}")
         return
@@ -326,15 +368,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog=PROGRAM,
-            description="Measure which batch size, learning rate and schedule to use for your own PyTorch model.",
+            description="Measure which batch size, learning rate and schedule to use for your own "
+            "PyTorch model.",
             args=given,
-            config=(tyro.conf.FlagConversionOff,) if False else (),
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted. Add --resume to go on.", file=sys.stderr)
+        hint = " Add --resume to go on." if given[0] in RESUMABLE else ""
+        print(f"{PROGRAM}: interrupted.{hint}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -352,7 +396,9 @@ def _demands(texts: Sequence[str]) -> dict[str, float]:
         try:
             demands[name] = float(value)
         except ValueError:
-            raise InvalidValueError(must("at_least", "METRIC=VALUE, such as accuracy=0.97", text)) from None
+            raise InvalidValueError(
+                must("at_least", "METRIC=VALUE, such as accuracy=0.97", text)
+            ) from None
     return demands
 
 
@@ -383,6 +429,13 @@ def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:
 
     Console().print(terminal(advice))
     print(f"report: {folder / 'report.html'}")
+
+
+def _show_measured(found: Any, name: str, as_json: bool) -> None:
+    """A measurement, and where its page lies."""
+    _show(found, as_json)
+    if not as_json:
+        print(f"report: {Path(found.origin.folder) / f'{name}.html'}")
 
 
 def _prices(task: str, given: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ class TaskError(UserError):
 
 
 class MissingDependencyError(UserError, ImportError):
-    """An optional part of batchlab is not installed; the message names the line that installs it."""
+    """An optional part is not installed; the message names the line that installs it."""
 
 
 class ResultError(UserError):

@@ -1,4 +1,6 @@
-"""What a long measurement shows on the terminal: one line with the time left, and sentences above it."""
+"""What a long measurement shows on the terminal: one line with the time left, and sentences above
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ class Quiet:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Nothing to end."""
 
@@ -52,7 +57,10 @@ class Shown(Quiet):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Take the line away."""
         self._line.stop()
@@ -71,7 +79,9 @@ class Shown(Quiet):
     def _next(self, what: str) -> None:
         self._what = what
         if not self._console.is_terminal:
-            self._console.print(f"{time.monotonic() - self._began:6.1f} s  {what}", highlight=False)
+            self._console.print(
+                f"{time.monotonic() - self._began:6.1f} s  {what}", highlight=False
+            )
         if self._task is not None:
             self._line.remove_task(self._task)
         self._task = self._line.add_task(what, total=1.0)

@@ -143,9 +143,9 @@ def sequences(metric, train_size=64):
 
 
 def test_padded_batches_are_evaluated_by_the_loss():
-    trace, _ = tiny.trained(sequences("loss"), [tiny.run(samples=80)])
+    trace, _ = tiny.trained(sequences("loss"), [tiny.run(samples=400)])
     losses = trace.runs[0].series["loss"].values
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0] / 2
 
 
 def test_padded_batches_are_weighted_by_their_tokens():
@@ -154,7 +154,8 @@ def test_padded_batches_are_weighted_by_their_tokens():
     model = prepared.objective(0, torch.float64)
     total = weight = 0.0
     for i in range(300):
-        losses, weights = model(prepared.validation.batch(torch.tensor([i])))
+        with torch.no_grad():
+            losses, weights = model(prepared.validation.batch(torch.tensor([i])))
         total, weight = total + float(losses * weights), weight + float(weights)
     assert trace.runs[0].series["loss"].values[0] == pytest.approx(total / weight, rel=1e-12)
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchlab.engine import Engine, sweep
+from batchlab.engine import Engine, loop, stacked, sweep
 from batchlab.engine.store import load_cell
 from tests.engine import tiny
 
-CONFIGS = [tiny.run(seed=seed, samples=80) for seed in range(3)]
+CONFIGS = [tiny.run(seed=seed, samples=32) for seed in range(3)]
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def computed(monkeypatch):
 
 def train(folder, configs=CONFIGS, prepared=None, asked=None, **given):
     with Engine(prepared or tiny.ready(), folder, 0, "loop") as engine:
-        trace, states = engine.train(configs, asked or tiny.job(80), **given)
+        trace, states = engine.train(configs, asked or tiny.job(32), **given)
     return trace, states, engine.reused
 
 
@@ -60,7 +60,7 @@ def test_a_larger_sweep_finds_the_cells_of_a_smaller_one(tmp_path, computed):
 
 
 def test_states_of_several_rules_come_back_whole(tmp_path):
-    configs = [tiny.run(rule=rule, samples=80) for rule in ("sgd", "adam", "shb")]
+    configs = [tiny.run(rule=rule, samples=32) for rule in ("sgd", "adam", "shb")]
     _, states, _ = train(tmp_path, configs)
     _, others, reused = train(tmp_path, configs)
     assert reused == 3
@@ -80,8 +80,19 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-7])
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()])
-@pytest.mark.parametrize("name", ["runs.parquet", "metrics.parquet", "end0.npz"])
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("runs.parquet", flip),
+        ("metrics.parquet", truncate),
+        ("end0.npz", flip),
+        ("end0.npz", remove),
+    ],
+)
 def test_a_damaged_file_sets_the_cell_aside_and_recomputes_it(tmp_path, computed, name, damage):
     first, _, _ = train(tmp_path)
     damage(cells(tmp_path)[1] / name)
@@ -119,7 +130,7 @@ def test_a_cell_without_its_seal_is_recomputed(tmp_path, computed):
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     with Engine(tiny.ready(), folder, 0, "loop") as engine:
-        engine.train(CONFIGS[:1], tiny.job(80))
+        engine.train(CONFIGS[:1], tiny.job(32))
     return cells(folder)[0]
 
 
@@ -155,11 +166,11 @@ def probe(objective, samples):
 
 
 def different():
-    base = tiny.job(80, probe=probe, probe_at=(0,))
+    base = tiny.job(32, probe=probe, probe_at=(0,))
     x, y = tiny.points()
-    yield {"asked": tiny.job(80, probe=other_probe, probe_at=(0,))}
-    yield {"asked": tiny.job(80, probe=probe, probe_at=(40,))}
-    yield {"asked": tiny.job(80, until=40)}
+    yield {"asked": tiny.job(32, probe=other_probe, probe_at=(0,))}
+    yield {"asked": tiny.job(32, probe=probe, probe_at=(16,))}
+    yield {"asked": tiny.job(32, until=16)}
     yield {"asked": base, "prepared": tiny.ready(tiny.batch_norm)}
     yield {"asked": base, "prepared": tiny.ready(train=(x + 1, y))}
     yield {"asked": base, "prepared": tiny.ready(loss=lambda o, b: 2 * tiny.cross(o, b))}
@@ -169,9 +180,9 @@ def different():
 
 @pytest.mark.parametrize("change", list(different()), ids=lambda change: "-".join(change))
 def test_whatever_the_results_depend_on_makes_another_cell(tmp_path, computed, change):
-    train(tmp_path, CONFIGS[:1], asked=tiny.job(80, probe=probe, probe_at=(0,)))
+    train(tmp_path, CONFIGS[:1], asked=tiny.job(32, probe=probe, probe_at=(0,)))
     computed.clear()
-    assert train(tmp_path, CONFIGS[:1], asked=tiny.job(80, probe=probe, probe_at=(0,)))[2] == 1
+    assert train(tmp_path, CONFIGS[:1], asked=tiny.job(32, probe=probe, probe_at=(0,)))[2] == 1
     assert train(tmp_path, **({"configs": CONFIGS[:1]} | change))[2] == 0
 
 
@@ -190,13 +201,15 @@ class Stop:
 @pytest.mark.parametrize("executor", ["loop", "stacked"])
 def test_an_interrupted_sweep_goes_on_to_the_same_trace(tmp_path, share, executor, monkeypatch):
     monkeypatch.setattr(sweep, "LEAST_CHUNK", 1)
+    for module in (loop, stacked):
+        monkeypatch.setattr(module, "TICK_UPDATES", 1)
     whole, _ = tiny.trained(tiny.ready(), CONFIGS, executor)
     with (
         pytest.raises(KeyboardInterrupt),
         Engine(tiny.ready(), tmp_path, 0, executor) as engine,
     ):
-        engine.train(CONFIGS, tiny.job(80), progress=Stop(share))
+        engine.train(CONFIGS, tiny.job(32), progress=Stop(share))
     with Engine(tiny.ready(), tmp_path, 0, executor) as engine:
-        resumed, _ = engine.train(CONFIGS, tiny.job(80))
+        resumed, _ = engine.train(CONFIGS, tiny.job(32))
     assert engine.reused == int(share * 3)
     assert tiny.facts(resumed) == tiny.facts(whole)

@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import math
-import random
 import sys
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from batchlab import engine
+from batchlab import _random, engine
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError
 from batchlab.measure import _moments, noise
@@ -37,6 +36,7 @@ SPEC.loader.exec_module(benchmark)
 GRADIENTS = torch.tensor([[1.0, 0.5], [-0.5, 2.0], [0.25, -1.0], [3.0, 0.0], [0.5, 0.75]]).double()
 SIGNAL, NOISE = benchmark.truth_of(GRADIENTS)
 N = len(GRADIENTS)
+FOUR = GRADIENTS[:4]
 
 
 def mean_square(batches):
@@ -110,9 +110,10 @@ def all_moments(way):
         draws = [GRADIENTS[list(i)] for i in itertools.permutations(range(N), 4)]
         design, block, single = _moments.without_replacement(1, 1, 4, N), 1, True
     else:
-        pairs = list(itertools.combinations(range(N), 2))
-        draws = [GRADIENTS[list(sum(p, ()))] for p in itertools.product(pairs, repeat=4)]
-        design, block, single = _moments.separate_batches(2, 4, N), 2, False
+        pairs = list(itertools.combinations(range(4), 2))
+        draws = [FOUR[list(sum(p, ()))] for p in itertools.product(pairs, repeat=4)]
+        design = _moments.separate_batches(2, 4, 4)
+        return [moments_of(d, 2, design, single=False) for d in draws], FOUR
     return [moments_of(d, block, design, single) for d in draws], GRADIENTS
 
 
@@ -178,7 +179,7 @@ def test_the_t_quantile_is_that_of_scipy(dof):
     assert _moments._t_quantile(0.95, dof) == pytest.approx(special.stdtrit(dof, 0.95), rel=1e-3)
 
 
-# -- the interval -------------------------------------------------------------------------------------
+# -- the interval ---------------------------------------------------------------------------------
 
 
 COVERED = [p for p in benchmark.problems(1) if "1/i" in p.name or "regression" in p.name]
@@ -190,7 +191,7 @@ def test_the_interval_covers_and_the_estimates_are_unbiased(problem):
     assert benchmark.score(problem, 400).missed == ""
 
 
-@pytest.mark.parametrize("problem", COVERED[:4], ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", [COVERED[2], COVERED[9]], ids=lambda p: p.name)
 def test_the_interval_covers_on_few_problems(problem):
     # 400 repetitions see a coverage off by 6 points with |z| = 4.
     assert benchmark.score(problem, 400).missed == ""
@@ -275,7 +276,7 @@ def test_results_of_two_methods_are_not_pooled():
         noise.pool([one, replace(one, method="micro-batches")])
 
 
-# -- per-example gradients ----------------------------------------------------------------------------
+# -- per-example gradients ------------------------------------------------------------------------
 
 
 def label_loss(outputs, batch):
@@ -338,6 +339,14 @@ def half_frozen():
     return net
 
 
+def same_padding():
+    return nn.Sequential(nn.Conv2d(2, 3, 8, padding="same"), nn.Flatten(), nn.Linear(192, 3))
+
+
+def flat_places():
+    return nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.Linear(64, 3))
+
+
 LAYERED = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.Tanh(), nn.Linear(8, 3)),
     "linear over places": lambda: nn.Sequential(
@@ -378,24 +387,26 @@ def objective_of(model, data, **task):
     return Objective(made, made.model()).double()
 
 
-def cases():
-    for name, model in LAYERED.items():
-        yield pytest.param(model, pictures, id=name)
-    yield pytest.param(TEXT["embedding"], words, id="embedding")
+CASES = [pytest.param(model, pictures, id=name) for name, model in LAYERED.items()]
+CASES.append(pytest.param(TEXT["embedding"], words, id="embedding"))
 
 
 def moved(data):
     return data[0].double() if data[0].is_floating_point() else data[0], data[1]
 
 
+def one_by_one(objective, batch):
+    """The naive twin: plain autograd, example by example."""
+    ones = [tuple(leaf[i : i + 1] for leaf in batch) for i in range(len(batch[0]))]
+    return torch.cat([by_batch(objective, one)[0] for one in ones])
+
+
 @pytest.mark.parametrize("form", [by_layers, by_vmap])
-@pytest.mark.parametrize(("model", "data"), cases())
+@pytest.mark.parametrize(("model", "data"), CASES)
 def test_per_example_norms_and_block_sums_are_those_of_examples_one_by_one(form, model, data):
     batch = moved(data(6))
     objective = objective_of(model, data(6), weight=lambda batch: batch[1] + 1)
-    alone = torch.cat(
-        [by_batch(objective, (batch[0][i : i + 1], batch[1][i : i + 1]))[0] for i in range(6)]
-    )
+    alone = one_by_one(objective, batch)
     found = form(objective, batch, 3)
     torch.testing.assert_close(found.squares, alone.square().sum(1))
     torch.testing.assert_close(found.blocks, alone.unflatten(0, (3, 2)).sum(1))
@@ -405,9 +416,7 @@ def test_per_example_norms_and_block_sums_are_those_of_examples_one_by_one(form,
 def test_shared_parameters_are_right_by_vmap():
     batch = words(4)
     objective = objective_of(Tied, batch)
-    alone = torch.cat(
-        [by_batch(objective, (batch[0][i : i + 1], batch[1][i : i + 1]))[0] for i in range(4)]
-    )
+    alone = one_by_one(objective, batch)
     torch.testing.assert_close(by_vmap(objective, batch, 4).blocks, alone)
 
 
@@ -418,10 +427,10 @@ def test_shared_parameters_are_right_by_vmap():
         (Tied, words, "shared"),
         (Twice, pictures, "other than once"),
         (lambda: nn.Sequential(nn.Flatten(), Doubled(128, 3)), pictures, "Doubled"),
-        (lambda: nn.Sequential(nn.Conv2d(2, 3, 8, padding="same"), nn.Flatten(), nn.Linear(192, 3)), pictures, "option of Conv2d"),
-        (lambda: nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.Linear(64, 3)), pictures, "first axis"),
+        (same_padding, pictures, "option of Conv2d"),
+        (flat_places, pictures, "first axis"),
     ],
-)  # fmt: skip
+)
 def test_layers_that_are_not_known_are_left_to_other_forms(model, data, match):
     batch = moved(data(4))
     objective = objective_of(model, data(4))
@@ -456,7 +465,7 @@ def test_the_cheapest_right_form_is_chosen(model, form):
     assert noise._form(objective_of(model, pictures(8)), moved(pictures(8))) == form
 
 
-# -- measuring ------------------------------------------------------------------------------------------
+# -- measuring ------------------------------------------------------------------------------------
 
 
 def mean_step(model, batch):
@@ -522,7 +531,7 @@ def test_the_method_follows_the_model(model, task, method):
 
 
 def weights_of(batch):
-    return batch[1] + 1
+    return batch[1] + 1.0
 
 
 @pytest.mark.parametrize(
@@ -567,16 +576,16 @@ def test_under_batch_norm_noise_is_that_of_training_batches():
     prepared = ready(norm_net, count=400)
     objective = prepared.objective(0).train()
     rows = []
-    for i in range(2000):
+    for i in range(800):
         torch.manual_seed(i)
         rows.append(by_batch(objective, prepared.train.batch(torch.randperm(400)[:16]))[0] / 16)
     _, spread = benchmark.truth_of(torch.cat(rows).double())
     expected = spread / noise.variance_factor(16, 400)
     found = measured(prepared, examples=512, objective=objective)
     assert found.moments is not None
-    deviation = math.sqrt(found.moments.noise_var + (expected / 40) ** 2)
+    deviation = math.sqrt(found.moments.noise_var + (expected / 25) ** 2)
     assert abs(found.noise - expected) <= 4 * deviation
-    assert deviation < 0.15 * expected
+    assert deviation < 0.2 * expected
 
 
 def test_a_batch_of_the_whole_data_set_under_batch_norm_has_no_noise_to_measure():
@@ -650,7 +659,7 @@ def test_weights_that_are_not_finite_give_no_answer():
     assert (found.scale, found.at_least, found.moments) == (None, None, None)
 
 
-# -- no trace -------------------------------------------------------------------------------------------
+# -- no trace -------------------------------------------------------------------------------------
 
 MODELS = {
     "convolutions": LAYERED["convolutions"],
@@ -712,6 +721,8 @@ def test_a_probe_that_leaves_a_trace_is_seen_by_the_next_100_steps(bug):
     assert not same(probed, train_100(prepared, lambda objective: None))
 
 
+# The type checks of a test run draw from Python's generator themselves, so they are off here.
+@pytest.mark.wrong_type
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_of_the_objective_or_the_random_state_changes(model, training):
@@ -724,7 +735,7 @@ def test_nothing_of_the_objective_or_the_random_state_changes(model, training):
     grads = [(p.grad, p.grad.clone()) for p in objective.parameters() if p.grad is not None]
     modes = [m.training for m in objective.modules()]
     hooks = [len(m._forward_hooks) for m in objective.modules()]
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    state = _random.global_state()
     measured(prepared, objective=objective)
     assert same(before, objective.state_dict())
     for parameter, (grad, value) in zip(objective.parameters(), grads, strict=True):
@@ -732,21 +743,25 @@ def test_nothing_of_the_objective_or_the_random_state_changes(model, training):
         assert torch.equal(grad, value)
     assert modes == [m.training for m in objective.modules()]
     assert hooks == [len(m._forward_hooks) for m in objective.modules()]
-    assert torch.equal(states[0], torch.get_rng_state())
-    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+    assert _random.global_state() == state
 
 
 def test_the_task_and_its_data_are_not_copied(monkeypatch):
     prepared = ready(LAYERED["linear"])
-    seen = []
-    monkeypatch.setattr(noise._Measurement, "measure", lambda self, n: seen.append(self))
+    seen, measure = [], noise._Measurement.measure
+
+    def watched(self, examples):
+        seen.append(self.objective)
+        return measure(self, examples)
+
+    monkeypatch.setattr(noise._Measurement, "measure", watched)
     objective = prepared.objective(0)
     measured(prepared, objective=objective)
-    assert seen[0].objective.task is objective.task
-    assert seen[0].objective.module is not objective.module
+    assert seen[0].task is objective.task
+    assert seen[0].module is not objective.module
 
 
-# -- in the engine -------------------------------------------------------------------------------------
+# -- in the engine --------------------------------------------------------------------------------
 
 
 def test_named_floats_of_a_trace_give_back_the_result():
@@ -792,7 +807,7 @@ def test_the_engine_records_the_noise_and_trains_as_without(executor):
     assert probed.series["loss"].values.tolist() == plain.series["loss"].values.tolist()
 
 
-# -- the plan -------------------------------------------------------------------------------------------
+# -- the plan -------------------------------------------------------------------------------------
 
 
 @given(

@@ -481,9 +481,22 @@ def minimised(price: Price | None = USD, **others: Any) -> Advice:
         "target": Target(0.04, "baseline", 5, 0.8),
         "comparisons": (*base[:-1], metric),
         "curves": curves(ESCAPES),
+        "candidates": tuple(
+            dataclasses.replace(c, metric=_turned(c.metric))
+            for c in candidates(price, Evidence.CONFIRMED)
+        ),
+        "plane": tuple(dataclasses.replace(p, metric=1 - p.metric) for p in plane()),
         "next_stage": None,
     }
     return change(price, **{**fields, **others})
+
+
+def _turned(share: Estimate | None) -> Estimate | None:
+    if share is None:
+        return None
+    return dataclasses.replace(
+        share, value=1 - share.value, low=1 - share.high, high=1 - share.low
+    )
 
 
 def no_test(price: Price | None = USD, **others: Any) -> Advice:
@@ -506,3 +519,109 @@ ALL = {
     "minimised": minimised,
     "no_test": no_test,
 }
+
+
+NEVER = Estimate(math.inf, math.nan, math.nan, 8, "s")
+UNKNOWN = Estimate(1.3, math.nan, math.nan, 1)
+
+
+def _time_is(advice: Advice, **fields: Any) -> Advice:
+    told = tuple(
+        dataclasses.replace(c, **fields) if c.quantity in ("time", "cost") else c
+        for c in advice.comparisons
+    )
+    return dataclasses.replace(advice, comparisons=told)
+
+
+def odd() -> dict[str, Advice]:
+    """Records at the edge of what can be."""
+    full, growing = change(), dataclasses.replace(TODAY, batch_size="0:8 20ep:16")
+    stopped = Memory(0, "nothing fits", 0, "", 0, (MemoryPoint(1, False, 0, reason="too large"),))
+    return {
+        "nothing but a baseline": screened(
+            None, memory=None, noise=(), candidates=(), next_stage=None, not_tested=()
+        ),
+        "nothing fits": screened(memory=stopped, useful_low=None),
+        "one candidate": screened(candidates=screened().candidates[:2]),
+        "batch schedule": change(
+            today=growing, changes=(Change("batch_size", "0:8 20ep:16", 64),)
+        ),
+        "accumulation": change(
+            recommended=dataclasses.replace(BEST, micro_batch_size=16, accum_steps=4)
+        ),
+        "today never": _time_is(
+            full, today=NEVER, difference=Estimate(math.inf, 1.4, math.inf, 8), method="sign"
+        ),
+        "neither": _time_is(
+            open_(), today=NEVER, recommended=NEVER, difference=Estimate(math.nan, 0, math.inf, 8)
+        ),
+        "recommended never": _time_is(
+            keep(), recommended=NEVER, difference=Estimate(0.0, 0.0, 0.8, 8), method="sign"
+        ),
+        "endless range": _time_is(open_(), difference=Estimate(1.4, 0.0, math.inf, 8)),
+        "no range": _time_is(projected(), difference=UNKNOWN),
+        "no range, open": _time_is(
+            projected(verdict=Verdict.NOT_ENOUGH_EVIDENCE, recommended=TODAY, changes=()),
+            difference=UNKNOWN,
+        ),
+        "keep after a trial": _time_is(
+            projected(verdict=Verdict.KEEP, recommended=TODAY, changes=()), difference=UNKNOWN
+        ),
+        "keep, nothing compared": keep(comparisons=(), compared=None, failures=None),
+        "open, nothing compared": open_(comparisons=(), compared=None, target=None),
+        "keep for accuracy": keep(objective="accuracy"),
+        "open for accuracy": open_(objective="accuracy", decide_repeats=0, next_stage=None),
+        "change for cost": change(objective="cost"),
+        "no target": projected(target=None),
+        "target of the user": change(target=Target(0.97, "user")),
+        "loss as metric": change(metric=MetricInfo("loss", False), curves=curves(ESCAPES)),
+        "unit of its own": change(metric=MetricInfo("wear", False, "mm")),
+        "failures": change(failures=Failures(3, 8, 0, 8)),
+        "another optimiser": change(
+            recommended=dataclasses.replace(BEST, rule="adamw"), noise_orders_only=True
+        ),
+        "everything changed": change(
+            changes=tuple(Change(n, 1, 2.5) for n in ("rule", "momentum", "weight_decay", "nu"))
+        ),
+        "a clip norm more": change(changes=(Change("clip_norm", None, 1.0),)),
+        "loader is the limit": change(memory=dataclasses.replace(memory(), loader_share=0.6)),
+        "out of memory": change(memory=memory_out()),
+        "speed not measured": change(
+            memory=dataclasses.replace(
+                memory(), knee=None, points=(MemoryPoint(1, True, 10), MemoryPoint(2, True, 20))
+            )
+        ),
+        "noise not resolved": change(noise=(NoisePoint(10, None), NoisePoint(20, None, 7.0))),
+        "one point of noise": change(noise=noise()[:1], train_examples=0),
+        "order changed": change(order_changed=True, at_least={"accuracy=0.9": True}),
+        "a curve of one point": change(curves=curves()[:1]),
+        "curves without seconds": change(
+            None, curves=tuple(dataclasses.replace(p, seconds=math.nan) for p in curves())
+        ),
+        "all diverged": change(
+            plane=tuple(
+                dataclasses.replace(p, loss=math.nan, metric=math.nan, status=Status.DIVERGED)
+                for p in plane()
+            )
+        ),
+        "none reached": change(
+            candidates=tuple(
+                dataclasses.replace(c, seconds_to_target=NEVER) for c in full.candidates
+            )
+        ),
+        "a graphics card": change(device="NVIDIA H200", cores=16),
+        "interrupted": change(partial=True, created="unknown"),
+        "a long run": keep(run_seconds=4e6, wall_seconds=3e5),
+        "the smallest amounts": change(Price(1e-6, "CHF")),
+        "free of charge": change(Price(0.0, "USD")),
+        "priced data": change(Price(1.0, "EUR", per_sample=0.01)),
+        "a worse metric": dataclasses.replace(
+            full,
+            comparisons=tuple(
+                dataclasses.replace(c, difference=Estimate(-0.02, -0.03, -0.01, 8))
+                if c.quantity == "metric"
+                else c
+                for c in full.comparisons
+            ),
+        ),
+    }

@@ -75,6 +75,11 @@ def test_every_variant_renders(name: str, price: object) -> None:
     assert embedded(text)["charts"]
 
 
+@pytest.mark.parametrize("name", list(sample.odd()))
+def test_odd_records_render(name: str) -> None:
+    assert embedded(report.render(sample.odd()[name]))
+
+
 def test_every_place_that_is_linked_exists(page: str) -> None:
     tags = parsed(page).tags
     places = {attributes.get("id") for _tag, attributes in tags}

@@ -10,7 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from batchlab.advisor.record import Advice, Comparison, MetricInfo, Price
-from batchlab.report import candidates, evidence, facts, formats, method, names, wording, worth
+from batchlab.report import (
+    brief,
+    candidates,
+    evidence,
+    facts,
+    formats,
+    method,
+    names,
+    wording,
+    worth,
+)
 from batchlab.report.text import LANGUAGES, Text, plain, say, verbatim
 from batchlab.types import Estimate, Evidence
 from tests.report import sample
@@ -127,6 +137,17 @@ def test_meeting_sentence_is_the_model_text() -> None:
 
 
 # ------------------------------------------------------------------ what holds for every sentence
+
+
+@pytest.mark.parametrize("name", list(sample.odd()))
+def test_odd_records_are_put_into_words_too(name: str) -> None:
+    advice = sample.odd()[name]
+    for text in texts(advice):
+        assert bool(text.en.strip()) == bool(text.ja.strip()), text
+        for language in LANGUAGES:
+            assert not re.search(r"\bnan\b|\binf\b|\bNone\b(?! of)|[{}]", text.of(language)), text
+    for language in LANGUAGES:
+        assert len(brief.summary(advice, language).splitlines()) == 10
 
 
 @every

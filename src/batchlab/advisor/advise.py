@@ -138,12 +138,17 @@ def _refuse_schedule(prepared: Prepared) -> None:
     size = prepared.baseline.batch_size
     assert size is not None
     if not schedules.batch_schedule(size).is_constant:
-        hint = "advise compares constant batch sizes for now; give the baseline the size it mostly uses."
+        hint = "advise compares constant batch sizes; give the baseline the size it mostly uses."
         raise TaskError(must("batch_size", "one number in the baseline", size, hint))
 
 
 def _session(
-    prepared: Prepared, options: Options, engine: Engine, journal: Journal, notes: Notes, began: float
+    prepared: Prepared,
+    options: Options,
+    engine: Engine,
+    journal: Journal,
+    notes: Notes,
+    began: float,
 ) -> Session:
     machine = journal.load("machine", Machine)
     threads = 1 if prepared.device == "cpu" else 0
@@ -229,7 +234,9 @@ class _Stages:
         left = session.left - RESERVE * session.options.budget
         allowed = left
         if cheapest + 0.1 * session.options.budget < left:
-            allowed = max(0.1 * left, min(max(SEARCH_SHARE * session.options.budget, whole), left - usual))
+            allowed = max(
+                0.1 * left, min(max(SEARCH_SHARE * session.options.budget, whole), left - usual)
+            )
             allowed = min(allowed, left - cheapest)
         return plan_search(session, screening, allowed)
 
@@ -279,18 +286,29 @@ class _Stages:
             sizes = [size for size, _ in full.pairs()]
             self.prices["C"] = price_of_confirmation(session, len(sizes), max(sizes))
         if full is None:
-            session.listener.say("no candidate did as well as today's settings in the search: nothing to confirm")
+            session.listener.say(
+                "no candidate did as well as today's settings in the search: nothing to confirm"
+            )
         return plan
 
     def _repeat_more(self) -> None:
-        """More fresh repeats, where a resumed advice has budget left and had been confirmed before."""
+        """More fresh repeats, where a resumed advice has budget left and had been confirmed
+        before.
+        """
         session, record = self.session, self.confirmation
         asked = session.options.budget
         if record is None or asked is None or not self._had_confirmation:
             return
         size = int(record.chosen[0])
-        pair = session.run_seconds(session.batch_size, session.samples) + session.run_seconds(size, session.samples)
-        count = int(0.8 * session.left * max(1, session.engine.workers) / max(1e-9, pair * session.engine_factor))
+        pair = session.run_seconds(session.batch_size, session.samples) + session.run_seconds(
+            size, session.samples
+        )
+        count = int(
+            0.8
+            * session.left
+            * max(1, session.engine.workers)
+            / max(1e-9, pair * session.engine_factor)
+        )
         count = min(count, 64)
         if count < 1:
             return
@@ -307,7 +325,13 @@ class _Stages:
         machine = session.machine() if session.stopwatch.blocks else None
         whole = session.run_seconds(session.batch_size, session.samples) if machine else math.nan
         records = Records(
-            machine, self.screening, self.projection, self.confirmation, session.elapsed, self.partial, said
+            machine,
+            self.screening,
+            self.projection,
+            self.confirmation,
+            session.elapsed,
+            self.partial,
+            said,
         )
         return Outcome(records, self.prices, whole, said)
 
@@ -334,7 +358,9 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
     with Engine(prepared, None) as engine:
         stopwatch = Stopwatch(prepared, 1)
         journal = Journal(Path("batchlab-dry-run"), {}, False)
-        session = Session(prepared, options, engine, journal, Silent(), stopwatch, began=time.perf_counter())
+        session = Session(
+            prepared, options, engine, journal, Silent(), stopwatch, began=time.perf_counter()
+        )
         session.visit([session.batch_size])
         session.visit([session.batch_size])
         whole = session.run_seconds(session.batch_size, session.samples)
@@ -344,4 +370,3 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
             "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
         }
         return prices, whole
-

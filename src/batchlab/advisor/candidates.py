@@ -29,10 +29,11 @@ def propose(
     scale: float | None,
     requested: tuple[int, ...] | None = None,
 ) -> tuple[Proposal, ...]:
-    """The batch sizes to compare: the baseline, the largest that fits, and powers of two around the noise scale.
+    """The batch sizes to compare: the baseline, the largest that fits, and powers of two around
+    the noise scale.
 
-    From B_noise/16 to 16·B_noise, clipped to [1, N/4] and to what fits, at most 7 in all; powers of four over the
-    whole range if the noise scale is not resolved.
+    From B_noise/16 to 16·B_noise, clipped to [1, N/4] and to what fits, at most 7 in all; powers
+    of four over the whole range if the noise scale is not resolved.
 
     Args:
         baseline: Today's batch size, examples.
@@ -71,7 +72,9 @@ def _powers(low: float, high: float, base: int) -> list[int]:
 
 
 def _thinned(sizes: list[int], room: int, centre: float) -> list[int]:
-    """At most ``room`` of them: the nearest to the centre on a logarithmic scale, and the two ends."""
+    """At most ``room`` of them: the nearest to the centre on a logarithmic scale, and the two
+    ends.
+    """
     if len(sizes) <= room:
         return sizes
     ends = [sizes[0], sizes[-1]][: max(0, room - 1)]
@@ -94,7 +97,8 @@ def scaled_rate(rate: float, today: int, batch_size: int, power: float) -> float
 
 
 def rates_for(rate: float, today: int, batch_size: int, sgd_family: bool) -> tuple[float, ...]:
-    """The learning rates with which a batch size starts: from today's rate to its scaled value, and one beyond each.
+    """The learning rates with which a batch size starts: from today's rate to its scaled value,
+    and one beyond each.
 
     Args:
         rate: Today's learning rate.

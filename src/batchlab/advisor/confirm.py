@@ -68,7 +68,8 @@ def plan_confirmation(
     if session.options.objective == "accuracy":
         sign = -1 if session.prepared.metric.maximise else 1
         others = {
-            (r.batch_size, r.learning_rate): _signed(r, sign) for r in rows
+            (r.batch_size, r.learning_rate): _signed(r, sign)
+            for r in rows
             if (r.batch_size, r.learning_rate) != today and np.isfinite(r.ratio.estimate.value)
         }
     if not others:
@@ -103,7 +104,9 @@ def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int, int, int]
     """(batch size, samples, evaluations) of everything, for pricing."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
     chosen = max(plan.pairs(), key=lambda pair: session.run_seconds(pair[0], session.samples))
-    sizes = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [chosen[0]] * len(plan.fresh)
+    sizes = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [chosen[0]] * len(
+        plan.fresh
+    )
     sizes += [size for size, _ in plan.pairs()] * len(plan.seeds)
     if plan.batch_only:
         sizes += [chosen[0]] * len(plan.seeds)
@@ -132,13 +135,16 @@ def confirm(
     today = (session.batch_size, session.learning_rate)
     sizes = sorted({size for size, _ in plan.pairs()} | {session.batch_size})
     session.visit(sizes)
-    choosing = _curves(session, "today's settings and the finalists", [today, *plan.pairs()], plan.seeds)
+    choosing = _curves(
+        session, "today's settings and the finalists", [today, *plan.pairs()], plan.seeds
+    )
     target, chosen_by = _target(session, choosing[: len(plan.seeds)])
     session.visit(sizes)
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick())
     fixed = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
     session.journal.plan("C chosen", fixed)
-    # Blocks that helped to choose would flatter the choice; the comparison uses those timed from here on.
+    # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
+    # here on.
     timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
     before, after = _fresh(session, chosen, plan.fresh)
     alone: tuple[Curve, ...] = ()
@@ -146,7 +152,16 @@ def confirm(
         unchanged = (chosen[0], session.learning_rate)
         alone = _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
     return Confirmation(
-        target, chosen_by, choosing, plan.finalists, chosen, today_chosen, timed, before, after, alone
+        target,
+        chosen_by,
+        choosing,
+        plan.finalists,
+        chosen,
+        today_chosen,
+        timed,
+        before,
+        after,
+        alone,
     )
 
 
@@ -160,7 +175,9 @@ def confirm_more(session: Session, record: Confirmation, seeds: Sequence[int]) -
 def _fresh(
     session: Session, chosen: Pair, seeds: Sequence[int]
 ) -> tuple[tuple[Curve, ...], tuple[Curve, ...]]:
-    """Today's settings and the recommendation on fresh seeds, in parts with timing between them."""
+    """Today's settings and the recommendation on fresh seeds, in parts with timing between
+    them.
+    """
     today = (session.batch_size, session.learning_rate)
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()

@@ -12,6 +12,8 @@ from batchlab.errors import ResultError, cannot_read
 from batchlab.types import from_plain, to_plain
 
 FORMAT = 1
+JUDGED_ANEW = ("budget", "price", "worth", "at_least")
+"""What may differ when a result is continued: more is measured, or the same is judged anew."""
 Kind = TypeVar("Kind")
 
 
@@ -20,7 +22,8 @@ class Journal:
 
     Args:
         out: Result directory; made if it is missing.
-        config: What the result depends on, plain JSON; a directory made with another one is refused.
+        config: What the result depends on, plain JSON; a directory made with another one is
+            refused.
         resume: Whether an unfinished directory may be continued.
     """
 
@@ -35,27 +38,24 @@ class Journal:
 
     def _check(self, wanted: dict[str, Any], resume: bool) -> None:
         """The directory belongs to this configuration, and may be continued."""
-        if self._plan.get("format") != FORMAT:
-            raise ResultError(
-                f"`{self.out}` was written in format {self._plan.get('format')}; this version reads {FORMAT}. "
-                "Use another --out."
-            )
-        known = self._plan["config"]
-        differing = sorted(key for key in wanted if known.get(key) != wanted[key] and key != "budget")
+        made, known = self._plan.get("format"), self._plan["config"]
+        if made != FORMAT:
+            raise self._refusal(f"a result in format {made}; this version reads {FORMAT}", "")
+        differing = sorted(k for k in wanted if known.get(k) != wanted[k] and k not in JUDGED_ANEW)
         if differing:
-            raise ResultError(
-                f"`{self.out}` holds a result with another {', '.join(differing)}. Use another --out, or delete it."
-            )
+            raise self._refusal(f"a result with another {', '.join(differing)}", "")
         same = known.get("budget") == wanted.get("budget")
         if self.finished and not same and not resume:
-            raise ResultError(
-                f"`{self.out}` holds a result with another budget. Add --resume to go on from it, or use another --out."
-            )
+            raise self._refusal("a result with another budget", "Add --resume to go on from it. ")
         if not self.finished and not resume:
-            raise ResultError(f"`{self.out}` holds an unfinished result. Add --resume to go on, or use another --out.")
+            raise self._refusal("an unfinished result", "Add --resume to go on. ")
         if not same:
-            self._plan["config"]["budget"] = wanted.get("budget")
             self._plan["finished"] = False
+        self._plan["config"] = wanted
+
+    def _refusal(self, what: str, hint: str) -> ResultError:
+        other = "Or use" if hint else "Use"
+        return ResultError(f"`{self.out}` holds {what}. {hint}{other} another --out.")
 
     @property
     def finished(self) -> bool:
@@ -68,7 +68,9 @@ class Journal:
         self._write()
 
     def plan(self, stage: str, made: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The plan of a stage: what stands in the file, else ``made``, which is written down before it is used."""
+        """The plan of a stage: what stands in the file, else ``made``, which is written down
+        before it is used.
+        """
         stages = self._plan["stages"]
         if stage not in stages and made is not None:
             stages[stage] = to_plain(made)
@@ -87,11 +89,15 @@ class Journal:
 
     def _write(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        _platform.write_whole(self.out / "plan.json", json.dumps(self._plan, indent=1, ensure_ascii=False))
+        _platform.write_whole(
+            self.out / "plan.json", json.dumps(self._plan, indent=1, ensure_ascii=False)
+        )
 
     def save(self, name: str, record: Any) -> None:
         """Write the record of a finished stage."""
-        _platform.write_whole(self.out / f"{name}.json", json.dumps(to_plain(record), ensure_ascii=False))
+        _platform.write_whole(
+            self.out / f"{name}.json", json.dumps(to_plain(record), ensure_ascii=False)
+        )
 
     def load(self, name: str, kind: type[Kind]) -> Kind | None:
         """A finished stage's record, or None."""

@@ -104,7 +104,9 @@ class Yardstick:
         # One batch size, one timing: seconds per update cancel in the ratio.
         same = size == other and quantity != "samples"
         other_var, other_dof = self.spread(quantity, other)
-        grid = 0.0 if spacing == 0 else sum(grid_log_var(side, spacing) for side in (before, after))
+        grid = (
+            0.0 if spacing == 0 else sum(grid_log_var(side, spacing) for side in (before, after))
+        )
         return paired_log_ratio(
             self.measure(quantity, before, size),
             self.measure(quantity, after, other),
@@ -117,13 +119,13 @@ class Yardstick:
         )
 
 
-def to_target(
-    curves: Sequence[Curve], target: float, maximise: bool
-) -> Float[np.ndarray, " n"]:
+def to_target(curves: Sequence[Curve], target: float, maximise: bool) -> Float[np.ndarray, " n"]:
     """Samples to the target of each run, infinite if never."""
     return np.array(
         [
-            times_to_target(np.array(c.samples, float), np.array(c.metric)[None], target, maximise)[0]
+            times_to_target(
+                np.array(c.samples, float), np.array(c.metric)[None], target, maximise
+            )[0]
             for c in curves
         ]
     )

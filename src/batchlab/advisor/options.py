@@ -18,8 +18,10 @@ class Options:
 
     Attributes:
         objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
-        at_least: Metric → least acceptable value on validation data (largest, if the metric is minimised).
-        target: Metric value that counts as trained, or None for what four in five baseline runs reach.
+        at_least: Metric → least acceptable value on validation data (largest, if the metric is
+            minimised).
+        target: Metric value that counts as trained, or None for what four in five baseline runs
+            reach.
         worth: Smallest gain worth a change, a ratio above 1.
         budget: Seconds, or None.
         price: What an hour and a sample cost, or None.
@@ -50,14 +52,22 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise InvalidValueError(must("objective", f"one of {', '.join(OBJECTIVES)}", self.objective))
+            raise InvalidValueError(
+                must("objective", f"one of {', '.join(OBJECTIVES)}", self.objective)
+            )
         if self.objective == "cost" and self.price is None:
             hint = "Add --price-per-hour (and --currency), or use --objective time."
-            raise InvalidValueError(must("objective", "time, samples or accuracy where no price is given", "cost", hint))
+            raise InvalidValueError(
+                must(
+                    "objective", "time, samples or accuracy where no price is given", "cost", hint
+                )
+            )
         if not 1 < self.worth < math.inf:
             raise InvalidValueError(must("worth", "a ratio above 1, such as 1.2", self.worth))
         if self.budget is not None and not 0 < self.budget < math.inf:
-            raise InvalidValueError(must("budget", "above 0 seconds", self.budget, "Write 90s, 2m or 1h."))
+            raise InvalidValueError(
+                must("budget", "above 0 seconds", self.budget, "Write 90s, 2m or 1h.")
+            )
         for name, least in (("seeds", 2), ("confirm_seeds", 3), ("seed", 0)):
             value = getattr(self, name)
             if value < least:

@@ -97,23 +97,33 @@ def plan_search(session: Session, screening: Screening, seconds: float) -> Searc
                 if session.wall_seconds(search.runs()) <= seconds:
                     return search
         # The slowest candidate goes first: what it costs is what the others lack.
-        costly = max((s for s in sizes if s != session.batch_size), key=lambda s: session.run_seconds(s, whole))
+        costly = max(
+            (s for s in sizes if s != session.batch_size),
+            key=lambda s: session.run_seconds(s, whole),
+        )
         sizes.remove(costly)
-        session.listener.say(f"batch size {costly} is left out of the search: it would take most of the time")
+        session.listener.say(
+            f"batch size {costly} is left out of the search: it would take most of the time"
+        )
     return None
 
 
 def _worth_searching(session: Session, screening: Screening) -> list[int]:
     """The proposals without those that the noise scale already rules out.
 
-    Samples to a given loss grow as 1 + B/B_noise (mccandlish2018), so going below today's batch saves at most that
-    factor. A size that would still take more than twice as long is not searched; the low end of the noise scale, which
-    favours small sizes, is used. Nothing is ruled out for the objectives ``samples`` and ``accuracy``, for sizes the
-    user asked for, or without a resolved noise scale.
+    Samples to a given loss grow as 1 + B/B_noise (mccandlish2018), so going below today's batch
+    saves at most that factor. A size that would still take more than twice as long is not
+    searched; the low end of the noise scale, which favours small sizes, is used. Nothing is ruled
+    out for the objectives ``samples`` and ``accuracy``, for sizes the user asked for, or without a
+    resolved noise scale.
     """
     sizes = [p.batch_size for p in screening.proposals]
     noise = [r.scale.low for r in screening.noise if r.scale is not None and r.scale.low > 0]
-    if session.options.objective in ("samples", "accuracy") or session.options.batch_sizes or not noise:
+    if (
+        session.options.objective in ("samples", "accuracy")
+        or session.options.batch_sizes
+        or not noise
+    ):
         return sizes
     scale, kept = min(noise), []
     for size in sizes:
@@ -122,7 +132,8 @@ def _worth_searching(session: Session, screening: Screening) -> list[int]:
             kept.append(size)
         else:
             session.listener.say(
-                f"batch size {size} is not searched: by speed and noise scale it would take {ratio:.1f} times as long"
+                f"batch size {size} is not searched: by speed and noise scale it would take "
+                f"{ratio:.1f} times as long"
             )
     return kept
 
@@ -132,10 +143,14 @@ def _predicted(session: Session, size: int, scale: float) -> float:
     return (1 + size / scale) * session.stopwatch.rate(size) / size
 
 
-def _search(session: Session, start: int, end: int, sizes: Sequence[int], seeds: int, late: bool) -> Search:
+def _search(
+    session: Session, start: int, end: int, sizes: Sequence[int], seeds: int, late: bool
+) -> Search:
     assert session.baseline.rule is not None
     family = is_sgd_family(session.baseline.rule)
-    rates = tuple(rates_for(session.learning_rate, session.batch_size, size, family) for size in sizes)
+    rates = tuple(
+        rates_for(session.learning_rate, session.batch_size, size, family) for size in sizes
+    )
     first = session.options.seed
     return Search(start, end, tuple(sizes), rates, tuple(range(first, first + seeds)), late)
 
@@ -156,7 +171,9 @@ class _Race:
         moments = [m for m in self._moments() if m <= ends[rung]]
         job = Job(tuple(moments), keep_end=rung + 1 < len(ends))
         starts = [self.states.get(key) or self.starts[key[2]] for key in wanted]
-        trace, states = _train_until(self.session, what, configs, job, starts, ends[rung], self.search.end)
+        trace, states = _train_until(
+            self.session, what, configs, job, starts, ends[rung], self.search.end
+        )
         for key, result, state in zip(wanted, trace.runs, states, strict=True):
             later = Curve.of(result, key[0], rung)
             self.curves[key] = self.curves[key].joined(later) if key in self.states else later
@@ -169,7 +186,9 @@ class _Race:
 
     def _moments(self) -> list[int]:
         length = self.search.end - self.search.start
-        return [self.search.start + round(i * length / EVALUATIONS) for i in range(EVALUATIONS + 1)]
+        return [
+            self.search.start + round(i * length / EVALUATIONS) for i in range(EVALUATIONS + 1)
+        ]
 
     def _config(self, key: Key) -> RunConfig:
         size, rate, seed = key
@@ -179,7 +198,9 @@ class _Race:
         """Learning rate → how late it reaches what today's settings reach; smaller is better."""
         mine = {rate: c for (b, rate, s), c in self.curves.items() if b == size and s == seed}
         last = max(c.rung for c in mine.values())
-        mine = {rate: c for rate, c in mine.items() if c.rung == last or c.status is Status.DIVERGED}
+        mine = {
+            rate: c for rate, c in mine.items() if c.rung == last or c.status is Status.DIVERGED
+        }
         reference = self.today(seed)
         return {rate: score(curve, reference, self.session) for rate, curve in mine.items()}
 
@@ -205,8 +226,10 @@ def _train_until(
 def score(curve: Curve, reference: Curve, session: Session) -> float:
     """How a setting does in the search; smaller is better.
 
-    For time, cost and samples: the samples at which it reaches the loss that today's settings end with; a setting
-    that does not reach it ranks behind all that do, by its loss. For accuracy: the metric at the end.
+    For time, cost and samples: the samples at which it reaches the loss that today's settings end
+        with; a setting
+    that does not reach it ranks behind all that do, by its loss. For accuracy: the metric at the
+    end.
     """
     if curve.status is Status.DIVERGED:
         return math.inf
@@ -227,7 +250,8 @@ def end_loss(curve: Curve) -> float:
 def equal_fall(curve: Curve, reference: Curve) -> float:
     """Samples from the checkpoint until the loss that ``reference`` ends with; infinite if never.
 
-    Losses are means of three evaluations, and the moment is interpolated between two of them: the search ranks
+    Losses are means of three evaluations, and the moment is interpolated between two of them: the
+        search ranks
     learning rates that lie closer than the grid.
     """
     level, means = end_loss(reference), means_of_three(np.array(curve.loss))
@@ -260,7 +284,9 @@ def project(session: Session, search: Search, starts: dict[int, RunState]) -> Pr
     session.visit(search.sizes)
     for rung, kept in enumerate(KEPT, start=1):
         survivors = [
-            (size, rate, seed) for size in search.sizes for rate in _best(race.scores(size, seed), kept)
+            (size, rate, seed)
+            for size in search.sizes
+            for rate in _best(race.scores(size, seed), kept)
         ]
         race.run({*survivors, today}, rung, f"search, part {rung + 1} of {len(RUNGS)}")
         session.visit(search.sizes)
@@ -277,7 +303,9 @@ def _first_rung(race: _Race, seed: int) -> None:
     """Every rate of every size; more rates beyond an edge on which the best lies."""
     search = race.search
     keys = {
-        (size, rate, seed) for size, rates in zip(search.sizes, search.rates, strict=True) for rate in rates
+        (size, rate, seed)
+        for size, rates in zip(search.sizes, search.rates, strict=True)
+        for rate in rates
     }
     race.run(sorted(keys), 0, f"search, part 1 of {len(RUNGS)}")
     for _ in range(EXTENSIONS):
@@ -298,7 +326,9 @@ def _best(scores: dict[float, float], count: int) -> list[float]:
 
 
 def _more_seeds(race: _Race, best: dict[int, float]) -> None:
-    """The best rate of every size, and today's settings, on the other seeds, from the checkpoint to the end."""
+    """The best rate of every size, and today's settings, on the other seeds, from the checkpoint
+    to the end.
+    """
     session = race.session
     pairs = {*best.items(), (session.batch_size, session.learning_rate)}
     keys = [(size, rate, seed) for size, rate in sorted(pairs) for seed in race.search.seeds[1:]]
@@ -306,7 +336,9 @@ def _more_seeds(race: _Race, best: dict[int, float]) -> None:
         race.run(keys, len(RUNGS) - 1, "repeats of the best")
 
 
-def _late(session: Session, search: Search, best: dict[int, float]) -> tuple[tuple[Curve, ...], int]:
+def _late(
+    session: Session, search: Search, best: dict[int, float]
+) -> tuple[tuple[Curve, ...], int]:
     """The best of each size again, from half of the run, under today's schedule."""
     seed = search.seeds[0]
     middle = session.samples // 2 // session.batch_size * session.batch_size
@@ -329,7 +361,8 @@ def _late(session: Session, search: Search, best: dict[int, float]) -> tuple[tup
 def at_rest(state: RunState, config: RunConfig) -> RunState:
     """The same weights with the rule's memory emptied.
 
-    A velocity gathered from small noisy batches, multiplied by another batch size's larger rate, would throw the
+    A velocity gathered from small noisy batches, multiplied by another batch size's larger rate,
+    would throw the
     weights far off in the first update: the candidate would be judged by today's noise.
     """
     progress = state.progress._replace(rule_state=rule_of(config).init(state.progress.params))
@@ -337,7 +370,9 @@ def at_rest(state: RunState, config: RunConfig) -> RunState:
 
 
 def checkpoints(session: Session, search: Search, first: RunState | None) -> dict[int, RunState]:
-    """The common checkpoint of every seed: today's settings, trained up to the start of the search."""
+    """The common checkpoint of every seed: today's settings, trained up to the start of the
+    search.
+    """
     missing = [seed for seed in search.seeds if first is None or seed != search.seeds[0]]
     found = {} if first is None else {search.seeds[0]: first}
     if missing:
@@ -346,5 +381,7 @@ def checkpoints(session: Session, search: Search, first: RunState | None) -> dic
         ]
         job = Job((0, search.start), keep_end=True, until=search.start)
         _, states = session.train("checkpoints", configs, job)
-        found |= {seed: state for seed, state in zip(missing, states, strict=True) if state is not None}
+        found |= {
+            seed: state for seed, state in zip(missing, states, strict=True) if state is not None
+        }
     return {seed: at_rest(state, session.baseline) for seed, state in found.items()}

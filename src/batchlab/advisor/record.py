@@ -1,6 +1,7 @@
 """What an advice is: the record that `advice.json` holds and the report reads.
 
-Only numbers, names and codes live here; sentences are made by :mod:`batchlab.report.wording`, in two languages.
+Only numbers, names and codes live here; sentences are made by :mod:`batchlab.report.wording`, in
+two languages.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class Target:
 
     Attributes:
         value: Metric value to reach on validation data.
-        chosen_by: ``user`` or ``baseline`` (the value that four in five baseline runs reach at the end).
+        chosen_by: ``user`` or ``baseline`` (the value that four in five baseline runs reach at the
+            end).
         runs: Baseline runs behind it.
         share: Share of baseline runs that reached it.
     """
@@ -125,7 +127,8 @@ class Comparison:
         quantity: ``time``, ``cost``, ``samples``, ``metric`` (test data) or ``validation``.
         today: Median or mean over the confirmation seeds, in its unit.
         recommended: The same for the recommendation.
-        difference: A ratio today / recommended (time, cost, samples) or recommended − today (metrics).
+        difference: A ratio today / recommended (time, cost, samples) or recommended − today
+            (metrics).
         wins: Pairs in which the recommendation was better.
         pairs: Pairs.
         chance: Probability that it is better, at most 1 − 2⁻ⁿ.
@@ -168,8 +171,8 @@ class NextStage:
     """The next step and what it could change.
 
     Attributes:
-        stage: ``A``, ``B``, ``C`` (the next stage of this task), ``own-task`` (after a built-in demonstration)
-            or ``more-repeats``.
+        stage: ``A``, ``B``, ``C`` (the next stage of this task), ``own-task`` (after a built-in
+            demonstration) or ``more-repeats``.
         seconds: Expected time.
         cost: Expected price in the currency, or None.
         command: What to type.
@@ -368,7 +371,8 @@ class Advice:
         metric: The metric.
         target: What "trained" means, or None before stage B.
         today: The baseline.
-        recommended: The recommendation; equals ``today`` (id included) when nothing better is known.
+        recommended: The recommendation; equals ``today`` (id included) when nothing better is
+            known.
         changes: Fields that differ.
         comparisons: By quantity; empty before stage B. ``time`` is first.
         batch_only: Ratio of time today / batch changed with the learning rate as it was, or None.
@@ -386,17 +390,19 @@ class Advice:
         candidates: The table.
         curves: Learning curves.
         epochs_to_plateau: Epochs after which validation stops improving, or None.
-        order_changed: Whether the search repeated at half of the run gave another order; None if not repeated.
+        order_changed: Whether the search repeated at half of the run gave another order; None if
+            not repeated.
         run_seconds: Expected seconds of one baseline run.
         train_examples: N.
         validation_examples: Examples every decision read.
         test_examples: Examples looked at once, 0 if there are none.
         assumptions: Sentences, English: defaults and everything changed from the user's loop.
-        not_tested: Codes: ``models``, ``data``, ``rules``, ``machines``, ``longer``, ``momentum``, ``schedule``.
+        not_tested: Codes: ``models``, ``data``, ``rules``, ``machines``, ``longer``, ``momentum``,
+            ``schedule``.
         provenance: Versions, device, threads, dtype, commit, seeds.
         params: Flat, for other tools: the recommended setting.
-        compared: The setting the comparisons set against today's. Needed where the advice is not to change,
-            since ``recommended`` is then today's; None: it is ``recommended``.
+        compared: The setting the comparisons set against today's. Needed where the advice is not
+            to change, since ``recommended`` is then today's; None: it is ``recommended``.
     """
 
     task: str

@@ -61,7 +61,9 @@ def measure_fit(session: Session) -> FitResult:
 
 
 def checkpoint_samples(session: Session) -> int:
-    """Where the short baseline run ends: a share of the training length, whole batches, at least one."""
+    """Where the short baseline run ends: a share of the training length, whole batches, at least
+    one.
+    """
     wanted = max(session.batch_size, round(CHECKPOINT_SHARE * session.samples))
     return max(1, wanted // session.batch_size) * session.batch_size
 
@@ -84,7 +86,9 @@ def _sums(found: tuple) -> tuple:  # pyright: ignore[reportMissingTypeArgument]
     return outputs, (losses * weights).sum(), weights.sum()
 
 
-def _short_run(session: Session, end: int) -> tuple[tuple[NoiseResult, ...], float, RunState | None]:
+def _short_run(
+    session: Session, end: int
+) -> tuple[tuple[NoiseResult, ...], float, RunState | None]:
     """The first part of the baseline's training, with the noise scale measured on the way."""
     config = session.config(session.batch_size, session.learning_rate, session.options.seed)
     marks = tuple(round(end * (i + 1) / NOISE_PROBES) for i in range(NOISE_PROBES))
@@ -126,6 +130,8 @@ def resolved_scale(noise: tuple[NoiseResult, ...]) -> float | None:
 
 
 def power(session: Session) -> float:
-    """How the learning rate scales with the batch: linearly for the SGD family, by the root otherwise."""
+    """How the learning rate scales with the batch: linearly for the SGD family, by the root
+    otherwise.
+    """
     assert session.baseline.rule is not None
     return 1.0 if is_sgd_family(session.baseline.rule) else 0.5

@@ -59,7 +59,9 @@ class Silent:
 class Stopwatch:
     """Timed blocks of one run alone, spread over the whole measurement."""
 
-    def __init__(self, prepared: Prepared, threads: int, blocks: dict[str, tuple[Block, ...]] | None = None) -> None:
+    def __init__(
+        self, prepared: Prepared, threads: int, blocks: dict[str, tuple[Block, ...]] | None = None
+    ) -> None:
         self._prepared, self.threads = prepared, threads
         self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
 
@@ -133,7 +135,11 @@ class Session:
     def batch_size(self) -> int:
         """Today's batch size; of a schedule, the one it starts with."""
         assert self.baseline.batch_size is not None
-        return schedules.batch_schedule(self.baseline.batch_size).resolve(self.prepared.examples).at(0)
+        return (
+            schedules.batch_schedule(self.baseline.batch_size)
+            .resolve(self.prepared.examples)
+            .at(0)
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -153,13 +159,28 @@ class Session:
 
     def machine(self) -> Machine:
         """What was measured of this machine so far."""
-        name = torch.cuda.get_device_name() if self.prepared.device == "cuda" else _platform.processor_name()
+        name = (
+            torch.cuda.get_device_name()
+            if self.prepared.device == "cuda"
+            else _platform.processor_name()
+        )
         cores = _platform.available_cores()
-        return Machine(self.fit, self.stopwatch.blocks, self.stopwatch.threads, self.prepared.device, name, cores)
+        return Machine(
+            self.fit,
+            self.stopwatch.blocks,
+            self.stopwatch.threads,
+            self.prepared.device,
+            name,
+            cores,
+        )
 
-    def config(self, batch_size: int, learning_rate: float, seed: int, samples: int | None = None) -> RunConfig:
+    def config(
+        self, batch_size: int, learning_rate: float, seed: int, samples: int | None = None
+    ) -> RunConfig:
         """The baseline with another batch size, learning rate, seed and length."""
-        config = self.baseline.replace(learning_rate=learning_rate, seed=seed, samples=samples or self.samples)
+        config = self.baseline.replace(
+            learning_rate=learning_rate, seed=seed, samples=samples or self.samples
+        )
         return config if batch_size == self.batch_size else config.replace(batch_size=batch_size)
 
     def run_seconds(self, batch_size: int, samples: int) -> float:
@@ -167,7 +188,9 @@ class Session:
         return samples / batch_size * self.baseline.reuse * self.stopwatch.rate(batch_size)
 
     def visit(self, sizes: Sequence[int]) -> None:
-        """Time one more block of one run alone at each batch size, in a small part of the budget."""
+        """Time one more block of one run alone at each batch size, in a small part of the
+        budget.
+        """
         budget = 100.0 if self.options.budget is None else self.options.budget
         seconds = min(BLOCK_SECONDS, max(0.02, TIMED_SHARE * budget / len(sizes)))
         for i, size in enumerate(sizes):
@@ -181,18 +204,28 @@ class Session:
             runs: (batch size, samples, evaluations) of each.
 
         Returns:
-            Seconds: the work over the workers, at least the longest run, and the start of the workers.
+            Seconds: the work over the workers, at least the longest run, and the start of the
+                workers.
         """
         each = [
-            self.run_seconds(size, samples) * self.engine_factor + evaluations * self.evaluation_seconds
+            self.run_seconds(size, samples) * self.engine_factor
+            + evaluations * self.evaluation_seconds
             for size, samples, evaluations in runs
         ]
         workers = max(1.0, PARALLEL_SHARE * self.engine.workers)
-        start = 0.0 if self.started or self.engine.workers < 2 or len(runs) < 2 else WORKER_START_SECONDS
+        start = (
+            0.0
+            if self.started or self.engine.workers < 2 or len(runs) < 2
+            else WORKER_START_SECONDS
+        )
         return self.pace * max(sum(each) / workers, max(each, default=0.0)) + start
 
     def train(
-        self, what: str, configs: Sequence[RunConfig], job: Job, starts: Sequence[RunState | None] | None = None
+        self,
+        what: str,
+        configs: Sequence[RunConfig],
+        job: Job,
+        starts: Sequence[RunState | None] | None = None,
     ) -> tuple[Trace, list[RunState | None]]:
         """Train a sweep and tell the listener; what it took corrects later expectations."""
         expected, began = self._expected(configs, job, starts), time.perf_counter()
@@ -217,7 +250,11 @@ class Session:
             assert isinstance(config.samples, int)
             end = config.samples if job.until is None else job.until
             assert config.batch_size is not None
-            size = schedules.batch_schedule(config.batch_size).resolve(self.prepared.examples).at(begin)
+            size = (
+                schedules.batch_schedule(config.batch_size)
+                .resolve(self.prepared.examples)
+                .at(begin)
+            )
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
             work.append((size, max(0, end - begin), evaluations))
         return self.wall_seconds(work)
@@ -236,6 +273,7 @@ class Session:
 def checkpoint_state(prepared: Prepared, path: str, config: RunConfig) -> RunState:
     """The state that a file with a ``state_dict`` stands for, at the beginning of the stream."""
     objective = prepared.objective(config.seed, DTYPES[config.precision])
-    objective.module.load_state_dict(torch.load(path, map_location=prepared.device, weights_only=True))
+    objective.module.load_state_dict(
+        torch.load(path, map_location=prepared.device, weights_only=True)
+    )
     return RunState(start_of(objective, rule_of(config)), 0, 0)
-

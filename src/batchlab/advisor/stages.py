@@ -1,7 +1,8 @@
-"""What each stage leaves behind: plain records, written when a stage ends, read when it is resumed.
+"""What each stage leaves behind: plain records, written when a stage ends, read when it is
+resumed.
 
-What depends on the machine (:class:`Machine`) is apart from what does not, so that a result can be judged again
-for another machine.
+What depends on the machine (:class:`Machine`) is apart from what does not, so that a result can be
+judged again for another machine.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Machine:
     cores: int
 
     def after(self, timed: dict[str, int]) -> Machine:
-        """The same machine with the first so many blocks of each batch size left out, where two or more remain."""
+        """The same machine with the first so many blocks of each batch size left out, where two or
+        more remain.
+        """
         kept = {
             size: blocks[timed.get(size, 0) :] if len(blocks) - timed.get(size, 0) >= 2 else blocks
             for size, blocks in self.blocks.items()
@@ -55,15 +58,16 @@ class Machine:
 
 
 def seconds_at(blocks: Mapping[str, Sequence[Block]], batch_size: int) -> LogMean | None:
-    """Seconds per update at a batch size; one that was not timed lies on the line through its neighbours.
+    """Seconds per update at a batch size; one that was not timed lies on the line through its
+    neighbours.
 
     Args:
         blocks: Batch size (as text) → timed blocks.
         batch_size: Examples.
 
     Returns:
-        The geometric mean with its spread, that of the less certain neighbour where there are two; None if nothing
-        was timed.
+        The geometric mean with its spread, that of the less certain neighbour where there are two;
+        None if nothing was timed.
     """
     known = {
         int(size): log_mean(np.array([b.seconds / b.updates for b in timed]))
@@ -191,11 +195,14 @@ class Confirmation:
     Attributes:
         target: Value that counts as trained.
         chosen_by: ``user`` or ``baseline``.
-        choosing: Runs on the choosing seeds: the baseline, the finalists, and the batch changed alone.
+        choosing: Runs on the choosing seeds: the baseline, the finalists, and the batch changed
+            alone.
         finalists: (batch size, learning rate) of those that could win.
         chosen: The best alternative to today's settings, fixed before the fresh seeds.
-        today_chosen: Whether today's settings did better still on the choosing seeds: then nothing is changed.
-        timed: Batch size (as text) → timed blocks that helped to choose and are left out of the comparison.
+        today_chosen: Whether today's settings did better still on the choosing seeds: then nothing
+            is changed.
+        timed: Batch size (as text) → timed blocks that helped to choose and are left out of the
+            comparison.
         today: Baseline runs on fresh seeds.
         recommended: The recommendation's runs on the same seeds.
         batch_only: The recommended batch size with today's learning rate, choosing seeds.

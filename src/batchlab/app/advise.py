@@ -60,15 +60,18 @@ def advise(
 ) -> Advice:
     """Measure which batch size and learning rate to use, and how sure that is.
 
-    Three priced stages: screening, projection, confirmation; it stops after the last one the budget pays for.
+    Three priced stages: screening, projection, confirmation; it stops after the last one the
+        budget pays for.
 
     Args:
         task: A :class:`Task`, a built-in name, ``file.py:function`` or ``module:function``.
         objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
         at_least: Metric → value that the recommendation must keep on validation data.
-        target: Metric value that counts as trained; left out, what four in five runs of today's settings reach.
+        target: Metric value that counts as trained; left out, what four in five runs of today's
+            settings reach.
         worth: Smallest gain worth a change, a ratio above 1.
-        budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others stage A.
+        budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others
+            stage A.
         price_per_hour: What an hour of computing costs.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
@@ -86,7 +89,8 @@ def advise(
         command: What was typed, for the report.
 
     Returns:
-        The advice; ``report.html``, ``advice.json``, ``apply.py`` and ``summary.md`` are written beside it.
+        The advice; ``report.html``, ``advice.json``, ``apply.py`` and ``summary.md`` are written
+        beside it.
 
     Raises:
         UserError: With one sentence about what is wrong.
@@ -119,7 +123,9 @@ def advise(
         )
         if builtin and options.budget is None:
             options = replace(options, budget=DEMO_SECONDS)
-        facts = _facts(prepared, options, outcome, argument, command or f"batchlab advise {argument}", builtin)
+        facts = _facts(
+            prepared, options, outcome, argument, command or f"batchlab advise {argument}", builtin
+        )
         advice = assemble(outcome.records, options, facts)
         _write(folder, advice, prepared, options, facts)
     return advice
@@ -150,7 +156,9 @@ def options_from(
     )
 
 
-def dry_run(task: Task | str, options: Options, *, device: str = "auto", data: str | Path | None = None) -> DryRun:
+def dry_run(
+    task: Task | str, options: Options, *, device: str = "auto", data: str | Path | None = None
+) -> DryRun:
     """What an advice would measure and cost, from two short timings; nothing is kept.
 
     Args:
@@ -177,7 +185,8 @@ class DryRun:
         task: Name.
         run_seconds: One run of today's settings.
         stages: Stage → expected seconds.
-        smallest_detectable: Smallest ratio that the fresh repeats would show, with the usual spread.
+        smallest_detectable: Smallest ratio that the fresh repeats would show, with the usual
+            spread.
         assumptions: Sentences.
     """
 
@@ -189,10 +198,10 @@ class DryRun:
 
     def __str__(self) -> str:
         told = {"A": "screening", "B": "projection", "C": "confirmation"}
-        lines = [f"{self.task}: one training with today's settings takes about {self.run_seconds:.3g} s."]
+        lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
         lines += [f"  stage {k}, {told[k]}: about {v:.0f} s" for k, v in self.stages.items()]
         lines.append(
-            f"  a gain of {self.smallest_detectable:.2f}× is the smallest that the fresh repeats would show"
+            f"  the smallest gain the fresh repeats would show: {self.smallest_detectable:.2f}×"
         )
         return "\n".join([*lines, *(f"  assumed: {a}" for a in self.assumptions)])
 
@@ -206,7 +215,8 @@ def render(
     price_per_sample: float | None = None,
     out: str | Path | None = None,
 ) -> Path:
-    """Make the report again from stored records, for another price or machine, or of two results side by side.
+    """Make the report again from stored records, for another price or machine, or of two results
+    side by side.
 
     Args:
         folders: Result directories of ``advise``.
@@ -227,7 +237,9 @@ def render(
     prices = (price_per_hour, currency, price_per_sample)
     advices = [again(Path(folder), machine, prices) for folder in folders]
     other = machine is not None or any(p is not None for p in prices)
-    name = "comparison.html" if len(advices) > 1 else "report-again.html" if other else "report.html"
+    name = (
+        "comparison.html" if len(advices) > 1 else "report-again.html" if other else "report.html"
+    )
     page = Path(out) if out is not None else Path(folders[0]) / name
     if len(advices) > 1:
         _platform.write_whole(page, report.compare_page(advices))
@@ -260,7 +272,9 @@ def again(
         partial=kept["partial"],
     )
     if machine is not None and records.machine is None:
-        raise ResultError(f"`{machine}` holds no machine.json. Make it there with batchlab fit TASK --out {machine}.")
+        raise ResultError(
+            f"`{machine}` holds no machine.json. Make it with batchlab fit TASK --out {machine}."
+        )
     if machine is not None and records.confirmation is not None:
         # Timings of the other machine had no part in the choice.
         records = replace(records, confirmation=replace(records.confirmation, timed={}))
@@ -317,7 +331,12 @@ def _check_options(prepared: Prepared, options: Options) -> None:
 
 
 def _facts(
-    prepared: Prepared, options: Options, outcome: Outcome, argument: str, command: str, builtin: bool
+    prepared: Prepared,
+    options: Options,
+    outcome: Outcome,
+    argument: str,
+    command: str,
+    builtin: bool,
 ) -> Facts:
     task, metric = prepared.task, prepared.metric
     return Facts(
@@ -350,7 +369,9 @@ def provenance(prepared: Prepared, options: Options) -> dict[str, str]:
     }
 
 
-def _write(folder: Path, advice: Advice, prepared: Prepared, options: Options, facts: Facts) -> None:
+def _write(
+    folder: Path, advice: Advice, prepared: Prepared, options: Options, facts: Facts
+) -> None:
     """Everything a reader may want, into the result directory."""
     kept = {
         "facts": to_plain(facts),
@@ -377,11 +398,14 @@ def _write(folder: Path, advice: Advice, prepared: Prepared, options: Options, f
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ResultError(f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing).")
+        raise ResultError(
+            f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing)."
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _stage(folder: Path, name: str, kind: Any) -> Any:
     path = folder / f"{name}.json"
-    return from_plain(kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
+    return (
+        from_plain(kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    )

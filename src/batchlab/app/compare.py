@@ -1,5 +1,468 @@
-"""Being written."""
+"""``compare``: a grid of settings, each against today's, at equal samples and equal updates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from batchlab import _platform, schedules
+from batchlab.advisor.candidates import scaled_rate
+from batchlab.advisor.journal import Journal
+from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
+from batchlab.advisor.session import Listener, Silent, Stopwatch
+from batchlab.advisor.stages import Machine
+from batchlab.app.advise import _refuse_torchrun, default_out, found
+from batchlab.app.measure import length, machine_of, origin, write
+from batchlab.config import RunConfig
+from batchlab.engine import Engine, Job, RunResult
+from batchlab.engine.store import collect
+from batchlab.errors import InvalidValueError, TaskError, must
+from batchlab.measure.throughput import seconds_per_update
+from batchlab.report import measured
+from batchlab.report.findings import Compared, CompareReport, Reading, setting_of
+from batchlab.rules import is_sgd_family
+from batchlab.stats import mean_estimate, median_estimate, paired_difference, quantile
+from batchlab.tasks import Prepared, Task, prepare
+from batchlab.types import Estimate, Status
+
+LONGEST = 10
+"""Times today's samples: a setting that needs more for equal updates is left out there."""
+EVALUATIONS = 20
+WINDOW = 0.1
+"""A run is judged by its mean over the last tenth."""
+VISITS, BLOCK_SECONDS = 4, 0.1
+"""One run alone is timed so many times more than once, spread over the training."""
 
 
-def compare(*a, **k):
-    raise RuntimeError
+def compare(
+    task: Task | str,
+    *,
+    batch_sizes: Sequence[int],
+    learning_rates: Sequence[float] | None = None,
+    seeds: int = 3,
+    samples: int | str | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: str | Path | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> CompareReport:
+    """Train a grid of batch sizes and learning rates, and set each against today's settings.
+
+    *Equal samples*: every setting trains on as many examples as today's. *Equal updates*: on as
+    many batches; batch size B then sees B/B₀ times the examples, and is left out beyond 10 times.
+    A learning-rate schedule spans each training of its own, so with one that is not constant the
+    two comparisons are two trainings. Today's settings are always among them; differences are
+    paired by seed.
+
+    Args:
+        task: A :class:`Task`, a built-in name, ``file.py:function`` or ``module:function``.
+        batch_sizes: Batch sizes of the grid.
+        learning_rates: Learning rates of the grid, each with every batch size. Left out: today's,
+            scaled to the batch size, linearly for the SGD family and by the root for others.
+        seeds: Repeats, at least 2.
+        samples: Length of a training, such as ``"10ep"``; the recipe's if left out.
+        out: Result directory; by default ``batchlab-results/compare-<task>``.
+        seed: The first seed.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        data: Folder with the data of a built-in task.
+        resume: Go on with an unfinished directory; what has been trained is not trained again.
+        listener: Hears progress.
+
+    Returns:
+        A record whose ``str`` is a table; ``compare.json``, ``compare.html``, ``runs.parquet`` and
+        ``metrics.parquet`` are written.
+
+    Raises:
+        UserError: With one sentence about what is wrong.
+    """
+    _refuse_torchrun()
+    began = time.perf_counter()
+    loaded, _ = found(task, data)
+    prepared = prepare(loaded, device=device)
+    grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
+    folder = Path(out) if out is not None else default_out("compare", loaded)
+    with _platform.DirectoryLock(folder):
+        journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
+        journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
+        runs, machine = _train(prepared, grid, folder, journal, listener or Silent())
+        report = CompareReport(
+            prepared.task.name,
+            prepared.task.unit,
+            MetricInfo(*_metric(prepared)),
+            grid.samples,
+            grid.updates,
+            grid.seeds,
+            prepared.examples,
+            prepared.validation.examples,
+            _compared(prepared, grid, runs, machine),
+            _curves(prepared, grid, runs, machine),
+            origin(prepared, "compare", folder, time.perf_counter() - began, seed),
+        )
+        write(folder / "compare.json", report)
+        _platform.write_whole(folder / "compare.html", measured.compare_page(report))
+        collect(folder)
+        journal.finish()
+    return report
+
+
+class Pair(NamedTuple):
+    """A setting of the grid."""
+
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Trainings of one batch size and length, from which a setting is read.
+
+    Attributes:
+        batch_size: Examples.
+        length: Samples.
+        moments: Sample counts at which settings are judged.
+        pairs: Settings trained so.
+    """
+
+    batch_size: int
+    length: int
+    moments: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+
+    def job(self) -> Job:
+        """Evaluations at twentieths of every stretch that is judged."""
+        every = {round(m * i / EVALUATIONS) for m in self.moments for i in range(EVALUATIONS + 1)}
+        return Job(tuple(sorted(every)))
+
+    def told(self) -> dict[str, object]:
+        """For the plan."""
+        return {"batch_size": self.batch_size, "samples": self.length, "settings": self.pairs}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is trained.
+
+    Attributes:
+        baseline: Today's recipe.
+        pairs: Settings; today's first.
+        seeds: Repeats.
+        samples: Samples of the first comparison.
+    """
+
+    baseline: RunConfig
+    pairs: tuple[Pair, ...]
+    seeds: tuple[int, ...]
+    samples: int
+
+    @property
+    def updates(self) -> int:
+        """Batches of today's settings in ``samples``; so many every setting gets."""
+        return self.samples // self.pairs[0].batch_size
+
+    def equal_updates(self, batch_size: int) -> int | None:
+        """Samples for as many updates as today's, or None where that is too many."""
+        if batch_size == self.pairs[0].batch_size:
+            return self.samples
+        needed = self.updates * batch_size
+        return needed if needed <= LONGEST * self.samples else None
+
+    def legs(self) -> tuple[Leg, ...]:
+        """The trainings: one a batch size under a constant learning rate, else one a length."""
+        legs = []
+        for size in sorted({pair.batch_size for pair in self.pairs}):
+            pairs = tuple(pair for pair in self.pairs if pair.batch_size == size)
+            wanted = {self.samples, self.equal_updates(size) or self.samples}
+            if self.baseline.lr_schedule == "constant" and not self.baseline.warmup:
+                legs.append(Leg(size, max(wanted), tuple(sorted(wanted)), pairs))
+            else:
+                legs += [Leg(size, samples, (samples,), pairs) for samples in sorted(wanted)]
+        return tuple(legs)
+
+    def leg(self, pair: Pair, moment: int) -> Leg:
+        """The training in which a setting is judged at a moment."""
+        return next(
+            leg
+            for leg in self.legs()
+            if moment in leg.moments and leg.batch_size == pair.batch_size
+        )
+
+    def config(self, pair: Pair, seed: int, samples: int) -> RunConfig:
+        """One run."""
+        size, rate = pair
+        return self.baseline.replace(
+            batch_size=size, learning_rate=rate, seed=seed, samples=samples
+        )
+
+    def id(self, pair: Pair) -> str:
+        """A setting's short name."""
+        if pair == self.pairs[0]:
+            return "today"
+        return f"B{pair.batch_size}-lr{pair.learning_rate:.4g}"
+
+
+Runs = dict[tuple[Pair, int], tuple[RunResult, ...]]
+"""(setting, length) → one run a seed."""
+
+
+def _grid(
+    prepared: Prepared,
+    batch_sizes: Sequence[int],
+    learning_rates: Sequence[float] | None,
+    seeds: int,
+    seed: int,
+    samples: int | str | None,
+) -> Grid:
+    """The settings, checked; today's first, each once."""
+    baseline = prepared.baseline
+    today = Pair(_constant(prepared), baseline.learning_rate or 0.0)
+    whole = length(prepared, samples)
+    _check(prepared, batch_sizes, learning_rates, seeds, seed, whole)
+    power = 1.0 if is_sgd_family(baseline.rule or "") else 0.5
+    asked = [
+        Pair(size, rate)
+        for size in batch_sizes
+        for rate in learning_rates or [scaled_rate(today.learning_rate, today[0], size, power)]
+    ]
+    pairs = tuple(dict.fromkeys([today, *asked]))
+    return Grid(baseline, pairs, tuple(range(seed, seed + seeds)), whole)
+
+
+def _constant(prepared: Prepared) -> int:
+    """Today's batch size; a schedule cannot be set against one size."""
+    schedule = schedules.batch_schedule(prepared.baseline.batch_size or 1)
+    if not schedule.is_constant:
+        hint = "compare sets constant batch sizes against one another."
+        size = prepared.baseline.batch_size
+        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
+    return schedule.sizes[0]
+
+
+def _check(
+    prepared: Prepared,
+    batch_sizes: Sequence[int],
+    learning_rates: Sequence[float] | None,
+    seeds: int,
+    seed: int,
+    samples: int,
+) -> None:
+    most = min(prepared.examples, samples)
+    if not batch_sizes:
+        raise InvalidValueError(must("batch_sizes", "at least one batch size", batch_sizes))
+    for size in batch_sizes:
+        if not 1 <= size <= most:
+            raise InvalidValueError(must("batch_sizes", f"whole numbers from 1 to {most}", size))
+    for rate in learning_rates or ():
+        if not 0 < rate < math.inf:
+            raise InvalidValueError(must("learning_rates", "above 0", rate))
+    for name, value, least in (("seeds", seeds, 2), ("seed", seed, 0)):
+        if value < least:
+            raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
+
+
+def _asked(prepared: Prepared, grid: Grid) -> dict[str, object]:
+    """What must be the same for a result to be continued."""
+    task = prepared.task
+    return {
+        "task": task.origin or task.name,
+        "examples": prepared.examples,
+        "validation": prepared.validation.examples,
+        "metric": prepared.metric.name,
+        "device": prepared.device,
+        **asdict(grid),
+    }
+
+
+def _train(
+    prepared: Prepared, grid: Grid, folder: Path, journal: Journal, hears: Listener
+) -> tuple[Runs, Machine]:
+    """Every leg, with one run alone timed before, between and after."""
+    known = journal.load("machine", Machine)
+    stopwatch = Stopwatch(prepared, 1, known.blocks if known else None)
+    sizes = sorted({pair.batch_size for pair in grid.pairs})
+    legs = grid.legs()
+    due = sorted({round(i * len(legs) / VISITS) for i in range(VISITS + 1)})
+    runs: Runs = {}
+    with Engine(prepared, folder) as engine:
+        for done, leg in enumerate([*legs, None]):
+            if done in due:
+                _visit(stopwatch, sizes, due.index(done) + 1, hears)
+                journal.save("machine", machine_of(stopwatch, None, prepared))
+            if leg is not None:
+                runs |= _train_leg(engine, grid, leg, (done, len(legs)), hears)
+    return runs, machine_of(stopwatch, None, prepared)
+
+
+def _visit(stopwatch: Stopwatch, sizes: Sequence[int], blocks: int, hears: Listener) -> None:
+    """Time each size until it has so many blocks; those of an interrupted process count."""
+    for i, size in enumerate(sizes):
+        hears.progress("timing one run alone", i / len(sizes))
+        if len(stopwatch.blocks.get(str(size), ())) < blocks:
+            stopwatch.visit([size], BLOCK_SECONDS)
+
+
+def _train_leg(
+    engine: Engine, grid: Grid, leg: Leg, place: tuple[int, int], hears: Listener
+) -> Runs:
+    """The runs of one leg, setting by setting."""
+    configs = [grid.config(p, seed, leg.length) for p in leg.pairs for seed in grid.seeds]
+    done, legs = place
+    what = f"training batch size {leg.batch_size}"
+    trace, _ = engine.train(
+        configs,
+        leg.job(),
+        progress=lambda share: hears.progress(what, share if legs == 1 else (done + share) / legs),
+    )
+    n = len(grid.seeds)
+    return {
+        (pair, leg.length): trace.runs[i * n : (i + 1) * n] for i, pair in enumerate(leg.pairs)
+    }
+
+
+class At(NamedTuple):
+    """What one run says of one moment."""
+
+    value: float
+    samples: int
+    updates: int
+
+
+def at(run: RunResult, moment: int) -> At:
+    """The metric of a run at a moment: its mean over the tenth before.
+
+    Args:
+        run: The run.
+        moment: Samples; a run that ends less than a batch before has reached it.
+
+    Returns:
+        The value, NaN if the run diverged before; samples and updates there.
+    """
+    series = run.series["metric"]
+    reached = int(np.searchsorted(series.samples, moment))
+    last = min(reached, len(series.samples) - 1)
+    if run.status is Status.DIVERGED and reached == len(series.samples):
+        return At(math.nan, run.samples, run.updates)
+    window = series.samples >= (1 - WINDOW) * moment
+    window[last + 1 :] = False
+    window[last] = True
+    value = float(series.values[window].mean())
+    return At(value, int(series.samples[last]), int(series.updates[last]))
+
+
+def _compared(
+    prepared: Prepared, grid: Grid, runs: Runs, machine: Machine
+) -> tuple[Compared, ...]:
+    """Every setting at both lengths."""
+    found = []
+    for pair in grid.pairs:
+        timing = seconds_per_update(machine.blocks[str(pair.batch_size)]).seconds_per_update
+        lengths = grid.samples, grid.equal_updates(pair.batch_size)
+        readings = [
+            None if moment is None else _reading(prepared, grid, runs, pair, moment, timing)
+            for moment in lengths
+        ]
+        assert readings[0] is not None
+        found.append(Compared(_setting(grid, pair), readings[0], readings[1], timing))
+    return tuple(found)
+
+
+def _setting(grid: Grid, pair: Pair) -> Setting:
+    return setting_of(grid.baseline, grid.id(pair), pair.batch_size, pair.learning_rate)
+
+
+def _reading(
+    prepared: Prepared, grid: Grid, runs: Runs, pair: Pair, moment: int, timing: Estimate
+) -> Reading:
+    """One setting at one moment, against today's settings at the end of their training."""
+    today = grid.pairs[0]
+    own = runs[pair, grid.leg(pair, moment).length]
+    here = [at(run, moment) for run in own]
+    there = [at(run, grid.samples) for run in runs[today, grid.leg(today, grid.samples).length]]
+    values, before = (np.array([one.value for one in side]) for side in (here, there))
+    _, maximise, unit = _metric(prepared)
+    paired = None
+    if pair != today:
+        paired = paired_difference(before, values, maximise=maximise, unit=unit)
+    failed = [
+        math.isnan(one.value) or run.status is Status.DID_NOT_LEARN
+        for one, run in zip(here, own, strict=True)
+    ]
+    updates = max(one.updates for one in here)
+    return Reading(
+        max(one.samples for one in here),
+        updates,
+        _centre(values, maximise, unit),
+        None if paired is None else paired.estimate,
+        0 if paired is None else paired.wins,
+        0 if paired is None else paired.pairs,
+        math.nan if paired is None else paired.chance,
+        len(own),
+        sum(failed),
+        _times(timing, updates),
+    )
+
+
+def _centre(values: np.ndarray, maximise: bool, unit: str) -> Estimate:
+    """The mean; where a run failed, the median with failures as the worst."""
+    if np.isfinite(values).all():
+        return mean_estimate(values, unit, "validation data")
+    worst = -math.inf if maximise else math.inf
+    return median_estimate(np.nan_to_num(values, nan=worst), unit, "validation data")
+
+
+def _times(timing: Estimate, updates: int) -> Estimate:
+    """Updates × seconds per update."""
+    value, low, high = (updates * x for x in (timing.value, timing.low, timing.high))
+    return Estimate(value, low, high, timing.n, "s", timing.source, timing.level)
+
+
+def _curves(
+    prepared: Prepared, grid: Grid, runs: Runs, machine: Machine
+) -> tuple[CurvePoint, ...]:
+    """Loss and metric along the longest training of every setting."""
+    points: list[CurvePoint] = []
+    for pair in grid.pairs:
+        longest = max(samples for known, samples in runs if known == pair)
+        good = [r for r in runs[pair, longest] if r.status is not Status.DIVERGED]
+        rate = machine.seconds(pair.batch_size)
+        seconds = math.nan if rate is None else rate.value
+        for name in ("loss", "metric"):
+            points += _points(good, grid.id(pair), name, prepared.examples, seconds)
+    return tuple(points)
+
+
+def _points(
+    runs: Sequence[RunResult], id_: str, name: str, examples: int, seconds: float
+) -> list[CurvePoint]:
+    """Median and range over seeds at each evaluation."""
+    if not runs:
+        return []
+    first = runs[0].series[name]
+    values = np.array([run.series[name].values for run in runs])
+    return [
+        CurvePoint(
+            id_,
+            name,
+            int(first.samples[t]),
+            float(first.samples[t] / examples),
+            int(first.updates[t]),
+            float(first.updates[t] * seconds),
+            float(np.median(values[:, t])),
+            quantile(values[:, t], 0.05),
+            quantile(values[:, t], 0.95),
+            len(runs),
+        )
+        for t in range(len(first.samples))
+    ]
+
+
+def _metric(prepared: Prepared) -> tuple[str, bool, str]:
+    metric = prepared.metric
+    return metric.name, metric.maximise, metric.unit

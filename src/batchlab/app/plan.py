@@ -99,7 +99,9 @@ class PlanReport:
             ("training set", f"{self.examples:,} examples, {self.epochs:g} epochs"),
             *_phase_rows(self.phases, self.last),
             ("updates", f"{self.updates:,} in all"),
-            ("short batches", f"{self.short_batches:,} in all") if self.short_batches else ("", ""),
+            ("short batches", f"{self.short_batches:,} in all")
+            if self.short_batches
+            else ("", ""),
             ("samples", f"{self.samples:,} trained, {self.left_out:,} left out"),
             ("last batch", f"{self.last}: {TOLD[self.last]}"),
             ("otherwise", "; ".join(f"{k}: {n:,} updates" for k, n in self.otherwise.items())),
@@ -217,7 +219,7 @@ def _stretch(schedule: BatchSchedule, start: int, end: int, last: str) -> _Count
 
 
 def _last_start(schedule: BatchSchedule, start: int, end: int) -> int:
-    """First sample of the last batch that begins before ``end``: the largest with none after it."""
+    """First sample of the last batch that begins before ``end``: the largest there is."""
     low, high = start, end - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -226,9 +228,7 @@ def _last_start(schedule: BatchSchedule, start: int, end: int) -> int:
     return low
 
 
-def _passes(
-    schedule: BatchSchedule, examples: int, budget: int
-) -> Iterator[tuple[int, int, int]]:
+def _passes(schedule: BatchSchedule, examples: int, budget: int) -> Iterator[tuple[int, int, int]]:
     """(start, end, how many times) of the passes; those at one batch size are all alike."""
     changes = [int(step.start.value) for step in schedule.steps]
     start = 0
@@ -241,9 +241,7 @@ def _passes(
         start += times * (end - start)
 
 
-def _phases(
-    schedule: BatchSchedule, examples: int, budget: int, last: str
-) -> tuple[Phase, ...]:
+def _phases(schedule: BatchSchedule, examples: int, budget: int, last: str) -> tuple[Phase, ...]:
     """One for each step that begins within the budget."""
     begins = [int(step.start.value) for step in schedule.steps]
     used = [(s, size) for s, size in zip(begins, schedule.sizes, strict=True) if s < budget]

@@ -87,6 +87,15 @@ def _times(advice: Advice) -> Text:
     return say("{a} → {b}", "{a} → {b}", a=a, b=b)
 
 
+def _costs(advice: Advice) -> Text:
+    compared = facts.comparison(advice, "cost")
+    if compared is None or advice.price is None:
+        return EMPTY
+    ends = (compared.today.value, compared.recommended.value)
+    a, b = (formats.money(v, advice.price.currency) for v in ends)
+    return say("{a} → {b}", "{a} → {b}", a=a, b=b)
+
+
 def _metric(advice: Advice) -> Text:
     compared = facts.metric_comparison(advice)
     if compared is None:
@@ -152,7 +161,7 @@ _ROWS: tuple[tuple[Text, Callable[[Advice], Text]], ...] = (
     (Text("goal", "目標"), lambda a: wording.goal(a) if a.target else EMPTY),
     (Text("time to the goal", "目標までの時間"), _times),
     (Text("how many times faster (90 % range)", "速さの比（90%の範囲）"), _ratio("time")),
-    (Text("cost, today / advised", "費用の比（現在÷提案）"), _ratio("cost")),
+    (Text("computing cost of one training", "学習1回の計算費用"), _costs),
     (Text("at the end of training", "学習終了時"), _metric),
     (Text("learning rates that work", "使える学習率"), _rates),
     (Text("useful batch range", "有効なバッチサイズの範囲"), _useful),
@@ -219,12 +228,13 @@ def _picture(advices: Sequence[Advice], name: str, found: tuple[Row, ...]) -> Ch
     quantity = _QUANTITIES[name]
     caption = say(
         "{q} per batch size, with 90 % ranges; each result has its colour and shape.",
-        "バッチサイズごとの{q}（90%の範囲つき）。結果ごとに色と形を変えています。",
+        "バッチサイズごとに比べた{q}。縦線は90%の範囲。結果ごとに色と形を変えています。",
         q=quantity,
     )
     caption = Text(caption.en[:1].upper() + caption.en[1:], caption.ja)
     labels = [label(advices, order) for order in range(len(advices))]
-    specs = {"": {lang: _spec(name, labels, caption, lang) for lang in LANGUAGES}}
+    values = [row["value"] for row in found]
+    specs = {"": {lang: _spec(name, values, labels, caption, lang) for lang in LANGUAGES}}
     titles = (
         ("result", Text("result", "結果")),
         ("batch", Text("batch size", "バッチサイズ")),
@@ -235,13 +245,15 @@ def _picture(advices: Sequence[Advice], name: str, found: tuple[Row, ...]) -> Ch
     return Chart(name, found, titles, caption, caption, specs, height=280)
 
 
-def _spec(name: str, labels: list[str], text: Text, language: Language) -> Spec:
+def _spec(
+    name: str, values: list[float], labels: list[str], text: Text, language: Language
+) -> Spec:
     x = shared.batch_axis(language)
     y = alt.Y(
         "value:Q",
         title=_QUANTITIES[name].of(language),
         scale=alt.Scale(type="log", nice=False, padding=12),
-        axis=alt.Axis(tickCount=5, format="~s"),
+        axis=shared.log_axis(values),
     )
 
     def look(channel: Any, values: Sequence[str]) -> Any:

@@ -255,12 +255,14 @@ def currency(code: str) -> Text:
 
 
 def money(value: float, code: str) -> Text:
-    """An amount of money.
+    """An amount of money; infinite where the goal that it would pay for was not reached.
 
     Example:
         >>> money(127895, "JPY"), money(0.05, "USD").ja
         (Text(en='128,000 yen', ja='12万8千円'), '0.05ドル')
     """
+    if not math.isfinite(value):
+        return Text("not reached", "未到達")
     unit = currency(code)
     (written,) = amounts((value,), code)
     return say("{v}{u}", "{v}{u}", v=written, u=unit)

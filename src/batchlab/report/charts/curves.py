@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import altair as alt
 
@@ -64,9 +65,15 @@ def curves(advice: Advice) -> Chart | None:
         ("high", Text("high", "上限")),
         ("n", Text("n", "n")),
     )
+    bases = {
+        (value, lang): _curve_spec(advice, rows, value, description, lang)
+        for value in values
+        for lang in LANGUAGES
+    }
     specs = {
         f"{value}-{axis}": {
-            lang: _curve_spec(advice, rows, value, axis, description, lang) for lang in LANGUAGES
+            lang: _against(bases[value, lang], _x(advice, rows, axis, lang), axis)
+            for lang in LANGUAGES
         }
         for value in values
         for axis in axes
@@ -147,36 +154,65 @@ def _curve_domain(advice: Advice, value: str, found: list[float]) -> list[float]
     return [low, high] if high > low else [low - 0.5, low + 0.5]
 
 
-def _curve_spec(
-    advice: Advice,
-    rows: tuple[Row, ...],
-    value: str,
-    axis: str,
-    text: Text,
-    language: Language,
-) -> Spec:
-    kind = _AXES[axis][1]
+def _scale(kind: Literal["linear", "log"], **options: Any) -> alt.Scale:
+    """A scale that need not begin at zero; a logarithmic one must not be told so."""
+    if kind == "linear":
+        options["zero"] = False
+    return alt.Scale(type=kind, nice=False, **options)
+
+
+def _x(advice: Advice, rows: tuple[Row, ...], axis: str, language: Language) -> Spec:
+    """The horizontal axis; the column ``along`` is whatever the reader chose."""
     x = alt.X(
-        f"{axis}:Q",
+        field="along",
+        type="quantitative",
         title=_curve_axis_title(advice, axis).of(language),
-        scale=alt.Scale(type=kind, nice=False, zero=False),
+        scale=_scale(_AXES[axis][1]),
         axis=_curve_axis(rows, axis),
     )
+    return cast(Spec, x.to_dict(validate=False))
+
+
+def _against(base: Spec, x: Spec, axis: str) -> Spec:
+    """The same picture over another axis; Altair takes a second a spec, this takes none."""
+    spec = copy.deepcopy(base)
+    least = "> 0" if _AXES[axis][1] == "log" else ">= 0"
+    for layer in spec["layer"]:
+        for step in layer.get("transform", ()):
+            if step.get("as") == "along":
+                step["calculate"] = f"isValid(datum.{axis}) ? datum.{axis} : -1"
+            if step.get("filter") == _ALONG:
+                step["filter"] = f"datum.along {least}"
+        encoding = layer["encoding"]
+        if encoding.get("x", {}).get("field") == "along":
+            encoding["x"] = x
+        for shown in encoding.get("tooltip", ()):
+            if shown["field"] == "along":
+                shown["title"] = x["title"]
+    return spec
+
+
+_ALONG = "datum.along >= 0"
+
+
+def _curve_spec(
+    advice: Advice, rows: tuple[Row, ...], value: str, text: Text, language: Language
+) -> Spec:
     ordinary = [r["value"] for r in rows if r["name"] == value and r["value"] is not None]
     shown = _curve_domain(advice, value, ordinary)
     wide = value == "loss" and min(ordinary) > 0 and max(ordinary) > 10 * min(ordinary)
     y = alt.Y(
         "value:Q",
         title=shared.axis_title(advice, value).of(language),
-        scale=alt.Scale(
-            type="log" if wide else "linear", domain=shown, zero=False, nice=False, padding=6
-        ),
+        scale=_scale("log" if wide else "linear", domain=shown, padding=6),
         axis=shared.log_axis(ordinary) if wide else alt.Axis(tickCount=6, format="~f"),
     )
-    positive = f" && datum.{axis} > 0" if kind == "log" else ""
+    x = alt.X(field="along", type="quantitative")
     base = (
         alt.Chart(shared.data("curves"))
-        .transform_filter(f"datum.name === '{value}' && isValid(datum.{axis}){positive}")
+        .transform_filter(f"datum.name === '{value}'")
+        .transform_calculate(along="0")
+        .transform_filter(_ALONG)
         .transform_calculate(look=shared.LOOK_EXPRESSION)
     )
     strong = f"{shared.IS_PICKED} || datum.role === 'today'"
@@ -204,7 +240,7 @@ def _curve_spec(
                 language,
                 (
                     ("id", Text("setting", "設定")),
-                    (axis, _curve_axis_title(advice, axis)),
+                    ("along", _AXES["samples"][0]),
                     ("value", shared.axis_title(advice, value)),
                 ),
             ),

@@ -145,15 +145,11 @@ def _cost_row(advice: Advice) -> Row | None:
     alike = time is not None and (time.wins, time.pairs) == (compared.wins, compared.pairs)
     return Row(
         Text("computing cost of one training", "学習1回の計算費用"),
-        _paid(compared.today.value, code),
-        _paid(compared.recommended.value, code),
+        formats.money(compared.today.value, code),
+        formats.money(compared.recommended.value, code),
         percent_saved(compared.difference),
         Text("as above", "同上") if alike else sure_of_ratio(compared),
     )
-
-
-def _paid(value: float, code: str) -> Text:
-    return formats.money(value, code) if math.isfinite(value) else Text("not reached", "未到達")
 
 
 def percent_saved(ratio: Estimate) -> Text:
@@ -163,7 +159,7 @@ def percent_saved(ratio: Estimate) -> Text:
         >>> percent_saved(Estimate(1.9, 1.5, 2.3, n=8)).en
         '−47 % (−33 to −57)'
     """
-    if not math.isfinite(ratio.value):
+    if not 0 < ratio.value < math.inf:
         return EMPTY
     main = _percent(ratio.value)
     if math.isnan(ratio.low):
@@ -173,7 +169,9 @@ def percent_saved(ratio: Estimate) -> Text:
 
 
 def _percent(ratio: float) -> str:
-    change = round(100 * (1 / ratio - 1)) if ratio > 0 else math.inf
+    if ratio <= 0:
+        return "+∞"
+    change = round(100 * (1 / ratio - 1))
     if change == 0:
         return "0"
     return formats.MINUS + str(-change) if change < 0 else f"+{change}"

@@ -1,0 +1,344 @@
+"""The answer: what is compared, the verdict, how sure it is, and what comes next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import replace
+
+import numpy as np
+
+from batchlab.advisor.decision import decide, decide_accuracy
+from batchlab.advisor.judge import (
+    Yardstick,
+    failed,
+    final_metric,
+    grid_spacing,
+    of_setting,
+    projected,
+    to_target,
+)
+from batchlab.advisor.record import Change, Comparison, Failures, NextStage, Target, Verdict
+from batchlab.advisor.stages import Confirmation
+from batchlab.advisor.view import View
+from batchlab.stats import (
+    TYPICAL_LOG_SD,
+    Paired,
+    mean_estimate,
+    median_estimate,
+    paired_difference,
+    repeats_to_decide,
+    share_estimate,
+    sign_repeats_to_decide,
+    smallest_detectable_ratio,
+)
+from batchlab.types import Estimate
+
+
+def _confirmed(view: View, record: Confirmation) -> tuple[Comparison, ...]:
+    fresh = replace(view.yardstick, machine=view.yardstick.machine.after(record.timed))
+    before, after = (
+        to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
+    )
+    spacing = grid_spacing(view.facts.train_examples, view.samples)
+    rows: list[Comparison | None] = [
+        _ratio_row(view, fresh, quantity, before, after, spacing) for quantity in _quantities(view)
+    ]
+    rows.append(
+        _metric_row(
+            view, "validation", final_metric(record.today), final_metric(record.recommended)
+        )
+    )
+    if view.facts.test_examples:
+        old, new = (
+            np.array([_number(c.test) for c in side])
+            for side in (record.today, record.recommended)
+        )
+        rows.append(_metric_row(view, "metric", old, new, view.facts.test_examples))
+    return tuple(row for row in rows if row is not None)
+
+
+def _ratio_row(
+    view: View,
+    yardstick: Yardstick,
+    quantity: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    spacing: float,
+) -> Comparison:
+    (b0, _), (b1, _) = view.today, view.chosen
+    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
+    unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
+    sides = [
+        median_estimate(yardstick.measure(quantity, side, size), unit)
+        for side, size in ((before, b0), (after, b1))
+    ]
+    return _comparison(quantity, sides[0], sides[1], paired)
+
+
+def _metric_row(
+    view: View, quantity: str, before: np.ndarray, after: np.ndarray, examples: int = 0
+) -> Comparison | None:
+    """The metric of both, over the pairs in which both runs ended."""
+    both = np.isfinite(before) & np.isfinite(after)
+    if both.sum() < 2:
+        return None
+    before, after = before[both], after[both]
+    paired = paired_difference(before, after, maximise=view.maximise)
+    sides = [mean_estimate(side, view.facts.metric.unit) for side in (before, after)]
+    return _comparison(
+        quantity, sides[0], sides[1], paired, examples or view.facts.validation_examples
+    )
+
+
+def _projected_rows(view: View) -> tuple[Comparison, ...]:
+    """Time, cost and samples for an equally good training, scaled to a whole run of today's
+    settings.
+    """
+    row = next((r for r in view.rows if (r.batch_size, r.learning_rate) == view.chosen), None)
+    if row is None or view.chosen == view.today or not len(row.today_fall):
+        return ()
+    scale = view.samples / np.median(row.today_fall)
+    before, after = row.today_fall * scale, row.fall * scale
+    found = [_ratio_row(view, view.yardstick, q, before, after, 0.0) for q in _quantities(view)]
+    return tuple(replace(c, method="projected") for c in found)
+
+
+def comparisons(view: View) -> tuple[Comparison, ...]:
+    """Today against the best alternative, quantity by quantity; ``time`` first."""
+    if view.confirmation is not None:
+        return _confirmed(view, view.confirmation)
+    return _projected_rows(view)
+
+
+def _quantities(view: View) -> list[str]:
+    return ["time", "cost", "samples"] if view.options.price else ["time", "samples"]
+
+
+def _deciding(view: View) -> Comparison | None:
+    wanted = "validation" if view.options.objective == "accuracy" else view.options.objective
+    return next((c for c in comparisons(view) if c.quantity == wanted), None)
+
+
+def verdict(view: View) -> Verdict:
+    """Change, keep, or not enough evidence."""
+    row = _deciding(view)
+    if row is None:
+        nothing_better = view.projection is not None and view.chosen == view.today
+        return Verdict.KEEP if nothing_better else Verdict.NOT_ENOUGH_EVIDENCE
+    met = all(at_least(view).values())
+    chosen = view.confirmation is not None and view.confirmation.today_chosen
+    if view.options.objective == "accuracy":
+        return decide_accuracy(row.difference, view.maximise, met, chosen)
+    verdict = decide(row.difference, view.options.worth, met, chosen)
+    # A projection is no proof: it may say that nothing is worth while, never that a change is.
+    if verdict is Verdict.CHANGE and view.confirmation is None:
+        return Verdict.NOT_ENOUGH_EVIDENCE
+    return verdict
+
+
+def at_least(view: View) -> dict[str, bool]:
+    """Every demand, and whether the recommendation meets it on validation data."""
+    if not view.options.at_least or view.confirmation is None:
+        return {}
+    values = {"loss": [c.loss[-1] for c in view.confirmation.recommended]}
+    values[view.facts.metric.name] = list(final_metric(view.confirmation.recommended))
+    met = {}
+    for name, least in view.options.at_least.items():
+        mean = float(np.mean(values[name]))
+        down = name == "loss" or not view.maximise
+        met[f"{name}={least:g}"] = mean <= least if down else mean >= least
+    return met
+
+
+def recommended(view: View) -> tuple[int, float]:
+    """What stands in the column *recommended*: the best alternative, unless today's settings are
+    kept.
+    """
+    return view.today if verdict(view) is Verdict.KEEP and not comparisons(view) else view.chosen
+
+
+def changes(view: View) -> tuple[Change, ...]:
+    """The fields in which the best alternative differs from today."""
+    found = []
+    (b0, r0), (b1, r1) = view.today, recommended(view)
+    if b0 != b1:
+        found.append(Change("batch_size", b0, b1))
+    if r0 != r1:
+        found.append(Change("learning_rate", r0, r1))
+    return tuple(found)
+
+
+def _paired(view: View) -> Paired | None:
+    """The deciding comparison again, with its spread."""
+    record, objective = view.confirmation, view.options.objective
+    if record is None or objective == "accuracy":
+        return None
+    fresh = replace(view.yardstick, machine=view.yardstick.machine.after(record.timed))
+    sides = [
+        to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
+    ]
+    spacing = grid_spacing(view.facts.train_examples, view.samples)
+    return fresh.compare(objective, (sides[0], view.today[0]), (sides[1], view.chosen[0]), spacing)
+
+
+def smallest_detectable(view: View) -> float | None:
+    """The smallest ratio that so many fresh repeats would have shown."""
+    paired = _paired(view)
+    n = view.options.confirm_seeds if view.confirmation is None else len(view.confirmation.today)
+    sd = TYPICAL_LOG_SD if paired is None or not math.isfinite(paired.sd) else paired.sd
+    return smallest_detectable_ratio(float(sd), n)
+
+
+def decide_repeats(view: View) -> int:
+    """Further pairs that would decide; 0 if it is decided or none would."""
+    paired, record = _paired(view), view.confirmation
+    if verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE or paired is None or record is None:
+        return 0
+    if paired.method == "sign":
+        sides = [
+            to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
+        ]
+        if not all(np.isfinite(side).any() for side in sides):
+            return 0
+        values = [
+            view.yardstick.measure(view.options.objective, side, size)
+            for side, size in zip(sides, (view.today[0], view.chosen[0]), strict=True)
+        ]
+        return sign_repeats_to_decide(values[0], values[1], view.options.worth) or 0
+    if not 0 < paired.estimate.value < math.inf or not math.isfinite(paired.sd):
+        return 0
+    return (
+        repeats_to_decide(paired.estimate.value, paired.sd, paired.pairs, view.options.worth) or 0
+    )
+
+
+def next_stage(view: View) -> NextStage | None:
+    """The next step, its price, and what to type."""
+    if view.stage in "AB":
+        letter = "B" if view.stage == "A" else "C"
+        seconds = view.facts.prices.get(letter, math.nan)
+        if not math.isfinite(seconds):
+            return None
+        command = _continued(view, 1.15 * seconds)
+        return NextStage(letter, seconds, price_of(view, seconds), command)
+    repeats = decide_repeats(view)
+    if repeats:
+        seconds = repeats * _pair_seconds(view)
+        command = _continued(view, 1.3 * seconds)
+        return NextStage("more-repeats", seconds, price_of(view, seconds), command, repeats)
+    if view.facts.builtin:
+        command = "batchlab advise your_task.py:task --budget 10m"
+        return NextStage("own-task", 600.0, price_of(view, 600.0), command)
+    return None
+
+
+def _continued(view: View, seconds: float) -> str:
+    """The command that was typed, with so many seconds more and ``--resume``."""
+    words = shlex.split(view.facts.command)
+    kept = [
+        w for i, w in enumerate(words) if w not in _SPENT and words[max(0, i - 1)] != "--budget"
+    ]
+    total = view.records.wall_seconds + seconds + 5.0
+    return " ".join([*map(shlex.quote, kept), "--budget", _budget(total), "--resume"])
+
+
+_SPENT = ("--budget", "--resume")
+
+
+def _pair_seconds(view: View) -> float:
+    sizes = (view.today[0], view.chosen[0])
+    screening = view.records.screening
+    factor = screening.engine_factor if screening else 1.5
+    each = [view.samples / b * view.yardstick.rate(b).value * factor for b in sizes]
+    return sum(each) / max(1, view.yardstick.machine.cores)
+
+
+def price_of(view: View, seconds: float) -> float | None:
+    """What so many seconds cost, or None without a price."""
+    price = view.options.price
+    return None if price is None else seconds * price.per_hour / 3600
+
+
+def batch_only(view: View) -> Estimate | None:
+    """Time today / batch changed with the learning rate as it was."""
+    record, size = view.confirmation, view.chosen[0]
+    if size == view.today[0]:
+        return None
+    if record is not None and record.batch_only:
+        before = tuple(of_setting(record.choosing, *view.today).values())
+        pairs = {c.seed: c for c in record.batch_only}
+        before = [c for c in before if c.seed in pairs]
+        sides = [
+            to_target(c, record.target, view.maximise)
+            for c in (before, [pairs[c.seed] for c in before])
+        ]
+        spacing = grid_spacing(view.facts.train_examples, view.samples)
+        return view.yardstick.compare(
+            "time", (sides[0], view.today[0]), (sides[1], size), spacing
+        ).estimate
+    if view.projection is None or not of_setting(view.projection.curves, size, view.today[1]):
+        return None
+    row = projected(
+        view.projection,
+        view.yardstick,
+        objective="time",
+        today=view.today,
+        maximise=view.maximise,
+        rates={size: view.today[1]},
+    )[0]
+    return row.ratio.estimate if len(row.fall) else None
+
+
+def failures(view: View) -> Failures | None:
+    """Runs on fresh seeds that diverged, did not learn or never reached the target."""
+    record = view.confirmation
+    if record is None:
+        return None
+    counts = []
+    for side in (record.today, record.recommended):
+        reached = to_target(side, record.target, view.maximise)
+        counts.append(sum(failed(c, s) for c, s in zip(side, reached, strict=True)))
+    return Failures(counts[0], len(record.today), counts[1], len(record.recommended))
+
+
+def target(view: View) -> Target | None:
+    """What counts as trained."""
+    record = view.confirmation
+    if record is None:
+        value = view.options.target
+        return None if value is None else Target(value, "user")
+    baseline = tuple(of_setting(record.choosing, *view.today).values())
+    reached = np.isfinite(to_target(baseline, record.target, view.maximise))
+    share = share_estimate(int(reached.sum()), len(reached)).value
+    return Target(record.target, record.chosen_by, len(baseline), share)
+
+
+def _comparison(
+    quantity: str, today: Estimate, recommended: Estimate, paired: Paired, examples: int = 0
+) -> Comparison:
+    return Comparison(
+        quantity,
+        today,
+        recommended,
+        paired.estimate,
+        paired.wins,
+        paired.pairs,
+        paired.chance,
+        examples,
+        paired.method,
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _budget(seconds: float) -> str:
+    """Seconds as one would type them, rounded up.
+
+    Example:
+        >>> _budget(130.0), _budget(40.0)
+        ('3m', '40s')
+    """
+    return f"{math.ceil(seconds)}s" if seconds < 90 else f"{math.ceil(seconds / 60)}m"

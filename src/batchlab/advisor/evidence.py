@@ -1,0 +1,404 @@
+"""The evidence below the answer: memory, noise, the search, the candidates and their curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from batchlab.advisor.candidates import scaled_rate
+from batchlab.advisor.decision import pareto, useful_range, working_rates
+from batchlab.advisor.judge import (
+    Projected,
+    Yardstick,
+    failed,
+    final_metric,
+    of_setting,
+    projected,
+    to_target,
+)
+from batchlab.advisor.record import (
+    Candidate,
+    CurvePoint,
+    Memory,
+    MemoryPoint,
+    NoisePoint,
+    PlanePoint,
+    Reason,
+)
+from batchlab.advisor.stages import Curve
+from batchlab.advisor.view import View
+from batchlab.measure.throughput import seconds_per_update
+from batchlab.rules import is_sgd_family
+from batchlab.stats import mean_estimate, median_estimate, quantile
+from batchlab.types import Estimate, Evidence, Status
+
+
+def memory(view: View) -> Memory | None:
+    """What fits and how fast it runs, trial by trial."""
+    machine = view.records.machine
+    if machine is None or machine.fit is None:
+        return None
+    fit, points = machine.fit, {}
+    for trial in fit.points:
+        points[trial.batch_size] = MemoryPoint(
+            trial.batch_size, trial.fits, trial.bytes, reason=trial.reason
+        )
+    for text, blocks in machine.blocks.items():
+        timing, size = seconds_per_update(blocks), int(text)
+        known = points.get(size, MemoryPoint(size, True, 0))
+        points[size] = replace(
+            known,
+            samples_per_second=timing.samples_per_second,
+            seconds_per_update=timing.seconds_per_update,
+        )
+    blocks = machine.blocks.get(str(view.today[0]))
+    share = seconds_per_update(blocks).loader_share if blocks else None
+    return Memory(
+        fit.largest,
+        fit.bound_by,
+        fit.limit_bytes,
+        fit.limit_source,
+        fit.margin_bytes,
+        tuple(points[size] for size in sorted(points)),
+        _knee(view),
+        share,
+        fit.sentence,
+    )
+
+
+def _throughput(view: View) -> dict[int, float]:
+    machine = view.yardstick.machine
+    return {int(b): int(b) / view.yardstick.rate(int(b)).value for b in machine.blocks}
+
+
+def _knee(view: View) -> int | None:
+    return useful_range(_throughput(view), {})[0]
+
+
+def noise(view: View) -> tuple[NoisePoint, ...]:
+    """The noise scale along the short run of today's settings."""
+    screening = view.records.screening
+    if screening is None:
+        return ()
+    return tuple(NoisePoint(r.samples, r.scale, r.at_least) for r in screening.noise)
+
+
+def _seed_sd(view: View) -> float:
+    """Standard deviation of the metric between seeds, pooled over the settings that were
+    repeated.
+    """
+    if view.projection is None:
+        return 0.0
+    groups: dict[tuple[int, float], list[float]] = {}
+    for curve in view.projection.curves:
+        if curve.rung == 2 and curve.status is not Status.DIVERGED:
+            groups.setdefault((curve.batch_size, curve.learning_rate), []).append(
+                float(np.mean(curve.metric[-3:]))
+            )
+    spreads = [np.var(values, ddof=1) for values in groups.values() if len(values) > 1]
+    return float(np.sqrt(np.mean(spreads))) if spreads else 0.0
+
+
+def plane(view: View) -> tuple[PlanePoint, ...]:
+    """Every batch size and learning rate of the search."""
+    if view.projection is None:
+        return ()
+    seed = min(c.seed for c in view.projection.curves)
+    own = [c for c in view.projection.curves if c.seed == seed]
+    points = []
+    for size in sorted({c.batch_size for c in own}):
+        mine = [c for c in own if c.batch_size == size]
+        working = _working(view, mine)
+        for curve in sorted(mine, key=lambda c: c.learning_rate):
+            points.append(
+                PlanePoint(
+                    size,
+                    curve.learning_rate,
+                    curve.loss[-1],
+                    curve.metric[-1],
+                    curve.samples[-1] - view.projection.start,
+                    curve.rung,
+                    curve.status,
+                    curve.learning_rate in working,
+                )
+            )
+    return tuple(points)
+
+
+def _working(view: View, curves: Sequence[Curve]) -> set[float]:
+    """Rates of one batch size that work, each judged against the others where its own search
+    ended.
+    """
+    works, sd = set(), _seed_sd(view)
+    for curve in curves:
+        if curve.status is Status.DIVERGED:
+            continue
+        end = curve.samples[-1]
+        level = {c.learning_rate: _metric_at(c, end) for c in curves if c.samples[-1] >= end}
+        found = working_rates(level, sd, view.maximise)
+        if found is not None and curve.learning_rate in found.works:
+            works.add(curve.learning_rate)
+    return works
+
+
+def _unbroken(view: View, curves: Sequence[Curve], chosen: float) -> tuple[float, float]:
+    """The run of neighbouring rates that work around the tuned one."""
+    works = _working(view, curves) | {chosen}
+    rates = sorted(c.learning_rate for c in curves)
+    low = high = rates.index(chosen)
+    while low > 0 and rates[low - 1] in works:
+        low -= 1
+    while high + 1 < len(rates) and rates[high + 1] in works:
+        high += 1
+    return rates[low], rates[high]
+
+
+def candidates(view: View) -> tuple[Candidate, ...]:
+    """The candidates, with all that is known of each."""
+    screening = view.records.screening
+    if screening is None:
+        return ()
+    reasons = {p.batch_size: p.reason for p in screening.proposals}
+    made = [_candidate(view, view.today, reasons.get(view.today[0], Reason.BASELINE), None)]
+    for row in view.rows:
+        pair = (row.batch_size, row.learning_rate)
+        if pair != view.today:
+            made.append(
+                _candidate(view, pair, reasons.get(row.batch_size, Reason.NOISE_SCALE), row)
+            )
+    if not view.rows:
+        made += [
+            _candidate(view, (p.batch_size, _linear(view, p.batch_size)), p.reason, None)
+            for p in screening.proposals
+            if p.batch_size != view.today[0]
+        ]
+    return _with_pareto(view, made)
+
+
+def _linear(view: View, size: int, power: float | None = None) -> float:
+    if power is None:
+        power = 1.0 if is_sgd_family(view.rule) else 0.5
+    return scaled_rate(view.today[1], view.today[0], size, power)
+
+
+def _candidate(
+    view: View, pair: tuple[int, float], reason: Reason, row: Projected | None
+) -> Candidate:
+    size, _ = pair
+    working = _rate_range(view, size)
+    made = Candidate(
+        view.setting(pair),
+        reason,
+        Evidence.SCREENED,
+        rate_low=working[0],
+        rate_high=working[1],
+        rate_linear=_linear(view, size, 1.0),
+        rate_sqrt=_linear(view, size, 0.5),
+        seconds_per_update=_timing(view, size),
+    )
+    if view.projection is not None:
+        made = _with_projection(view, made, pair, row)
+    return _with_confirmation(view, made, pair)
+
+
+def _timing(view: View, size: int) -> Estimate | None:
+    blocks = view.yardstick.machine.blocks.get(str(size))
+    return seconds_per_update(blocks).seconds_per_update if blocks else None
+
+
+def _rate_range(view: View, size: int) -> tuple[float | None, float | None]:
+    """Learning rates that work at a batch size, around its tuned one."""
+    if view.projection is None or str(size) not in view.projection.best:
+        return None, None
+    seed = min(c.seed for c in view.projection.curves)
+    mine = [c for c in view.projection.curves if c.batch_size == size and c.seed == seed]
+    return _unbroken(view, mine, view.projection.best[str(size)])
+
+
+def _with_projection(
+    view: View, made: Candidate, pair: tuple[int, float], row: Projected | None
+) -> Candidate:
+    """Samples for an equal fall, scaled to a whole run of today's settings."""
+    assert view.projection is not None
+    if row is None:
+        rates = {pair[0]: pair[1]}
+        row = projected(
+            view.projection,
+            view.yardstick,
+            objective="samples",
+            today=view.today,
+            maximise=view.maximise,
+            rates=rates,
+        )[0]
+    if not len(row.fall):
+        return made
+    samples = row.fall * (view.samples / np.median(row.today_fall))
+    curves = list(of_setting(view.projection.curves, *pair).values())
+    return replace(
+        made,
+        evidence=Evidence.PROJECTED,
+        loss_samples=median_estimate(row.fall, "examples"),
+        runs=len(row.fall),
+        failed=int(np.sum(~np.isfinite(row.fall))),
+        **_target_columns(view, samples, pair[0], view.yardstick),
+        metric=_metric_estimate(final_metric(curves), view.facts.metric.unit),
+    )
+
+
+def _with_confirmation(view: View, made: Candidate, pair: tuple[int, float]) -> Candidate:
+    """The runs to the target, fresh seeds if there are any."""
+    record = view.confirmation
+    if record is None:
+        return made
+    fresh = {view.today: record.today, view.chosen: record.recommended}.get(pair, ())
+    curves = fresh or tuple(of_setting(record.choosing, *pair).values())
+    if not curves:
+        return made
+    samples = to_target(curves, record.target, view.maximise)
+    yardstick = view.yardstick
+    if fresh:
+        yardstick = replace(yardstick, machine=yardstick.machine.after(record.timed))
+    return replace(
+        made,
+        evidence=Evidence.CONFIRMED,
+        runs=len(curves),
+        failed=sum(failed(c, s) for c, s in zip(curves, samples, strict=True)),
+        **_target_columns(view, samples, pair[0], yardstick),
+        metric=_metric_estimate(final_metric(curves), view.facts.metric.unit),
+    )
+
+
+def _target_columns(
+    view: View, samples: np.ndarray, size: int, yardstick: Yardstick
+) -> dict[str, Any]:
+    columns = {
+        "samples_to_target": median_estimate(samples, "examples"),
+        "updates_to_target": median_estimate(
+            samples / size * view.facts.baseline.reuse, "updates"
+        ),
+        "seconds_to_target": median_estimate(yardstick.measure("time", samples, size), "s"),
+    }
+    if view.options.price is not None:
+        cost = yardstick.measure("cost", samples, size)
+        columns["cost_to_target"] = median_estimate(cost, view.currency)
+    return columns
+
+
+def _with_pareto(view: View, made: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    known = {c.setting.id: c for c in made if c.seconds_to_target and c.metric}
+    times = {i: c.seconds_to_target.value for i, c in known.items() if c.seconds_to_target}
+    metrics = {i: c.metric.value for i, c in known.items() if c.metric}
+    best = set(pareto(times, metrics, view.maximise)) if known else set()
+    return tuple(replace(c, pareto=c.setting.id in best) for c in made)
+
+
+def curves(view: View) -> tuple[CurvePoint, ...]:
+    """Median and range over seeds of loss and metric, of the runs that count most."""
+    record, projection = view.confirmation, view.projection
+    points: list[CurvePoint] = []
+    if record is not None:
+        groups = {view.today: record.today, view.chosen: record.recommended}
+        for pair in {(c.batch_size, c.learning_rate) for c in record.choosing} - set(groups):
+            groups[pair] = tuple(of_setting(record.choosing, *pair).values())
+    elif projection is not None:
+        pairs = [view.today, *((r.batch_size, r.learning_rate) for r in view.rows)]
+        groups = {p: tuple(of_setting(projection.curves, *p).values()) for p in pairs}
+    else:
+        return ()
+    for pair, curves in groups.items():
+        points += _points(view, pair, [c for c in curves if c.status is not Status.DIVERGED])
+    return tuple(points)
+
+
+def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> list[CurvePoint]:
+    if not curves:
+        return []
+    length = min(len(c.samples) for c in curves)
+    rate = view.yardstick.machine.seconds(pair[0])
+    points = []
+    for name in ("loss", "metric"):
+        values = np.array([getattr(c, name)[:length] for c in curves])
+        for t in range(length):
+            samples, updates = curves[0].samples[t], curves[0].updates[t]
+            points.append(
+                CurvePoint(
+                    view.id(pair),
+                    name,
+                    samples,
+                    samples / view.facts.train_examples,
+                    updates,
+                    updates * rate.value if rate else math.nan,
+                    float(np.median(values[:, t])),
+                    float(quantile(values[:, t], 0.05)),
+                    float(quantile(values[:, t], 0.95)),
+                    len(curves),
+                )
+            )
+    return points
+
+
+def epochs_to_plateau(view: View) -> Estimate | None:
+    """Epochs after which today's validation loss never falls by more than a hundredth of its whole
+    fall.
+    """
+    record = view.confirmation
+    if record is None:
+        return None
+    epochs = []
+    for curve in record.today:
+        loss = np.array(curve.loss)
+        if curve.status is Status.OK and len(loss) > 1:
+            enough = loss.min() + 0.01 * (loss[0] - loss.min())
+            first = int(np.argmax(loss <= enough))
+            epochs.append(curve.samples[first] / view.facts.train_examples)
+    return median_estimate(np.array(epochs), "epochs") if epochs else None
+
+
+def order_changed(view: View) -> bool | None:
+    """Whether the best batch size from half of the run is another one than from the start."""
+    projection = view.projection
+    if projection is None or not projection.late or not view.rows:
+        return None
+    seed = projection.late[0].seed
+    early = {r.batch_size: r for r in view.rows}
+    late = replace(projection, curves=tuple(c for c in projection.late if c.seed == seed))
+    rows = projected(
+        late,
+        view.yardstick,
+        objective="samples" if view.options.objective == "accuracy" else view.options.objective,
+        today=view.today,
+        maximise=view.maximise,
+        rates={r.batch_size: r.learning_rate for r in view.rows},
+    )
+    known = [r for r in rows if len(r.fall) and math.isfinite(r.ratio.estimate.value)]
+    if len(known) < 2 or view.options.objective == "accuracy":
+        return None
+    best_late = max(known, key=lambda r: r.ratio.estimate.value).batch_size
+    best_early = max(
+        (r for r in early.values() if math.isfinite(r.ratio.estimate.value)),
+        key=lambda r: r.ratio.estimate.value,
+    ).batch_size
+    return best_late != best_early
+
+
+def useful(view: View) -> tuple[int | None, int | None]:
+    """The batch sizes that waste neither the machine nor the data."""
+    falls = {r.batch_size: float(np.median(r.fall)) for r in view.rows if len(r.fall)}
+    return useful_range(_throughput(view), falls)
+
+
+def _metric_estimate(values: np.ndarray, unit: str) -> Estimate | None:
+    known = values[np.isfinite(values)]
+    return mean_estimate(known, unit) if len(known) else None
+
+
+def _metric_at(curve: Curve, samples: int) -> float:
+    """Mean of the last three metrics up to here; NaN for a diverged run."""
+    if curve.status is Status.DIVERGED:
+        return math.nan
+    there = [m for s, m in zip(curve.samples, curve.metric, strict=True) if s <= samples][-3:]
+    return float(np.mean(there)) if there else math.nan

@@ -1,0 +1,175 @@
+"""What the records say, seen as one case: today's settings, the candidates, the best of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from batchlab.advisor.judge import Projected, Yardstick, projected
+from batchlab.advisor.options import Options
+from batchlab.advisor.record import MetricInfo, Setting
+from batchlab.advisor.stages import Confirmation, Machine, Projection, Records
+from batchlab.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the task besides the measurements.
+
+    Attributes:
+        task: Name.
+        command: What was typed.
+        argument: How the task was named, for the next command.
+        version: batchlab's.
+        builtin: Whether it is a demonstration.
+        baseline: Today's recipe.
+        metric: The metric.
+        train_examples: N.
+        validation_examples: Examples.
+        test_examples: Examples, 0 without test data.
+        assumptions: Sentences.
+        prices: Expected seconds of the stages not run.
+        provenance: Versions, seeds, device.
+        created: ISO time; now if left out.
+    """
+
+    task: str
+    command: str
+    argument: str
+    version: str
+    builtin: bool
+    baseline: RunConfig
+    metric: MetricInfo
+    train_examples: int
+    validation_examples: int
+    test_examples: int
+    assumptions: tuple[str, ...]
+    prices: dict[str, float]
+    provenance: dict[str, str]
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """Records, what was asked, and what is known of the task."""
+
+    records: Records
+    options: Options
+    facts: Facts
+
+    @cached_property
+    def today(self) -> tuple[int, float]:
+        """Batch size and learning rate of today."""
+        baseline = self.facts.baseline
+        assert isinstance(baseline.batch_size, int)
+        assert baseline.learning_rate is not None
+        return baseline.batch_size, baseline.learning_rate
+
+    @property
+    def samples(self) -> int:
+        """The user's training length."""
+        assert isinstance(self.facts.baseline.samples, int)
+        return self.facts.baseline.samples
+
+    @property
+    def rule(self) -> str:
+        """Update rule."""
+        assert self.facts.baseline.rule is not None
+        return self.facts.baseline.rule
+
+    @property
+    def maximise(self) -> bool:
+        """Direction of the metric."""
+        return self.facts.metric.maximise
+
+    @property
+    def projection(self) -> Projection | None:
+        """Stage B."""
+        return self.records.projection
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """Stage C."""
+        return self.records.confirmation
+
+    @property
+    def stage(self) -> str:
+        """The last finished stage."""
+        return "C" if self.confirmation else "B" if self.projection else "A"
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """Turns samples into time and money."""
+        machine = self.records.machine or Machine(None, {}, 1, "cpu", "", 1)
+        return Yardstick(machine, self.options.price, self.facts.baseline.reuse)
+
+    @property
+    def currency(self) -> str:
+        """Of the price, empty without one."""
+        return self.options.price.currency if self.options.price else ""
+
+    @cached_property
+    def rows(self) -> list[Projected]:
+        """What the search says of every batch size."""
+        if self.projection is None:
+            return []
+        return projected(
+            self.projection,
+            self.yardstick,
+            objective=self.options.objective,
+            today=self.today,
+            maximise=self.maximise,
+        )
+
+    @cached_property
+    def chosen(self) -> tuple[int, float]:
+        """The best alternative: fixed in stage C, the front runner after stage B."""
+        if self.confirmation is not None:
+            return int(self.confirmation.chosen[0]), self.confirmation.chosen[1]
+        others = [r for r in self.rows if (r.batch_size, r.learning_rate) != self.today]
+        others = [
+            r
+            for r in others
+            if math.isfinite(r.ratio.estimate.value) and r.ratio.estimate.value > 0
+        ]
+        if not others:
+            return self.today
+        sign = -1.0 if self.options.objective == "accuracy" and not self.maximise else 1.0
+        best = max(others, key=lambda r: sign * r.ratio.estimate.value)
+        return best.batch_size, best.learning_rate
+
+    def setting(self, pair: tuple[int, float]) -> Setting:
+        """The baseline with another batch size and learning rate."""
+        config = self.facts.baseline
+        size, rate = pair
+        return Setting(
+            id=self.id(pair),
+            rule=self.rule,
+            batch_size=size,
+            micro_batch_size=size,
+            accum_steps=1,
+            world_size=1,
+            learning_rate=rate,
+            momentum=float(config.momentum or 0.0),
+            weight_decay=config.weight_decay,
+            lr_schedule=config.lr_schedule,
+            warmup=config.warmup,
+            clip_norm=config.clip_norm,
+            precision=config.precision,
+            samples=self.samples,
+            nu=config.nu,
+            beta2=config.beta2,
+            eps=config.eps,
+        )
+
+    def id(self, pair: tuple[int, float]) -> str:
+        """Short name of a setting."""
+        return "today" if pair == self.today else f"B{pair[0]}-lr{pair[1]:.4g}"
+
+    def run_seconds(self) -> float:
+        """One run of today's settings alone."""
+        rate = self.yardstick.machine.seconds(self.today[0])
+        if rate is None:
+            return math.nan
+        return self.samples / self.today[0] * self.facts.baseline.reuse * rate.value

@@ -1,0 +1,505 @@
+"""Pages of ``fit``, ``noise`` and ``compare``: one self-contained HTML file each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from batchlab._platform import format_bytes
+from batchlab.advisor.record import (
+    Advice,
+    Candidate,
+    CurvePoint,
+    Memory,
+    MemoryPoint,
+    MetricInfo,
+    NoisePoint,
+    Reason,
+    Setting,
+    Verdict,
+)
+from batchlab.report import charts, evidence, formats, names, page, wording
+from batchlab.report.charts import shared
+from batchlab.report.charts.shared import Chart, Row, Spec
+from batchlab.report.evidence import Section
+from batchlab.report.findings import (
+    KINDS,
+    Compared,
+    CompareReport,
+    FitReport,
+    NoiseReport,
+    Origin,
+    Reading,
+    chance_note,
+    row,
+    scale_text,
+)
+from batchlab.report.text import LANGUAGES, Language, Text, same, say, verbatim
+from batchlab.types import Estimate, Evidence
+
+Table = tuple[Text, tuple[Text, ...], tuple[tuple[Text, ...], ...]]
+"""Caption, column titles, rows."""
+
+
+def fit_page(found: FitReport) -> str:
+    """Memory and speed per batch size.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML; nothing in it is fetched from anywhere.
+    """
+    advice = _advice(
+        found.task, found.origin, found.today, found.train_examples, memory=_memory(found)
+    )
+    title = say("{t}: memory and speed", "{t}：メモリと速さ", t=verbatim(found.task))
+    heading = Text("Memory and speed against the batch size", "バッチサイズとメモリ・速さ")
+    drawn = _drawn(charts.speed(advice), charts.memory(advice))
+    notes = evidence.speed_notes(advice)
+    section = Section("memory-and-speed", heading, notes, tuple(drawn))
+    answer = evidence.speed_title(advice)
+    return _page(advice, found.origin, title, answer, (), (_fit_table(found),), (section,), drawn)
+
+
+def noise_page(found: NoiseReport) -> str:
+    """The noise scale along training.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    points = tuple(NoisePoint(m.samples, m.scale, m.at_least) for m in found.moments)
+    advice = _advice(found.task, found.origin, found.today, found.train_examples, noise=points)
+    title = say("{t}: gradient noise scale", "{t}：勾配ノイズスケール", t=verbatim(found.task))
+    heading = Text("The noise scale along training", "学習中のノイズスケール")
+    drawn = _drawn(charts.noise(advice))
+    notes = evidence.noise_notes(advice)
+    section = Section("noise-scale", heading, notes, tuple(drawn))
+    answer, tables = evidence.noise_title(advice), (_noise_table(found),)
+    return _page(advice, found.origin, title, answer, found.reading(), tables, (section,), drawn)
+
+
+def compare_page(found: CompareReport) -> str:
+    """A grid of settings against today's.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    best = (*found.better("samples"), *found.better("updates"))
+    advice = _advice(
+        found.task,
+        found.origin,
+        found.today,
+        found.train_examples,
+        metric=found.metric,
+        settings=tuple(one.setting for one in found.settings),
+        curves=found.curves,
+        compared=best[0].setting if best else None,
+    )
+    title = say("{t}: settings compared", "{t}：設定の比較", t=verbatim(found.task))
+    told = (found.answer("updates"), *found.said())
+    drawn = _drawn(readings(found), charts.curves(advice))
+    sections = tuple(
+        section
+        for section in (
+            Section("readings", _readings_title(found), (_judged(),), ("readings",)),
+            Section("learning-curves", evidence.curves_title(advice), (), ("curves",)),
+        )
+        if section.charts[0] in drawn
+    )
+    tables = tuple(_compare_table(found, kind) for kind in KINDS)
+    told += (chance_note(len(found.settings) - 1),)
+    answer = found.answer("samples")
+    return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
+
+
+def _page(
+    advice: Advice,
+    origin: Origin,
+    title: Text,
+    answer: Text,
+    told: Sequence[Text],
+    tables: Sequence[Table],
+    sections: Sequence[Section],
+    drawn: Mapping[str, Chart],
+) -> str:
+    return page._template("measured.html.j2").render(
+        **page._shared(title),
+        circumstances=wording.circumstances(advice)[:2],
+        answer=answer,
+        told=told,
+        tables=tables,
+        sections=sections,
+        charts=drawn,
+        assumptions=origin.assumptions,
+        provenance=[("command", origin.command), ("created", origin.created), *_versions(origin)],
+        data=page.page_data(_data(advice, drawn)),
+    )
+
+
+def _versions(origin: Origin) -> list[tuple[str, str]]:
+    return [(verbatim(name), value) for name, value in origin.provenance.items()]
+
+
+def _data(advice: Advice, drawn: Mapping[str, Chart]) -> dict[str, Any]:
+    sizes = {c.setting.id: c.setting.batch_size for c in advice.candidates}
+    return {
+        "charts": page._embedded(dict(drawn)),
+        "config": shared.CONFIG,
+        "picked": shared.starting_pick(advice),
+        "ids": list(sizes),
+        "sizes": sizes,
+        "worth": None,
+        "file": f"batchlab-{page._file_name(advice.task)}",
+    }
+
+
+def _drawn(*found: Chart | None) -> dict[str, Chart]:
+    return {one.id: one for one in found if one is not None}
+
+
+def _advice(
+    task: str,
+    origin: Origin,
+    today: Setting,
+    examples: int,
+    *,
+    metric: MetricInfo | None = None,
+    settings: tuple[Setting, ...] = (),
+    memory: Memory | None = None,
+    noise: tuple[NoisePoint, ...] = (),
+    curves: tuple[CurvePoint, ...] = (),
+    compared: Setting | None = None,
+) -> Advice:
+    """An advice that has only just begun: what the report's pictures and sentences read."""
+    candidates = tuple(
+        Candidate(one, Reason.REQUESTED, Evidence.SCREENED) for one in settings or (today,)
+    )
+    return Advice(
+        task=task,
+        command=origin.command,
+        version=origin.provenance.get("batchlab", ""),
+        created=origin.created,
+        device=origin.device,
+        cores=origin.cores,
+        builtin=False,
+        wall_seconds=origin.seconds,
+        measurement_cost=None,
+        budget_seconds=None,
+        stage="A",
+        evidence=Evidence.SCREENED,
+        partial=False,
+        verdict=Verdict.NOT_ENOUGH_EVIDENCE,
+        objective="time",
+        worth=1.2,
+        at_least={},
+        metric=metric or MetricInfo("loss", False),
+        target=None,
+        today=today,
+        recommended=today,
+        changes=(),
+        comparisons=(),
+        batch_only=None,
+        failures=None,
+        price=None,
+        smallest_detectable=None,
+        decide_repeats=0,
+        next_stage=None,
+        useful_low=None,
+        useful_high=None,
+        memory=memory,
+        noise=noise,
+        noise_orders_only=False,
+        plane=(),
+        candidates=candidates,
+        curves=curves,
+        epochs_to_plateau=None,
+        order_changed=None,
+        run_seconds=math.nan,
+        train_examples=examples,
+        validation_examples=0,
+        test_examples=0,
+        assumptions=origin.assumptions,
+        not_tested=(),
+        provenance=origin.provenance,
+        compared=compared,
+    )
+
+
+def _memory(found: FitReport) -> Memory:
+    fit = found.fit
+    points = tuple(
+        MemoryPoint(
+            p.batch_size, p.fits, p.bytes, p.samples_per_second, p.seconds_per_update, p.reason
+        )
+        for p in fit.points
+    )
+    return Memory(
+        fit.largest,
+        fit.bound_by,
+        fit.limit_bytes,
+        fit.limit_source,
+        fit.margin_bytes,
+        points,
+        fit.knee,
+        fit.loader_share,
+        fit.sentence,
+    )
+
+
+# Tables
+
+
+def _fit_table(found: FitReport) -> Table:
+    head = (
+        Text("batch size", "バッチサイズ"),
+        Text("memory", "メモリ"),
+        Text("examples per second (90 %)", "データ数/秒（90%）"),
+        Text("time per update (90 %)", "1回の更新（90%）"),
+        Text("ran", "動作"),
+    )
+    rows = tuple(
+        (
+            same(formats.count(p.batch_size)),
+            same(format_bytes(p.bytes) if p.bytes else "–"),
+            _ranged(p.samples_per_second, lambda x: same(formats.number(x, 3))),
+            _ranged(p.seconds_per_update, formats.duration),
+            Text("yes", "はい") if p.fits else same(verbatim(p.reason)),
+        )
+        for p in found.fit.points
+    )
+    caption = Text(
+        "Every size that was tried or timed, with 90 % ranges",
+        "試行または計測したサイズ（かっこ内は90%の範囲）",
+    )
+    return caption, head, rows
+
+
+def _noise_table(found: NoiseReport) -> Table:
+    head = (
+        Text("examples seen", "学習したデータ数"),
+        Text("epochs", "エポック"),
+        Text("noise scale, examples (90 %)", "ノイズスケール（件、90%）"),
+    )
+    told = [
+        (
+            same(formats.count(m.samples)),
+            same(formats.number(m.samples / found.train_examples)),
+            scale_text(m),
+        )
+        for m in found.moments
+    ]
+    if found.together is not None:
+        told.append((Text("together", "全体"), same("–"), scale_text(found.together)))
+    return Text("90 % ranges", "かっこ内は90%の範囲"), head, tuple(told)
+
+
+def _compare_table(found: CompareReport, kind: str) -> Table:
+    head = (
+        Text("setting", "設定"),
+        say("{m} (90 %)", "{m}（90%）", m=names.metric(found.metric)),
+        Text("against today (90 %)", "現在との差（90%）"),
+        Text("failed runs", "失敗"),
+        Text("time of one run (90 %)", "1回の時間（90%）"),
+    )
+    rows = tuple(
+        row(one.setting, reading, found.metric)
+        for one in found.settings
+        if (reading := one.reading(kind)) is not None
+    )
+    count = found.samples if kind == "samples" else found.updates
+    caption = say(
+        "{k}: {c}, {n} repeats each",
+        "{k}：{c}、各{n}回の繰り返し",
+        k=KINDS[kind],
+        c=formats.count(count),
+        n=len(found.seeds),
+    )
+    return caption, head, rows
+
+
+def _ranged(found: Estimate | None, write: Any) -> Text:
+    if found is None:
+        return same("–")
+    value, low, high = (write(x) for x in (found.value, found.low, found.high))
+    if math.isnan(found.low):
+        return value
+    return say("{v} ({a} to {b})", "{v}（{a}～{b}）", v=value, a=low, b=high)
+
+
+# The picture of compare
+
+
+AXES = {
+    "seconds": Text("time of one run (seconds)", "1回の時間（秒）"),
+    "samples": Text("examples trained on", "学習したデータ数（件）"),
+    "updates": Text("updates", "更新回数"),
+    "batch": Text("batch size (examples)", "バッチサイズ（件）"),
+}
+
+
+def _readings_title(found: CompareReport) -> Text:
+    metric = names.metric(found.metric)
+    return say(
+        "What each setting reaches, and what it takes: {m} at equal samples and at equal updates.",
+        "各設定の到達点とかかる量：同じデータ量・同じ更新回数での{m}。",
+        m=metric,
+    )
+
+
+def _judged() -> Text:
+    return Text(
+        "Judged by the mean over the last tenth of a run, on validation data. Time: updates × "
+        "seconds per update of one run alone, data loading included, evaluation left out.",
+        "学習の最後の1割の平均を検証データで評価しています。時間＝更新回数×1回の更新の秒数"
+        "（1つの学習だけを動かした場合。データ読み込みを含み、評価は含みません）。",
+    )
+
+
+def readings(found: CompareReport) -> Chart | None:
+    """The metric with its range against what a run takes, at equal samples and at equal updates.
+
+    Args:
+        found: The record.
+    """
+    rows = _reading_rows(found)
+    if not any(r["metric"] is not None for r in rows):
+        return None
+    kinds = tuple(kind for kind in KINDS if any(r["kind"] == kind for r in rows))
+    metric = _metric_title(found.metric)
+    description = say(
+        "{n} settings: {m} against the time, samples and updates of a run and the batch size.",
+        "{n}通りの設定の{m}を、時間・データ量・更新回数・バッチサイズに対して示します。",
+        n=len(found.settings),
+        m=names.metric(found.metric),
+    )
+    caption = say(
+        "Points: mean over n = {n} repeats (median where a run failed), labelled with batch size "
+        "and learning rate; lines: 90 % range. Black: today. A cross: so many runs failed that "
+        "there is no value.",
+        "点：n＝{n}回の平均（失敗があれば中央値）、数字はバッチサイズと学習率。縦線：90%の範囲。"
+        "黒：現在の設定。×：失敗が多く値がない設定。",
+        n=len(found.seeds),
+    )
+    columns = (
+        ("id", Text("setting", "設定")),
+        ("kind", Text("at equal", "そろえた量")),
+        *((axis, AXES[axis]) for axis in AXES),
+        *shared.range_columns("metric", metric),
+        *shared.range_columns("gap", Text("against today", "現在との差")),
+        ("runs", Text("runs", "回数")),
+        ("failed", Text("failed", "失敗")),
+    )
+    specs = {
+        f"{kind}-{axis}": {
+            language: _reading_spec(found, rows, (kind, axis), description, language)
+            for language in LANGUAGES
+        }
+        for kind in kinds
+        for axis in AXES
+    }
+    choices = (
+        (Text("judged", "比べ方"), tuple((kind, KINDS[kind]) for kind in kinds)),
+        (Text("against", "横軸"), tuple(AXES.items())),
+    )
+    return Chart("readings", rows, columns, caption, description, specs, choices, height=320)
+
+
+def _metric_title(metric: MetricInfo) -> Text:
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return say("{m}{u}", "{m}{u}", m=names.metric(metric), u=unit)
+
+
+def _reading_rows(found: CompareReport) -> tuple[Row, ...]:
+    return shared.plain_rows(
+        _reading_row(found, one, kind, reading)
+        for kind in KINDS
+        for one in found.settings
+        if (reading := one.reading(kind)) is not None
+    )
+
+
+def _reading_row(found: CompareReport, one: Compared, kind: str, reading: Reading) -> Row:
+    times = 100.0 if found.metric.unit == "%" else 1.0
+    setting = one.setting
+    size, rate = names.value("batch_size", setting.batch_size), formats.rate(setting.learning_rate)
+    return {
+        "id": setting.id,
+        "words": f"{size} · {rate}",
+        "kind": kind,
+        "role": "today" if setting.id == "today" else "other",
+        "state": "ok" if math.isfinite(reading.metric.value) else "failed",
+        "batch": setting.batch_size,
+        "samples": reading.samples,
+        "updates": reading.updates,
+        "seconds": reading.seconds.value,
+        **shared.ends(reading.metric, "metric", times),
+        **shared.ends(reading.difference, "gap", times),
+        "runs": reading.runs,
+        "failed": reading.failed,
+    }
+
+
+def _reading_spec(
+    found: CompareReport,
+    rows: tuple[Row, ...],
+    variant: tuple[str, str],
+    text: Text,
+    language: Language,
+) -> Spec:
+    kind, axis = variant
+    x = alt.X(
+        f"{axis}:Q",
+        title=AXES[axis].of(language),
+        scale=alt.Scale(type="log", nice=False, padding=28),
+        axis=shared.log_axis((r[axis] for r in rows), grid=False),
+    )
+    if axis == "batch":
+        x = shared.batch_axis(language)
+    y = alt.Y(
+        "metric:Q",
+        title=_metric_title(found.metric).of(language),
+        scale=alt.Scale(zero=False, nice=False, padding=18),
+        axis=alt.Axis(tickCount=6, format="~f"),
+    )
+    base = alt.Chart(shared.data("readings")).transform_filter(f"datum.kind === '{kind}'")
+    trained = base.transform_filter("datum.state === 'ok'")
+    colour = alt.condition(
+        "datum.role === 'today'", alt.value(shared.BLACK), alt.value(shared.BLUE)
+    )
+    shape = alt.condition("datum.role === 'today'", alt.value("circle"), alt.value("diamond"))
+    tips = shared.tooltips(
+        language, (("id", Text("setting", "設定")), ("metric", _metric_title(found.metric)))
+    )
+    layers: list[Any] = [
+        trained.transform_filter("isValid(datum.metric_low)")
+        .mark_rule(strokeWidth=2)
+        .encode(x=x, y=alt.Y("metric_low:Q"), y2="metric_high:Q", color=colour),
+        trained.mark_point(filled=True, opacity=1, size=90).encode(
+            x=x, y=y, color=colour, shape=shape, tooltip=tips
+        ),
+        *shared.haloed(
+            trained,
+            {"x": x, "y": y, "text": alt.Text("words:N")},
+            align="left",
+            dx=9,
+            dy=-9,
+            fontSize=11,
+        ),
+    ]
+    if any(r["kind"] == kind and r["state"] == "failed" for r in rows):
+        layers.append(
+            base.transform_filter("datum.state === 'failed'")
+            .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.VERMILLION)
+            .encode(x=x, y=alt.value(305), tooltip=tips)
+        )
+    return shared.sized(alt.layer(*layers), text, language, 320)

@@ -1,0 +1,263 @@
+"""The advice from end to end on a tiny task, in this process."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from batchlab import _platform
+from batchlab.advisor.advise import run_stages
+from batchlab.advisor.confirm import CHOOSING, FRESH
+from batchlab.advisor.options import Options
+from batchlab.advisor.record import Advice, Verdict
+from batchlab.advisor.session import Silent
+from batchlab.app.advise import advise, again
+from batchlab.config import RunConfig
+from batchlab.errors import InvalidValueError, ResultError, TaskError
+from batchlab.tasks import prepare
+
+from tests.advisor import tiny
+
+OPTIONS = Options(budget=600.0, seeds=2, confirm_seeds=4, batch_sizes=(16, 128))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_workers():
+    """Everything in this process: starting workers would take longer than the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_platform, "available_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return prepare(tiny.task(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return out, run_stages(prepared, OPTIONS, out, workers=0)
+
+
+def test_all_three_stages_run_where_the_budget_pays(whole):
+    records = whole[1].records
+    assert records.screening is not None
+    assert records.projection is not None
+    assert records.confirmation is not None
+
+
+def test_the_search_starts_every_candidate_from_one_checkpoint(whole):
+    projection = whole[1].records.projection
+    starts = {}
+    for curve in projection.curves:
+        starts.setdefault(curve.seed, set()).add((curve.samples[0], curve.loss[0]))
+    assert all(len(found) == 1 for found in starts.values())
+
+
+def test_every_batch_size_has_its_own_learning_rates(whole):
+    projection = whole[1].records.projection
+    tried = {}
+    for curve in projection.curves:
+        tried.setdefault(curve.batch_size, set()).add(curve.learning_rate)
+    assert len(tried) >= 2
+    assert all(len(rates) >= 3 for rates in tried.values())
+
+
+def test_fresh_seeds_are_used_by_nothing_before(whole):
+    records = whole[1].records
+    fresh = {c.seed for c in records.confirmation.today}
+    assert fresh == {c.seed for c in records.confirmation.recommended}
+    earlier = {c.seed for c in records.projection.curves + records.confirmation.choosing}
+    assert not fresh & earlier
+    assert min(fresh) == FRESH
+    assert min(c.seed for c in records.confirmation.choosing) == CHOOSING
+
+
+def test_finalists_run_to_the_end_of_the_users_length(whole, prepared):
+    for curve in whole[1].records.confirmation.recommended:
+        assert curve.samples[-1] > prepared.baseline.samples - curve.batch_size
+
+
+def test_the_same_plan_and_seed_give_the_same_curves(whole, prepared, tmp_path):
+    out, first = whole
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    shutil.rmtree(tmp_path / "cells")
+    for name in ("projection", "confirmation"):
+        (tmp_path / f"{name}.json").unlink()
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["finished"] = False
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    second = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0)
+    assert second.records.projection.curves == first.records.projection.curves
+    assert second.records.confirmation.today == first.records.confirmation.today
+
+
+class _Interrupter(Silent):
+    """Presses Ctrl-C when a step begins."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def progress(self, what: str, share: float) -> None:
+        if what.startswith(self.at):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["search, part 2", "fresh repeats"])
+def test_an_interrupted_advice_resumes_with_the_same_result(whole, prepared, tmp_path, at):
+    out, first = whole
+    plan = json.loads((out / "plan.json").read_text())
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    shutil.rmtree(tmp_path / "cells")
+    for name in ("projection", "confirmation"):
+        (tmp_path / f"{name}.json").unlink()
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"finished": False}))
+    stopped = run_stages(
+        prepared, OPTIONS, tmp_path, resume=True, workers=0, listener=_Interrupter(at)
+    )
+    assert stopped.records.partial
+    resumed = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0)
+    assert resumed.records.projection.curves == first.records.projection.curves
+    if resumed.records.confirmation.chosen == first.records.confirmation.chosen:
+        assert resumed.records.confirmation.recommended == first.records.confirmation.recommended
+
+
+def test_an_interrupted_screening_leaves_a_usable_advice(tmp_path):
+    found = advise(
+        tiny.task(), budget=60.0, out=tmp_path / "out", device="cpu", listener=_Interrupter("search")
+    )
+    assert found.partial
+    assert found.stage == "A"
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("advice") / "フォルダ 1"
+    return out, advise(
+        tiny.task(),
+        budget=90.0,
+        out=out,
+        device="cpu",
+        price_per_hour=1.2,
+        seeds=2,
+        confirm_seeds=3,
+        batch_sizes=(16, 128),
+    )
+
+
+def test_every_output_is_written(written):
+    out, _ = written
+    names = ("advice.json", "report.html", "summary.md", "plan.json", "machine.json", "provenance.json")
+    assert all((out / name).is_file() for name in names)
+    assert (out / "runs.parquet").is_file()
+
+
+def test_the_advice_comes_back_from_its_file(written):
+    out, made = written
+    assert Advice.load(out / "advice.json").params == made.params
+    assert Advice.load(out / "advice.json").verdict is made.verdict
+
+
+def test_a_finished_result_is_only_rendered_again(written):
+    out, made = written
+    began = (out / "machine.json").read_bytes()
+    same = advise(
+        tiny.task(),
+        budget=90.0,
+        out=out,
+        device="cpu",
+        price_per_hour=1.2,
+        seeds=2,
+        confirm_seeds=3,
+        batch_sizes=(16, 128),
+    )
+    assert (out / "machine.json").read_bytes() == began
+    assert same.verdict is made.verdict
+    assert same.comparisons == made.comparisons
+
+
+def test_another_task_is_refused(written):
+    out, _ = written
+    other = dataclasses.replace(tiny.task(), name="other")
+    with pytest.raises(ResultError, match="another task"):
+        advise(
+            other,
+            budget=90.0,
+            out=out,
+            device="cpu",
+            seeds=2,
+            confirm_seeds=3,
+            batch_sizes=(16, 128),
+        )
+
+
+def test_another_price_changes_money_and_nothing_else(written):
+    out, made = written
+    dear = again(out, None, (12.0, None, None))
+    time = next(c for c in made.comparisons if c.quantity == "time")
+    assert next(c for c in dear.comparisons if c.quantity == "time") == time
+    cost, ten = (
+        next(c for c in a.comparisons if c.quantity == "cost").today.value for a in (made, dear)
+    )
+    assert ten == pytest.approx(10 * cost)
+
+
+def test_another_machine_changes_times_and_not_samples(written, tmp_path):
+    out, made = written
+    machine = json.loads((out / "machine.json").read_text())
+    for blocks in machine["blocks"].values():
+        for block in blocks:
+            block["seconds"] *= 2
+    (tmp_path / "machine.json").write_text(json.dumps(machine))
+    slow = again(out, tmp_path, (None, None, None))
+    for quantity, factor in (("time", 2.0), ("samples", 1.0)):
+        old, new = (
+            next(c for c in a.comparisons if c.quantity == quantity).today.value
+            for a in (again(out, out, (None, None, None)), slow)
+        )
+        assert new == pytest.approx(factor * old)
+
+
+def test_a_screened_advice_never_says_change(tmp_path):
+    found = advise(tiny.task(), out=tmp_path / "out", device="cpu")
+    assert found.stage == "A"
+    assert found.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    assert found.next_stage is not None
+    assert "--budget" in found.next_stage.command
+
+
+def test_a_schedule_in_the_baseline_is_refused_by_name(tmp_path):
+    task = dataclasses.replace(
+        tiny.task(), baseline=RunConfig(batch_size="0:8 2ep:16", learning_rate=0.1, samples="4ep")
+    )
+    with pytest.raises(TaskError, match="`batch_size` must be one number in the baseline"):
+        advise(task, out=tmp_path / "out", device="cpu")
+
+
+def test_torchrun_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TaskError, match="without torchrun"):
+        advise(tiny.task(), out=tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"objective": "cost"}, "`objective` must be time, samples or accuracy where no price"),
+        ({"budget": "soon"}, "`budget` must be above 0 seconds"),
+        ({"worth": 0.9}, "`worth` must be a ratio above 1"),
+        ({"confirm_seeds": 1}, "`confirm_seeds` must be a whole number, 3 or more"),
+        ({"batch_sizes": (4096,)}, "`batch_sizes` must be at most the 510 training examples"),
+        ({"at_least": {"recall": 0.5}}, "`at_least` must be about accuracy or loss"),
+        ({"from_checkpoint": "nowhere.pt"}, "`from_checkpoint` must be a file with a state_dict"),
+        ({"price_per_hour": -1.0}, "`price_per_hour` must be 0 or more"),
+    ],
+)
+def test_impossible_wishes_are_refused_before_any_training(given, sentence, tmp_path):
+    with pytest.raises(InvalidValueError, match=sentence):
+        advise(tiny.task(), out=tmp_path / "out", device="cpu", **given)
+    assert not (tmp_path / "out" / "plan.json").exists()
