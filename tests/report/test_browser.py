@@ -27,6 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+ODD = ("batch schedule", "noise not resolved", "all diverged", "none reached", "loss as metric")
 A4_WIDTH, A4_HEIGHT = 703, 1032
 """CSS pixels of an A4 page less 12 mm on each side: 186 mm × 273 mm at 96 per inch."""
 
@@ -65,6 +66,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     report.write(
         sample.change(task=evil, assumptions=(evil,), provenance={evil: evil}), written["evil"]
     )
+    for name in ODD:
+        written[name] = folder / f"{name}.html"
+        report.write(sample.odd()[name], written[name])
     written["free"] = folder / "free.html"
     report.write(sample.change(None), written["free"])
     written["compare"] = folder / "compare.html"
@@ -124,6 +128,17 @@ def test_nothing_is_said_to_the_console_and_nothing_is_fetched(
     assert opened.console == []
     assert len(opened.requests) == 1
     assert opened.page.locator(".chart svg").count() == opened.page.locator(".chart").count() > 0
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_records_are_drawn_quietly_whatever_is_picked(visit: Any, name: str) -> None:
+    opened = visit(name)
+    page = opened.page
+    for radio in page.locator("input[name=candidate]").all():
+        radio.check()
+        ready(page)
+    assert opened.console == []
+    assert page.locator(".chart svg").count() == page.locator(".chart").count() > 0
 
 
 def test_the_charts_menu_has_no_links(visit: Any) -> None:

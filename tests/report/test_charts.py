@@ -73,10 +73,9 @@ def test_both_languages_have_the_same_variants(drawn: dict[str, charts.Chart]) -
         assert set(chart.specs) == expected
 
 
-@pytest.mark.parametrize("name", list(sample.ALL))
-@pytest.mark.parametrize("price", [None, sample.USD])
-def test_rows_are_finite_few_and_named(name: str, price: Any) -> None:
-    for chart in charts.charts(sample.ALL[name](price)).values():
+@pytest.mark.parametrize("name", ["change", "screened", "projected", "minimised"])
+def test_rows_are_finite_few_and_named(name: str) -> None:
+    for chart in charts.charts(sample.ALL[name]()).values():
         assert 0 < len(chart.rows) <= shared.ROWS_A_CHART
         json.dumps(chart.rows, allow_nan=False)
         for key, title in chart.columns:

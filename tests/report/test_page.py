@@ -20,6 +20,22 @@ from batchlab.report.page import both, page_data
 from batchlab.report.text import Text
 from tests.report import sample
 
+DRAWN_OTHERWISE = (
+    "nothing but a baseline",
+    "nothing fits",
+    "batch schedule",
+    "no range",
+    "another optimiser",
+    "out of memory",
+    "speed not measured",
+    "noise not resolved",
+    "one point of noise",
+    "a curve of one point",
+    "curves without seconds",
+    "all diverged",
+    "none reached",
+    "free of charge",
+)
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
@@ -68,14 +84,13 @@ def test_nothing_is_fetched_from_outside(page: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(sample.ALL))
-@pytest.mark.parametrize("price", [None, sample.USD, sample.YEN])
-def test_every_variant_renders(name: str, price: object) -> None:
-    text = report.render(sample.ALL[name](price))  # type: ignore[arg-type]
+def test_every_variant_renders(name: str) -> None:
+    text = report.render(sample.ALL[name](None if name == "keep" else sample.YEN))
     assert text.count("<h1") == 1
     assert embedded(text)["charts"]
 
 
-@pytest.mark.parametrize("name", list(sample.odd()))
+@pytest.mark.parametrize("name", DRAWN_OTHERWISE)
 def test_odd_records_render(name: str) -> None:
     assert embedded(report.render(sample.odd()[name]))
 
@@ -120,7 +135,7 @@ def evil(advice: Advice) -> Advice:
     )
 
 
-@pytest.mark.parametrize("name", list(sample.ALL))
+@pytest.mark.parametrize("name", ["change", "screened", "projected"])
 def test_a_users_words_never_become_elements(name: str) -> None:
     text = report.render(evil(sample.ALL[name]()))
     tags = parsed(text).tags

@@ -11,10 +11,17 @@ from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Screening
 from batchlab.engine import Job, RunState, evaluation_grid
+from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
 from batchlab.measure.fit import FitResult, fit
-from batchlab.measure.noise import NoiseResult, from_trace_values, noise_probe, pool
-from batchlab.rules import is_sgd_family
+from batchlab.measure.noise import (
+    NoiseProbe,
+    NoiseResult,
+    from_trace_values,
+    noise_probe,
+    pool,
+)
+from batchlab.tasks import Objective
 
 CHECKPOINT_SHARE = 0.05
 """The short baseline run from which every candidate goes on, as a share of a whole one."""
@@ -69,15 +76,17 @@ def checkpoint_samples(session: Session) -> int:
 
 
 def _time_evaluation(session: Session) -> None:
-    """How long reading the validation data once takes."""
+    """How long reading the validation data once takes a worker: the best of three."""
     prepared = session.prepared
     objective = prepared.objective(0).eval()
     evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, torch.float32)
-    with torch.no_grad():
-        evaluator(lambda batch: _sums(objective(batch, predict=True)))
-        began = time.perf_counter()
-        evaluator(lambda batch: _sums(objective(batch, predict=True)))
-    session.evaluation_seconds = time.perf_counter() - began
+    times = []
+    with torch.no_grad(), one_thread():
+        for _ in range(3):
+            began = time.perf_counter()
+            evaluator(lambda batch: _sums(objective(batch, predict=True)))
+            times.append(time.perf_counter() - began)
+    session.evaluation_seconds = min(times)
 
 
 def _sums(found: tuple) -> tuple:  # pyright: ignore[reportMissingTypeArgument]
@@ -86,15 +95,29 @@ def _sums(found: tuple) -> tuple:  # pyright: ignore[reportMissingTypeArgument]
     return outputs, (losses * weights).sum(), weights.sum()
 
 
+class _Timed:
+    """A probe that knows how long it has taken, so that it does not count as training."""
+
+    def __init__(self, probe: NoiseProbe) -> None:
+        self._probe, self.name, self.seconds = probe, probe.name, 0.0
+
+    def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
+        began = time.perf_counter()
+        found = self._probe(objective, samples)
+        self.seconds += time.perf_counter() - began
+        return found
+
+
 def _short_run(
     session: Session, end: int
 ) -> tuple[tuple[NoiseResult, ...], float, RunState | None]:
     """The first part of the baseline's training, with the noise scale measured on the way."""
     config = session.config(session.batch_size, session.learning_rate, session.options.seed)
     marks = tuple(round(end * (i + 1) / NOISE_PROBES) for i in range(NOISE_PROBES))
+    probe = _Timed(noise_probe(session.prepared, config))
     job = Job(
         evaluation_grid(session.prepared.examples, end),
-        probe=noise_probe(session.prepared, config),
+        probe=probe,
         probe_at=marks,
         keep_end=True,
         until=end,
@@ -102,7 +125,8 @@ def _short_run(
     trace, states = session.train("a short run of today's settings", [config], job)
     run = trace.runs[0]
     plain = max(1, run.updates) * session.stopwatch.rate(session.batch_size)
-    factor = min(4.0, max(0.5, run.seconds / plain)) if run.updates else 1.5
+    evaluations = len(job.evaluate_at) * session.evaluation_seconds
+    factor = min(4.0, max(0.5, (run.seconds - probe.seconds - evaluations) / plain))
     session.engine_factor = factor
     return noise_along(run.series), factor, states[0]
 
@@ -127,11 +151,3 @@ def resolved_scale(noise: tuple[NoiseResult, ...]) -> float | None:
     if together.scale is None or not math.isfinite(together.scale.value):
         return None
     return max(1.0, together.scale.value)
-
-
-def power(session: Session) -> float:
-    """How the learning rate scales with the batch: linearly for the SGD family, by the root
-    otherwise.
-    """
-    assert session.baseline.rule is not None
-    return 1.0 if is_sgd_family(session.baseline.rule) else 0.5

@@ -365,10 +365,15 @@ def _conversion_rows(found: Conversion | None) -> list[tuple[str, str]]:
 
 
 def _number(value: float) -> str:
-    """Two decimals where it is not whole, thousands separated; small numbers to two digits."""
+    """Two decimals where it is not whole, thousands separated; small numbers to two digits.
+
+    Example:
+        >>> _number(1234.0), _number(31.25), _number(1.5), _number(0.00731)
+        ('1,234', '31.25', '1.5', '0.0073')
+    """
     if value == int(value):
         return f"{int(value):,}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.2g}"
+    return f"{value:,.2f}".rstrip("0") if abs(value) >= 1 else f"{value:.2g}"
 
 
 def _time(seconds: float) -> str:

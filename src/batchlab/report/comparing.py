@@ -233,8 +233,7 @@ def _picture(advices: Sequence[Advice], name: str, found: tuple[Row, ...]) -> Ch
     )
     caption = Text(caption.en[:1].upper() + caption.en[1:], caption.ja)
     labels = [label(advices, order) for order in range(len(advices))]
-    values = [row["value"] for row in found]
-    specs = {"": {lang: _spec(name, values, labels, caption, lang) for lang in LANGUAGES}}
+    specs = {"": {lang: _spec(name, found, labels, caption, lang) for lang in LANGUAGES}}
     titles = (
         ("result", Text("result", "結果")),
         ("batch", Text("batch size", "バッチサイズ")),
@@ -246,13 +245,14 @@ def _picture(advices: Sequence[Advice], name: str, found: tuple[Row, ...]) -> Ch
 
 
 def _spec(
-    name: str, values: list[float], labels: list[str], text: Text, language: Language
+    name: str, found: tuple[Row, ...], labels: list[str], text: Text, language: Language
 ) -> Spec:
-    x = shared.batch_axis(language)
+    x = shared.batch_axis(language, shared.reach(found, ["batch"]))
+    values = shared.reach(found, ["value", "low", "high"])
     y = alt.Y(
         "value:Q",
         title=_QUANTITIES[name].of(language),
-        scale=alt.Scale(type="log", nice=False, padding=12),
+        scale=alt.Scale(type="log", nice=False, padding=12, domain=values),
         axis=shared.log_axis(values),
     )
 

@@ -457,14 +457,15 @@ def _reading_spec(
     language: Language,
 ) -> Spec:
     kind, axis = variant
+    here = [r for r in rows if r["kind"] == kind]
     x = alt.X(
         f"{axis}:Q",
         title=AXES[axis].of(language),
-        scale=alt.Scale(type="log", nice=False, padding=28),
-        axis=shared.log_axis((r[axis] for r in rows), grid=False),
+        scale=alt.Scale(type="log", nice=False, padding=28, domain=shared.reach(here, [axis])),
+        axis=shared.log_axis((r[axis] for r in here), grid=False),
     )
     if axis == "batch":
-        x = shared.batch_axis(language)
+        x = shared.batch_axis(language, shared.reach(here, [axis]))
     y = alt.Y(
         "metric:Q",
         title=_metric_title(found.metric).of(language),
@@ -496,7 +497,7 @@ def _reading_spec(
             fontSize=11,
         ),
     ]
-    if any(r["kind"] == kind and r["state"] == "failed" for r in rows):
+    if any(r["state"] == "failed" for r in here):
         layers.append(
             base.transform_filter("datum.state === 'failed'")
             .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.VERMILLION)

@@ -171,9 +171,13 @@ def change(one: Change) -> Text:
         "{name} {old} → {new}",
         "{name}を{old}から{new}へ",
         name=field(one.name),
-        old=value(one.name, one.today),
-        new=value(one.name, one.recommended),
+        old=_content(one.name, one.today),
+        new=_content(one.name, one.recommended),
     )
+
+
+def _content(name: str, content: object) -> Text:
+    return Text("none", "なし") if content is None else same(value(name, content))
 
 
 def setting(one: Setting) -> Text:

@@ -105,10 +105,13 @@ SENTENCES = {
         "about {v}{u} a year saved ({a}–{b}): **too small to matter**",
         "年間およそ{v}{u}の削減（{a}～{b}{u}）で、**変更の理由になるほどの額ではありません**",
     ),
-    "plain": Text("**{v}{u} a year saved**, as projected", "**年間{v}{u}の削減**（予測値）"),
+    "plain": Text(
+        "a change would save **{v}{u} a year**; the range is not known yet",
+        "変更した場合の削減は**年間{v}{u}**（範囲は未定）",
+    ),
     "plain_small": Text(
-        "{v}{u} a year saved, as projected: **too small to matter**",
-        "年間{v}{u}の削減（予測値）で、**変更の理由になるほどの額ではありません**",
+        "a change would save {v}{u} a year: **too small to matter**",
+        "変更しても削減は年間{v}{u}で、**変更の理由になるほどの額ではありません**",
     ),
     "most": Text(
         "a change would save **{a}–{b}{u} a year**", "変更した場合の削減は**年間{a}～{b}{u}**"
@@ -253,7 +256,15 @@ def unknown(advice: Advice) -> Text:
             "Not known before the candidates have been compared.",
             "候補を比べるまでは分かりません。",
         )
-    return Text("It cannot be put as a ratio of times.", "時間の比では表せません。")
+    if facts.comparison(advice, "time") is None:
+        return Text(
+            "Not known: no training times were compared.",
+            "学習時間を比べていないため分かりません。",
+        )
+    return Text(
+        "A saving cannot be computed: one side never reached the goal.",
+        "一方が目標に達していないため、削減は計算できません。",
+    )
 
 
 def for_page(advice: Advice) -> dict[str, Any] | None:

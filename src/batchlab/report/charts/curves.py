@@ -163,11 +163,12 @@ def _scale(kind: Literal["linear", "log"], **options: Any) -> alt.Scale:
 
 def _x(advice: Advice, rows: tuple[Row, ...], axis: str, language: Language) -> Spec:
     """The horizontal axis; the column ``along`` is whatever the reader chose."""
+    kind = _AXES[axis][1]
     x = alt.X(
         field="along",
         type="quantitative",
         title=_curve_axis_title(advice, axis).of(language),
-        scale=_scale(_AXES[axis][1]),
+        scale=_scale(kind, domain=shared.reach(rows, [axis], log=kind == "log")),
         axis=_curve_axis(rows, axis),
     )
     return cast(Spec, x.to_dict(validate=False))

@@ -70,14 +70,15 @@ def speed(advice: Advice) -> Chart | None:
 
 
 def _speed_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
-    x = shared.batch_axis(language)
+    marks = _marked_sizes(advice)
+    sizes = shared.reach(rows, ["batch"], *(size for size, _words in marks))
+    speeds = shared.reach(rows, ["speed", "speed_low", "speed_high"])
+    x = shared.batch_axis(language, sizes)
     y = alt.Y(
         "speed:Q",
         title=Text("examples per second", "1秒あたりのデータ数").of(language),
-        scale=alt.Scale(type="log", padding=12, nice=False),
-        axis=shared.log_axis(
-            v for r in rows for v in (r["speed_low"], r["speed"], r["speed_high"])
-        ),
+        scale=alt.Scale(type="log", padding=12, nice=False, domain=speeds),
+        axis=shared.log_axis(speeds),
     )
     base = alt.Chart(shared.data("speed"))
     layers: list[Any] = [
@@ -98,7 +99,6 @@ def _speed_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Lan
             ),
         ),
     ]
-    marks = _marked_sizes(advice)
     middle = math.sqrt(rows[0]["batch"] * rows[-1]["batch"])
     for order, (size, words) in enumerate(marks):
         layers += _marked(size, words.of(language), size > middle, order)
@@ -172,18 +172,19 @@ _FIT_WORDS = {
 def _memory_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
     found = advice.memory
     limit = (found.limit_bytes - found.margin_bytes) / 2**20 if found else 0
+    used = shared.reach(rows, ["mib"], limit)
     legend = alt.Legend(labelExpr=shared.labels(_FIT_WORDS, language))
     domain = ["fits", "does not fit"]
     points = (
         alt.Chart(shared.data("memory"))
         .mark_point(strokeWidth=2, opacity=1)
         .encode(
-            x=shared.batch_axis(language),
+            x=shared.batch_axis(language, shared.reach(rows, ["batch"])),
             y=alt.Y(
                 "mib:Q",
                 title=Text("peak memory (MiB)", "最大メモリ（MiB）").of(language),
-                scale=alt.Scale(type="log", padding=12, nice=False),
-                axis=shared.log_axis([*(r["mib"] for r in rows), limit]),
+                scale=alt.Scale(type="log", padding=12, nice=False, domain=used),
+                axis=shared.log_axis(used),
             ),
             color=alt.Color(
                 "fits:N",

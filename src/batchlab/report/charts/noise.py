@@ -73,11 +73,18 @@ _NOISE_WORDS = {
 }
 
 
+def _shown(advice: Advice, rows: tuple[Row, ...]) -> list[float]:
+    """Batch sizes from the smallest to the largest that the picture speaks of."""
+    ends = (advice.useful_low, advice.useful_high)
+    sizes = (c.setting.batch_size for c in advice.candidates)
+    return shared.reach(rows, ["scale", "low", "high"], *ends, *sizes)
+
+
 def _noise_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
     y = alt.Y(
         "scale:Q",
         title=Text("examples in a batch", "バッチのデータ数（件）").of(language),
-        scale=alt.Scale(type="log", base=2, padding=14, nice=False),
+        scale=alt.Scale(type="log", base=2, padding=14, nice=False, domain=_shown(advice, rows)),
         axis=alt.Axis(format=",~r", tickCount=8),
     )
     x = alt.X(
@@ -88,7 +95,7 @@ def _noise_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Lan
             grid=False,
             labelExpr="datum.value === 0 ? '0' : format(datum.value, '~s')",
         ),
-        scale=alt.Scale(padding=16, nice=False),
+        scale=alt.Scale(padding=16, nice=False, domain=shared.reach(rows, ["samples"], log=False)),
     )
     domain = ["resolved", "at least"]
     legend = alt.Legend(labelExpr=shared.labels(_NOISE_WORDS, language))

@@ -89,20 +89,26 @@ def _pareto_row(advice: Advice, one: Candidate, edge: float, times: float) -> Ro
 
 
 def _pareto_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
+    times = shared.reach(rows, ["x", "seconds_low", "seconds_high"])
     x = alt.X(
         "x:Q",
         title=Text("time to reach the goal (seconds)", "目標に達するまでの時間（秒）").of(
             language
         ),
-        scale=alt.Scale(type="log", nice=False, padding=24),
-        axis=shared.log_axis((r["x"] for r in rows), grid=False),
+        scale=alt.Scale(type="log", nice=False, padding=24, domain=times),
+        axis=shared.log_axis(times, grid=False),
     )
     y = alt.Y(
         "metric:Q",
         title=say("{m} at the end", "学習終了時の{m}", m=shared.axis_title(advice, "metric")).of(
             language
         ),
-        scale=alt.Scale(zero=False, nice=False, padding=18),
+        scale=alt.Scale(
+            zero=False,
+            nice=False,
+            padding=18,
+            domain=shared.reach(rows, ["metric", "metric_low", "metric_high"], log=False),
+        ),
         axis=alt.Axis(tickCount=6, format="~f"),
     )
     base = alt.Chart(shared.data("pareto")).transform_calculate(look=shared.LOOK_EXPRESSION)

@@ -66,12 +66,15 @@ def plane(advice: Advice) -> Chart | None:
         ("samples", Text("examples trained on", "学習したデータ数")),
         ("rung", Text("round of the trial", "試行の段")),
     )
+    shown = _plane_values(advice)
     specs = {
-        name: {lang: _plane_spec(advice, rows, name, description, lang) for lang in LANGUAGES}
-        for name in _plane_values(advice)
+        name if len(shown) > 1 else "": {
+            lang: _plane_spec(advice, rows, name, description, lang) for lang in LANGUAGES
+        }
+        for name in shown
     }
-    options = tuple((name, shared.axis_title(advice, name)) for name in specs)
-    choices = ((Text("colour shows", "色の意味"), options),) if len(options) > 1 else ()
+    options = tuple((name, shared.axis_title(advice, name)) for name in shown)
+    choices = ((Text("colour shows", "色の意味"), options),) if len(shown) > 1 else ()
     return Chart("plane", rows, columns, caption, description, specs, choices, height=360)
 
 
@@ -99,16 +102,26 @@ def _shade_domain(rows: tuple[Row, ...], name: str, maximise: bool) -> list[floa
     return [worst, values[0]] if worst != values[0] else [values[0] - 1.0, values[0] + 1.0]
 
 
+def _shown(advice: Advice, rows: tuple[Row, ...]) -> tuple[list[float], list[float]]:
+    """Batch sizes and learning rates from the smallest to the largest in the picture."""
+    settings = [c.setting for c in advice.candidates]
+    return (
+        shared.reach(rows, ["batch"], *(s.batch_size for s in settings)),
+        shared.reach(rows, ["rate"], *(s.learning_rate for s in settings)),
+    )
+
+
 def _plane_spec(
     advice: Advice, rows: tuple[Row, ...], name: str, text: Text, language: Language
 ) -> Spec:
     maximise = name == "metric" and advice.metric.maximise
-    x = shared.batch_axis(language)
+    sizes, rates = _shown(advice, rows)
+    x = shared.batch_axis(language, sizes)
     y = alt.Y(
         "rate:Q",
         title=Text("learning rate", "学習率").of(language),
-        scale=alt.Scale(type="log", nice=False, padding=18),
-        axis=shared.log_axis((r["rate"] for r in rows), grid=False),
+        scale=alt.Scale(type="log", nice=False, padding=18, domain=rates),
+        axis=shared.log_axis(rates, grid=False),
     )
     shape = alt.Shape(
         "status:N",
@@ -207,6 +220,6 @@ def _scaling_lines(advice: Advice, rows: tuple[Row, ...], language: Language) ->
     lines = alt.Chart(alt.InlineData(values=kept))
     return [
         lines.mark_line(color=shared.BLACK, strokeWidth=1.5).encode(
-            x="batch:Q", y="rate:Q", strokeDash=dash
+            x=alt.X("batch:Q"), y=alt.Y("rate:Q"), strokeDash=dash
         )
     ]

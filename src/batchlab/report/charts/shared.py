@@ -226,16 +226,46 @@ def data(name: str) -> alt.NamedData:
     return alt.NamedData(name=name)
 
 
-def batch_axis(language: Language) -> alt.X:
+def reach(
+    rows: Iterable[Row], keys: Iterable[str], *more: object, log: bool = True
+) -> list[float]:
+    """From the smallest to the largest number that an axis must show, given to it outright.
+
+    A layer can be empty, such as that of failed trials; asked for its extent it would complain.
+
+    Args:
+        rows: The chart's rows.
+        keys: Columns on this axis.
+        more: Further numbers on it.
+        log: Whether the axis is logarithmic, which has no place for 0 and less.
+
+    Example:
+        >>> reach([{"a": 2.0, "b": None}, {"a": -1.0, "b": 8.0}], ["a", "b"])
+        [2.0, 8.0]
+        >>> reach([{"a": 4.0}], ["a"])
+        [2.0, 8.0]
+    """
+    every = [*(row[key] for row in rows for key in keys), *more]
+    numbers = [float(v) for v in every if isinstance(v, int | float) and math.isfinite(v)]
+    numbers = [v for v in numbers if v > 0 or not log] or [1.0]
+    low, high = min(numbers), max(numbers)
+    if low < high:
+        return [low, high]
+    return [low / 2, high * 2] if log else [low - 0.5, high + 0.5]
+
+
+def batch_axis(language: Language, sizes: list[float] | None = None) -> alt.X:
     """The axis of the batch size, the same on every picture.
 
     Args:
         language: Of its title.
+        sizes: From where to where; taken from the data if None.
     """
+    ends: dict[str, Any] = {"domain": sizes} if sizes else {}
     return alt.X(
         "batch:Q",
         title=Text("batch size (examples)", "バッチサイズ（件）").of(language),
-        scale=alt.Scale(type="log", base=2, nice=False, padding=18),
+        scale=alt.Scale(type="log", base=2, nice=False, padding=18, **ends),
         axis=alt.Axis(format=",d", tickCount=10, grid=False),
     )
 

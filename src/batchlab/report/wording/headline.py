@@ -160,6 +160,7 @@ def _reason_to_keep(advice: Advice) -> Text:
     if compared is None:
         return _keep_without_ratio(advice)
     high, worth = compared.difference.high, formats.ratio(advice.worth)
+    ends = (formats.ratio(compared.difference.low), formats.ratio(high))
     words = phrases.better(compared.quantity)
     if math.isnan(high) or not facts.confirmed(advice):
         return say(
@@ -173,12 +174,12 @@ def _reason_to_keep(advice: Advice) -> Text:
             w=worth,
         )
     return say(
-        "Today's settings are as good as anything we tried: the best alternative is {most}, "
-        "{less} the {w}× that would be worth a change.",
+        "Today's settings are as good as anything we tried: the best alternative is {most} "
+        "(90 % range {span_en}), less than the {w}× that would be worth a change.",
         "試した中で最も良い設定でも、{adj}は{span}（90%の範囲）で、変更に値する{w}倍に届きませ"
         "ん。",
-        most=_at_most(compared.difference, words[1]),
-        less="less than",
+        most=phrases.at_most(compared),
+        span_en=formats.span(*ends),
         adj=words[2],
         span=formats.ratio_range(compared.difference).ja,
         w=worth,
@@ -198,35 +199,48 @@ def _keep_without_ratio(advice: Advice) -> Text:
     )
 
 
-def _at_most(difference: Estimate, word: str) -> str:
-    """How much better at most, with the range."""
-    low, high = formats.ratio(difference.low), formats.ratio(difference.high)
-    return f"at most {high}× {word} (90 % range {low}–{high})"
-
-
 def _reason_to_wait(advice: Advice) -> Text:
     if facts.unmet(advice):
         return _demand_unmet(advice)
     compared = facts.gain(advice)
-    if compared is None or math.isnan(compared.difference.low):
+    if compared is None or not compared.difference.low > 0:
         return join((_unclear(advice, compared), _to_decide(advice)))
     words = phrases.better(compared.quantity)
     trial = say(
-        "The best alternative is somewhere between {low}× and {high} as {fast}; {n} cannot tell.",
-        "最も良い候補の{adj}は{span}と幅があり、{n_ja}では判断できません。",
-        low=formats.ratio(compared.difference.low),
-        high=_no_limit(compared.difference.high),
+        "The best alternative is {span} as {fast}; {n} cannot tell{whether}.",
+        "最も良い候補の{adj}は{span}、{whether}{n}では判断できません。",
+        span=_wide(compared.difference),
         fast=words[0],
         adj=words[2],
-        span=formats.ratio_range(compared.difference).ja,
-        n=f"{compared.pairs} repeats" if compared.pairs else "a short trial",
-        n_ja=f"{compared.pairs}回の測定" if compared.pairs else "短い試行",
+        n=_trials(compared),
+        whether=_whether(advice, compared),
     )
     return join((trial, _to_decide(advice)))
 
 
-def _no_limit(high: float) -> str:
-    return "any number of times" if math.isinf(high) else f"{formats.ratio(high)}×"
+def _wide(difference: Estimate) -> Text:
+    """A range too wide to decide on."""
+    low, high = formats.ratio(difference.low), formats.ratio(difference.high)
+    if math.isinf(difference.high):
+        return say("at least {a}× (no upper limit found)", "{a}倍以上で上限が定まらず", a=low)
+    return say("somewhere between {a}× and {b}×", "{a}～{b}倍と幅があり", a=low, b=high)
+
+
+def _trials(compared: Comparison) -> Text:
+    if not compared.pairs:
+        return Text("a short trial", "短い試行")
+    return say("{n} repeats", "{n}回の測定", n=compared.pairs)
+
+
+def _whether(advice: Advice, compared: Comparison) -> Text:
+    """What cannot be told, where it is not simply whether it is better."""
+    if compared.difference.low < 1:
+        return EMPTY
+    return say(
+        " whether it reaches the {w}× worth a change",
+        "変更に値する{w}倍に届くかどうか",
+        w=formats.ratio(advice.worth),
+    )
 
 
 def _unclear(advice: Advice, compared: Comparison | None) -> Text:
@@ -236,9 +250,9 @@ def _unclear(advice: Advice, compared: Comparison | None) -> Text:
             "ほかの設定の方が良いかどうかは、これまでの測定では判断できません。",
         )
     return say(
-        "A short trial puts the best alternative at {r}× as {fast}; that is too little to decide "
-        "on.",
-        "短い試行では、最も良い候補の{adj}は{r}倍でしたが、これだけでは判断できません。",
+        "In {n} the best alternative came out {r}× as {fast}; that is too little to decide on.",
+        "{n}では、最も良い候補の{adj}は{r}倍でしたが、これだけでは判断できません。",
+        n=_trials(compared),
         r=formats.ratio(compared.difference.value),
         fast=phrases.better(compared.quantity)[0],
         adj=phrases.better(compared.quantity)[2],
@@ -274,6 +288,11 @@ def _reason_screened(advice: Advice) -> Text:
         if isinstance(c.setting.batch_size, int) and c.setting.id != advice.today.id
     )
     nothing = Text("Nothing has been compared yet.", "設定どうしの比較はまだ行っていません。")
+    if advice.memory is not None and not advice.memory.largest:
+        return Text(
+            "Nothing could be measured: not even one example fits in this computer's memory.",
+            "1件のデータもメモリに収まらず、測定できませんでした。",
+        )
     if not sizes:
         return nothing
     found = say(

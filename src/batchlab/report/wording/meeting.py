@@ -56,9 +56,10 @@ def _meeting_change(advice: Advice) -> Text:
         )
     return say(
         "{job} {effect}{wins}. {proposal}",
-        "{job}設定を{n}か所変えるだけで、{effect}{wins}。{proposal}",
+        "{job}設定を{n}か所変える{only}で、{effect}{wins}。{proposal}",
         job=job,
         n=len(advice.changes),
+        only="だけ" if len(advice.changes) < 3 else "こと",
         effect=_meeting_effect(advice, "し" if wins.en else "しました"),
         wins=wins,
         proposal=_proposal(advice),
@@ -116,21 +117,22 @@ def _meeting_keep(advice: Advice) -> Text:
     compared = facts.gain(advice)
     if compared is None or math.isnan(compared.difference.high) or not facts.confirmed(advice):
         return say(
-            "{job}{comma} nothing we tried looked better than today's settings. I propose to keep "
-            "them.",
-            "{job}試した中に今の設定より良さそうなものはありませんでした。このまま続けたいと思いま"
+            "{job}{comma} nothing we tried looked good enough to be worth a change. I propose to "
+            "keep today's settings.",
+            "{job}試した中に、変更に値するほど良い設定はありませんでした。今の設定を続けたいと思い"
+            "ま"
             "す。",
             job=_job(advice),
             comma=Text(",", ""),
         )
     return say(
-        "{job}, the best alternative is at most {r}× {better}, too little to be worth a change. "
+        "{job}, the best alternative is {most}, too little to be worth a change. "
         "I propose to keep today's settings.",
         "{job}最も良い候補でも{adj}は最大{r}倍にとどまり、変更するほどの効果はありません。"
         "今の設定を続けたいと思います。",
         job=_job(advice),
         r=formats.ratio(compared.difference.high),
-        better=phrases.better(compared.quantity)[1],
+        most=phrases.at_most(compared),
         adj=phrases.better(compared.quantity)[2],
     )
 

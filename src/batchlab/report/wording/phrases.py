@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchlab.advisor.record import Advice
+from batchlab.advisor.record import Advice, Comparison
 from batchlab.report import facts, formats, names
 from batchlab.report.text import EMPTY, Text, say
 
@@ -31,6 +31,18 @@ def better(quantity: str) -> tuple[str, str, str]:
         "samples": ("sparing with data", "more sparing with data", "データ効率"),
     }
     return words[quantity]
+
+
+def at_most(compared: Comparison) -> str:
+    """How much better at most, in English.
+
+    Args:
+        compared: The ratio that the verdict rests on.
+    """
+    high, words = compared.difference.high, better(compared.quantity)
+    if high < 1:
+        return f"at most {formats.ratio(high)}× as {words[0]}"
+    return f"at most {formats.ratio(high)}× {words[1]}"
 
 
 def in_brackets(advice: Advice) -> Text:

@@ -110,6 +110,8 @@ def _ratio_difference(compared: Comparison) -> Text:
         as_ = {"time": "as fast", "samples": "as sparing"}[compared.quantity]
         name = {"time": "速さは", "samples": "効率は"}[compared.quantity]
         main = say("**{r}×** {a}", "{n}**{r}倍**", r=formats.ratio(ratio.value), a=as_, n=name)
+    if ratio.low <= 0 and math.isinf(ratio.high):
+        return say("{m} (range open)", "{m}（範囲は定まらず）", m=main)
     return say("{m} ({s})", "{m}（{s}）", m=main, s=formats.ratio_range(ratio))
 
 
@@ -162,7 +164,7 @@ def percent_saved(ratio: Estimate) -> Text:
     if not 0 < ratio.value < math.inf:
         return EMPTY
     main = _percent(ratio.value)
-    if math.isnan(ratio.low):
+    if not (ratio.low > 0 and math.isfinite(ratio.high)):
         return say("{p} %", "{p}%", p=main)
     ends = {"p": main, "a": _percent(ratio.low), "b": _percent(ratio.high)}
     return say("{p} % ({a} to {b})", "{p}%（{a}～{b}%）", **ends)
