@@ -20,7 +20,10 @@ from batchlab.errors import missing
 
 if TYPE_CHECKING:
     from batchlab.advisor.record import Advice, Verdict
-    from batchlab.app import advise, compare, fit, noise, plan, render
+    from batchlab.app.advise import advise, render
+    from batchlab.app.compare import compare
+    from batchlab.app.measure import fit, noise
+    from batchlab.app.plan import plan
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
     from batchlab.schedules import batch_schedule, rate_schedule
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batchlab.advisor.record": ("Advice", "Verdict"),
-    "batchlab.app": ("advise", "compare", "fit", "noise", "plan", "render"),
+    "batchlab.app.advise": ("advise", "render"),
+    "batchlab.app.compare": ("compare",),
+    "batchlab.app.measure": ("fit", "noise"),
+    "batchlab.app.plan": ("plan",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
@@ -72,7 +78,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        return _load("batchlab._platform").version()
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module 'batchlab' has no attribute {name!r}")
@@ -94,11 +100,3 @@ def _load(module: str) -> Any:
             raise
         raise missing(extra, absent) from error
 
-
-def _version() -> str:
-    """The installed version; a bare source tree has none."""
-    metadata = importlib.import_module("importlib.metadata")
-    try:
-        return metadata.version("batchlab")
-    except metadata.PackageNotFoundError:
-        return "0+source"

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
@@ -472,3 +473,16 @@ def processor_name(*, proc: Path = PROC) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def version() -> str:
+    """The installed version of batchlab; a bare source tree has none.
+
+    Example:
+        >>> bool(version())
+        True
+    """
+    try:
+        return metadata.version("batchlab")
+    except metadata.PackageNotFoundError:
+        return "0+source"

@@ -230,6 +230,11 @@ def test_a_keep_without_confirmation_is_only_for_now() -> None:
     assert wording.answer(advice).en == "Keep today's settings for now."
 
 
+def test_the_best_alternative_is_found_where_the_record_does_not_name_it() -> None:
+    assert facts.alternative(sample.keep(compared=None)) == sample.BEST
+    assert facts.alternative(sample.screened()) is None
+
+
 def test_an_unmet_demand_is_named() -> None:
     advice = sample.open_(at_least={"accuracy=0.99": False})
     assert "accuracy=0.99" in wording.reason(advice).en

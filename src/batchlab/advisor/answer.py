@@ -152,10 +152,8 @@ def at_least(view: View) -> dict[str, bool]:
 
 
 def recommended(view: View) -> tuple[int, float]:
-    """What stands in the column *recommended*: the best alternative, unless today's settings are
-    kept.
-    """
-    return view.today if verdict(view) is Verdict.KEEP and not comparisons(view) else view.chosen
+    """What to use from now on: the best alternative if a change is advised, else today's."""
+    return view.chosen if verdict(view) is Verdict.CHANGE else view.today
 
 
 def changes(view: View) -> tuple[Change, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchlab.advisor import answer, evidence
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Advice, Setting, Verdict
+from batchlab.advisor.record import Advice, Setting
 from batchlab.advisor.stages import Records
 from batchlab.advisor.view import Facts, View
 from batchlab.rules import is_sgd_family
@@ -81,7 +81,8 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         assumptions=facts.assumptions + records.said,
         not_tested=NOT_TESTED,
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
-        params=_params(new if answer.verdict(view) is Verdict.CHANGE else today),
+        compared=view.setting(view.chosen) if answer.comparisons(view) else None,
+        params=_params(new),
     )
 
 

@@ -47,7 +47,7 @@ def propose(
 
     Example:
         >>> [p.batch_size for p in propose(32, examples=4096, largest=1024, scale=64.0)]
-        [4, 16, 32, 64, 128, 256, 1024]
+        [4, 32, 64, 128, 256, 512, 1024]
     """
     if requested is not None:
         found = {size: Reason.REQUESTED for size in requested}

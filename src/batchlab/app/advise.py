@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from batchlab import _platform, report
-from batchlab._version import version
+from batchlab._platform import version
 from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds

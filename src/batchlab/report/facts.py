@@ -81,10 +81,19 @@ def alternative(advice: Advice) -> Setting | None:
 
     Args:
         advice: The record.
+
+    Returns:
+        The recommendation; where that is today's, what the record names as compared, or the only
+        other candidate that was tested as far as the comparisons were.
     """
     if advice.recommended.id != advice.today.id:
         return advice.recommended
-    return advice.compared
+    if advice.compared is not None or not advice.comparisons:
+        return advice.compared
+    others = [c.setting for c in advice.candidates if c.setting.id != advice.today.id]
+    tested = [c.setting for c in advice.candidates if c.evidence is advice.evidence]
+    rivals = [setting for setting in others if setting in tested]
+    return rivals[0] if len(rivals) == 1 else None
 
 
 def candidate(advice: Advice, setting: Setting | None) -> Candidate | None:
