@@ -60,7 +60,8 @@ def grid_of(prepared: Prepared) -> list[Setting]:
     assert isinstance(baseline.batch_size, int)
     assert baseline.learning_rate is not None
     largest = prepared.examples // 4
-    sizes = [baseline.batch_size * 2**k for k in range(-2, 5) if 1 <= baseline.batch_size * 2**k <= largest]
+    around = [round(baseline.batch_size * 2.0**k) for k in range(-2, 5)]
+    sizes = sorted({size for size in around if 1 <= size <= largest})
     return [(size, baseline.learning_rate * 2.0**k) for size in sizes for k in range(-2, 5)]
 
 
@@ -109,45 +110,74 @@ def target_of(bench: Bench, today: Setting, count: int) -> float:
     return float(quantile(ends, 0.2) if maximise else -quantile(-ends, 0.2))
 
 
-def truths(bench: Bench, settings: list[Setting], seeds: range, target: float) -> dict[Setting, float]:
+def truths(
+    bench: Bench, settings: list[Setting], seeds: range, target: float
+) -> dict[Setting, float]:
     """Median seconds to target of each setting."""
     bench.run(settings, seeds)
     return {s: float(np.median(bench.times(s, seeds, target))) for s in settings}
 
 
-def picks(bench: Bench, grid: list[Setting], repeats: int, each: int, target: float) -> list[Setting]:
+def picks(
+    bench: Bench, grid: list[Setting], repeats: int, each: int, target: float
+) -> list[Setting]:
     """What an exhaustive grid on ``each`` seeds picks, on independent seeds."""
     found = []
     for i in range(repeats):
         seeds = range(PICKING + i * each, PICKING + (i + 1) * each)
         bench.run(grid, seeds)
-        found.append(min(grid, key=lambda s, seeds=seeds: np.median(bench.times(s, seeds, target))))
+        found.append(
+            min(grid, key=lambda s, seeds=seeds: np.median(bench.times(s, seeds, target)))
+        )
     return found
 
 
-def advices(bench: Bench, name: str, data: str | None, count: int, budget: str, target: float) -> list[dict]:
+def advices(
+    bench: Bench, name: str, data: str | None, count: int, budget: str, target: float
+) -> list[dict]:
     """Independent advices: what each named, in stage B and in stage C, and what it spent in run-seconds."""
     rows = []
     for i in range(count):
         with tempfile.TemporaryDirectory() as out:
             began = time.perf_counter()
-            advice = advise(named(name, data), budget=budget, target=target, seed=1000 * (i + 1), out=out, device="cpu")
+            advice = advise(
+                named(name, data),
+                budget=budget,
+                target=target,
+                seed=1000 * (i + 1),
+                out=out,
+                device="cpu",
+            )
             wall = time.perf_counter() - began
             machine = from_plain(Machine, json.loads((Path(out) / "machine.json").read_text()))
-            projection = from_plain(Projection, json.loads((Path(out) / "projection.json").read_text()))
+            projection = from_plain(
+                Projection, json.loads((Path(out) / "projection.json").read_text())
+            )
             confirmation = Path(out) / "confirmation.json"
-            record = from_plain(Confirmation, json.loads(confirmation.read_text())) if confirmation.is_file() else None
+            record = (
+                from_plain(Confirmation, json.loads(confirmation.read_text()))
+                if confirmation.is_file()
+                else None
+            )
         today = (advice.today.batch_size, advice.today.learning_rate)
         judged = projected(
-            projection, Yardstick(machine, None), objective="time", today=today, maximise=advice.metric.maximise
+            projection,
+            Yardstick(machine, None),
+            objective="time",
+            today=today,
+            maximise=advice.metric.maximise,
         )
         best_b = max(judged, key=lambda r: r.ratio.estimate.value)
         named_c = (int(record.chosen[0]), record.chosen[1]) if record else None
         kept = today if record is None or record.today_chosen else named_c
         curves = list(projection.curves) + (
-            [*record.choosing, *record.today, *record.recommended, *record.batch_only] if record else []
+            [*record.choosing, *record.today, *record.recommended, *record.batch_only]
+            if record
+            else []
         )
-        spent = sum(c.samples[-1] / c.batch_size * bench.stopwatch.rate(c.batch_size) for c in curves)
+        spent = sum(
+            c.samples[-1] / c.batch_size * bench.stopwatch.rate(c.batch_size) for c in curves
+        )
         rows.append(
             {
                 "seed": 1000 * (i + 1),
@@ -158,7 +188,9 @@ def advices(bench: Bench, name: str, data: str | None, count: int, budget: str, 
                 "run_seconds": spent,
                 "wall_seconds": wall,
                 "chance": advice.comparisons[0].chance if advice.comparisons else math.nan,
-                "ratio": advice.comparisons[0].difference.value if advice.comparisons else math.nan,
+                "ratio": advice.comparisons[0].difference.value
+                if advice.comparisons
+                else math.nan,
             }
         )
         print(f"  advice {i + 1}: {rows[-1]}", file=sys.stderr, flush=True)
@@ -192,7 +224,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
             near = order[: options.near]
         truth = truths(bench, sorted({*near, *picked, *chosen, today}), truth_seeds, target)
     best = min(truth.values())
-    regrets = {k: np.array([truth[tuple(r[k])] / best - 1 for r in found if r[k]]) for k in ("B", "C")}
+    regrets = {
+        k: np.array([truth[tuple(r[k])] / best - 1 for r in found if r[k]]) for k in ("B", "C")
+    }
     grid_regret = np.array([truth[s] / best - 1 for s in picked])
     grid_cost = 5 * sum(bench.cost(s) for s in grid)
     same = sum(truth[tuple(r["B"])] <= 1.1 * truth[tuple(r["C"])] for r in found if r["C"])
@@ -206,7 +240,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "regret_B": mean_estimate(regrets["B"]).__dict__ if len(regrets["B"]) > 1 else None,
         "regret_grid": mean_estimate(grid_regret).__dict__ if len(grid_regret) > 1 else None,
         "spent_of_grid": float(np.mean([r["run_seconds"] for r in found]) / grid_cost),
-        "B_within_10_percent_of_C": share_estimate(same, sum(bool(r["C"]) for r in found)).__dict__,
+        "B_within_10_percent_of_C": share_estimate(
+            same, sum(bool(r["C"]) for r in found)
+        ).__dict__,
         "advices": found,
         "picked": picked,
         "truth": {f"{s[0]}@{s[1]:g}": v for s, v in truth.items()},
@@ -217,13 +253,19 @@ def measure(name: str, options: argparse.Namespace) -> dict:
 def main() -> None:
     """Print one block per task, and write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tasks", nargs="+", default=["digits", "tabular", "defects"], choices=list(TASKS))
+    parser.add_argument(
+        "--tasks", nargs="+", default=["digits", "tabular", "defects"], choices=list(TASKS)
+    )
     parser.add_argument("--advices", type=int, default=10)
     parser.add_argument("--truth-seeds", type=int, default=40)
-    parser.add_argument("--picks", type=int, default=4, help="independent exhaustive grids of 5 seeds")
+    parser.add_argument(
+        "--picks", type=int, default=4, help="independent exhaustive grids of 5 seeds"
+    )
     parser.add_argument("--target-runs", type=int, default=20)
     parser.add_argument("--target", type=float)
-    parser.add_argument("--near", type=int, default=10, help="settings of the grid whose truth is measured")
+    parser.add_argument(
+        "--near", type=int, default=10, help="settings of the grid whose truth is measured"
+    )
     parser.add_argument("--all-truths", action="store_true")
     parser.add_argument("--budget", default="150s")
     parser.add_argument("--data", help="folder with MNIST")

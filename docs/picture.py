@@ -1,6 +1,6 @@
 """Make ``docs/report.png``, the picture in the README, from a report.
 
-    python docs/picture.py batchlab-results/advise-digits/report.html docs/report.png
+python docs/picture.py batchlab-results/advise-digits/report.html docs/report.png
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--browser", default="/usr/bin/chromium")
     options = parser.parse_args()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=options.browser, args=list(SWITCHES)
-        )
+        browser = playwright.chromium.launch(executable_path=options.browser, args=list(SWITCHES))
         page = browser.new_page(
-            locale=options.language, viewport={"width": 1120, "height": 900}, device_scale_factor=1.5
+            locale=options.language,
+            viewport={"width": 1120, "height": 900},
+            device_scale_factor=1.5,
         )
         page.goto(options.report.resolve().as_uri())
         page.wait_for_timeout(1000)

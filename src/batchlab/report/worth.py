@@ -185,8 +185,8 @@ def fill(key: str, amounts: tuple[float, float, float], code: str) -> Text:
         '**about 850 USD a year saved (600–1,020)**'
     """
     ranged = "{v}" not in SENTENCES[key].en
-    first = (amounts[2] if ranged else amounts[0]) or 1.0
-    if math.isnan(amounts[2]):
+    first = (amounts[2] if ranged and math.isfinite(amounts[2]) else amounts[0]) or 1.0
+    if not all(map(math.isfinite, amounts)):
         written = (*formats.amounts((first,), code), EMPTY, EMPTY, EMPTY)
     else:
         written = formats.amounts((first, amounts[1], amounts[2], -amounts[1]), code)
