@@ -1,12 +1,12 @@
-"""Advice against an exhaustive grid: is the recommended setting as fast as the best there is, and what did it cost?
+"""Advice against an exhaustive grid: how much slower than the best is what it recommends?
 
 For each task, in one run on one machine:
 
 1. Time one run alone at every batch size of the grid.
-2. Truth: every setting of the grid, and every setting an advice names, trained on seeds that no search uses; its truth
-   is the median time to target (updates × seconds per update). The target is fixed beforehand from baseline runs.
-3. Exhaustive picking: the best of the whole grid judged on 5 seeds, repeated on independent seeds.
-4. Advices with different seeds; regret = truth of what it names / truth of the best setting − 1.
+2. Advices with different seeds, each judged on a target fixed beforehand from baseline runs.
+3. Exhaustive picking: the best of the whole grid judged on 5 seeds, on independent seeds.
+4. Truth of the settings named and of the best of the grid: the median time to target (updates ×
+   seconds per update) on seeds that no search uses. Regret = truth / truth of the best − 1.
 
     python benchmarks/advice.py --tasks digits --advices 10 --truth-seeds 40 --json advice.json
 """
@@ -135,7 +135,7 @@ def picks(
 def advices(
     bench: Bench, name: str, data: str | None, count: int, budget: str, target: float
 ) -> list[dict]:
-    """Independent advices: what each named, in stage B and in stage C, and what it spent in run-seconds."""
+    """Independent advices: what each named in stages B and C, and what it spent in run-seconds."""
     rows = []
     for i in range(count):
         with tempfile.TemporaryDirectory() as out:

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+
 from batchlab import _platform
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.confirm import CHOOSING, FRESH
@@ -15,7 +16,6 @@ from batchlab.app.advise import advise, again
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, ResultError, TaskError
 from batchlab.tasks import prepare
-
 from tests.advisor import tiny
 
 OPTIONS = Options(budget=600.0, seeds=2, confirm_seeds=4, batch_sizes=(16, 128))
@@ -127,7 +127,11 @@ def test_an_interrupted_advice_resumes_with_the_same_result(whole, prepared, tmp
 
 def test_an_interrupted_screening_leaves_a_usable_advice(tmp_path):
     found = advise(
-        tiny.task(), budget=60.0, out=tmp_path / "out", device="cpu", listener=_Interrupter("search")
+        tiny.task(),
+        budget=60.0,
+        out=tmp_path / "out",
+        device="cpu",
+        listener=_Interrupter("search"),
     )
     assert found.partial
     assert found.stage == "A"
@@ -151,7 +155,14 @@ def written(tmp_path_factory):
 
 def test_every_output_is_written(written):
     out, _ = written
-    names = ("advice.json", "report.html", "summary.md", "plan.json", "machine.json", "provenance.json")
+    names = (
+        "advice.json",
+        "report.html",
+        "summary.md",
+        "plan.json",
+        "machine.json",
+        "provenance.json",
+    )
     assert all((out / name).is_file() for name in names)
     assert (out / "runs.parquet").is_file()
 
@@ -207,7 +218,7 @@ def test_another_price_changes_money_and_nothing_else(written):
 
 
 def test_another_machine_changes_times_and_not_samples(written, tmp_path):
-    out, made = written
+    out, _ = written
     machine = json.loads((out / "machine.json").read_text())
     for blocks in machine["blocks"].values():
         for block in blocks:

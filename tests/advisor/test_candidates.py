@@ -1,10 +1,11 @@
 import math
 
 import pytest
-from batchlab.advisor.candidates import MOST, beyond, propose, rates_for, scaled_rate
-from batchlab.advisor.record import Reason
 from hypothesis import given
 from hypothesis import strategies as st
+
+from batchlab.advisor.candidates import MOST, beyond, propose, rates_for, scaled_rate
+from batchlab.advisor.record import Reason
 
 
 @given(

@@ -3,6 +3,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
+
 from batchlab.advisor.journal import Journal, parse_seconds
 from batchlab.errors import ResultError
 
@@ -21,7 +22,7 @@ def test_a_plan_is_made_once_and_read_ever_after(tmp_path):
 
 def test_an_unfinished_result_needs_resume(tmp_path):
     Journal(tmp_path, {"task": "a"}, resume=False).plan("A", {})
-    with pytest.raises(ResultError, match="holds an unfinished result. Add --resume"):
+    with pytest.raises(ResultError, match=r"holds an unfinished result\. Add --resume"):
         Journal(tmp_path, {"task": "a"}, resume=False)
 
 
@@ -43,7 +44,7 @@ def test_another_price_is_judged_anew(tmp_path):
 
 def test_more_budget_goes_on_only_when_asked_to(tmp_path):
     Journal(tmp_path, {"budget": 10.0}, resume=False).finish()
-    with pytest.raises(ResultError, match="another budget. Add --resume"):
+    with pytest.raises(ResultError, match=r"another budget\. Add --resume"):
         Journal(tmp_path, {"budget": 20.0}, resume=False)
     assert not Journal(tmp_path, {"budget": 20.0}, resume=True).finished
 

@@ -1,10 +1,11 @@
 """A task that trains in milliseconds, with a recipe that can be improved."""
 
 import torch
-from batchlab.config import RunConfig
-from batchlab.tasks import Task
 from torch import nn
 from torch.nn.functional import cross_entropy
+
+from batchlab.config import RunConfig
+from batchlab.tasks import Task
 
 
 def data(count: int = 600, seed: int = 0):

@@ -10,7 +10,7 @@ import pytest
 from batchlab import report
 from batchlab.advisor.decision import decide
 from batchlab.advisor.record import Verdict
-from batchlab.report import worth, wording
+from batchlab.report import wording, worth
 from batchlab.types import Evidence
 from tests.report import sample
 

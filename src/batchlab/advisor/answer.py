@@ -13,14 +13,16 @@ from batchlab.advisor.judge import (
     Yardstick,
     failed,
     final_metric,
-    grid_spacing,
+    meets,
     of_setting,
     projected,
     to_target,
 )
 from batchlab.advisor.record import Change, Comparison, Failures, NextStage, Target, Verdict
+from batchlab.advisor.session import over_workers
 from batchlab.advisor.stages import Confirmation
 from batchlab.advisor.view import View
+from batchlab.engine import evaluation_grid
 from batchlab.stats import (
     TYPICAL_LOG_SD,
     Paired,
@@ -36,13 +38,9 @@ from batchlab.types import Estimate
 
 
 def _confirmed(view: View, record: Confirmation) -> tuple[Comparison, ...]:
-    fresh = replace(view.yardstick, machine=view.yardstick.machine.after(record.timed))
-    before, after = (
-        to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
-    )
-    spacing = grid_spacing(view.facts.train_examples, view.samples)
     rows: list[Comparison | None] = [
-        _ratio_row(view, fresh, quantity, before, after, spacing) for quantity in _quantities(view)
+        _ratio_row(view, view.fresh_yardstick, quantity, *view.fresh_samples, view.spacing)
+        for quantity in _quantities(view)
     ]
     rows.append(
         _metric_row(
@@ -79,13 +77,15 @@ def _ratio_row(
 def _metric_row(
     view: View, quantity: str, before: np.ndarray, after: np.ndarray, examples: int = 0
 ) -> Comparison | None:
-    """The metric of both, over the pairs in which both runs ended."""
-    both = np.isfinite(before) & np.isfinite(after)
-    if both.sum() < 2:
+    """The metric of both: means of the runs that ended, paired over all; one that diverged counts
+    as worst.
+    """
+    ended = [side[np.isfinite(side)] for side in (before, after)]
+    if min(len(side) for side in ended) < 2:
         return None
-    before, after = before[both], after[both]
+    before, after = (np.where(np.isfinite(side), side, np.nan) for side in (before, after))
     paired = paired_difference(before, after, maximise=view.maximise)
-    sides = [mean_estimate(side, view.facts.metric.unit) for side in (before, after)]
+    sides = [mean_estimate(side, view.facts.metric.unit) for side in ended]
     return _comparison(
         quantity, sides[0], sides[1], paired, examples or view.facts.validation_examples
     )
@@ -95,8 +95,8 @@ def _projected_rows(view: View) -> tuple[Comparison, ...]:
     """Time, cost and samples for an equally good training, scaled to a whole run of today's
     settings.
     """
-    row = next((r for r in view.rows if (r.batch_size, r.learning_rate) == view.chosen), None)
-    if row is None or view.chosen == view.today or not len(row.today_fall):
+    row = next((r for r in view.rivals if (r.batch_size, r.learning_rate) == view.chosen), None)
+    if row is None or not math.isfinite(np.median(row.today_fall)):
         return ()
     scale = view.samples / np.median(row.today_fall)
     before, after = row.today_fall * scale, row.fall * scale
@@ -121,34 +121,52 @@ def _deciding(view: View) -> Comparison | None:
 
 
 def verdict(view: View) -> Verdict:
-    """Change, keep, or not enough evidence."""
-    row = _deciding(view)
+    """Change, keep, or not enough evidence. Only a confirmation may say *change*."""
+    if view.confirmation is None:
+        return _projected_verdict(view)
+    row, record = _deciding(view), view.confirmation
     if row is None:
-        nothing_better = view.projection is not None and view.chosen == view.today
-        return Verdict.KEEP if nothing_better else Verdict.NOT_ENOUGH_EVIDENCE
-    met = all(at_least(view).values())
-    chosen = view.confirmation is not None and view.confirmation.today_chosen
-    if view.options.objective == "accuracy":
-        return decide_accuracy(row.difference, view.maximise, met, chosen)
-    verdict = decide(row.difference, view.options.worth, met, chosen)
-    # A projection is no proof: it may say that nothing is worth while, never that a change is.
-    if verdict is Verdict.CHANGE and view.confirmation is None:
         return Verdict.NOT_ENOUGH_EVIDENCE
-    return verdict
+    met = all(at_least(view).values())
+    if view.options.objective == "accuracy":
+        return decide_accuracy(row.difference, view.maximise, met, record.today_chosen)
+    found = decide(row.difference, view.options.worth, met, record.today_chosen)
+    # A pair of runs of which neither arrived says nothing: it counts against *keep*.
+    sure = found is not Verdict.KEEP or _largest_ratio(view) < view.options.worth
+    return found if sure else Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def _projected_verdict(view: View) -> Verdict:
+    """A projection is no proof: it may say that nothing is worth while, never that a change is."""
+    if view.projection is None:
+        return Verdict.NOT_ENOUGH_EVIDENCE
+    limit = 0.0 if view.options.objective == "accuracy" else 1 / view.options.worth
+    hopeless = all(view.burden(row).low > limit for row in view.rivals)
+    return Verdict.KEEP if hopeless else Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def _largest_ratio(view: View) -> float:
+    """Upper end of the ratio, with every pair of which neither run arrived counted as a gain."""
+    before, after = view.fresh_samples
+    neither = np.isinf(before) & np.isinf(after)
+    if not neither.any():
+        return _ratio(view, before, after).estimate.high
+    return _ratio(view, before, np.where(neither, 1.0, after)).estimate.high
+
+
+def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
+    """The objective's comparison of samples to the target."""
+    return view.fresh_yardstick.compare(
+        view.options.objective, (before, view.today[0]), (after, view.chosen[0]), view.spacing
+    )
 
 
 def at_least(view: View) -> dict[str, bool]:
-    """Every demand, and whether the recommendation meets it on validation data."""
-    if not view.options.at_least or view.confirmation is None:
+    """Every demand, and whether the best alternative meets it on validation data, fresh seeds."""
+    if view.confirmation is None:
         return {}
-    values = {"loss": [c.loss[-1] for c in view.confirmation.recommended]}
-    values[view.facts.metric.name] = list(final_metric(view.confirmation.recommended))
-    met = {}
-    for name, least in view.options.at_least.items():
-        mean = float(np.mean(values[name]))
-        down = name == "loss" or not view.maximise
-        met[f"{name}={least:g}"] = mean <= least if down else mean >= least
-    return met
+    runs, demands = view.confirmation.recommended, view.options.at_least
+    return meets(runs, view.facts.metric.name, view.maximise, demands)
 
 
 def recommended(view: View) -> tuple[int, float]:
@@ -169,19 +187,21 @@ def changes(view: View) -> tuple[Change, ...]:
 
 def _paired(view: View) -> Paired | None:
     """The deciding comparison again, with its spread."""
-    record, objective = view.confirmation, view.options.objective
-    if record is None or objective == "accuracy":
+    record = view.confirmation
+    if record is None:
         return None
-    fresh = replace(view.yardstick, machine=view.yardstick.machine.after(record.timed))
-    sides = [
-        to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
-    ]
-    spacing = grid_spacing(view.facts.train_examples, view.samples)
-    return fresh.compare(objective, (sides[0], view.today[0]), (sides[1], view.chosen[0]), spacing)
+    if view.options.objective == "accuracy":
+        before, after = final_metric(record.today), final_metric(record.recommended)
+        return paired_difference(before, after, maximise=view.maximise)
+    return _ratio(view, *view.fresh_samples)
 
 
 def smallest_detectable(view: View) -> float | None:
-    """The smallest ratio that so many fresh repeats would have shown."""
+    """The smallest ratio that so many fresh repeats would have shown; None for ``accuracy``,
+    which is no ratio.
+    """
+    if view.options.objective == "accuracy":
+        return None
     paired = _paired(view)
     n = view.options.confirm_seeds if view.confirmation is None else len(view.confirmation.today)
     sd = TYPICAL_LOG_SD if paired is None or not math.isfinite(paired.sd) else paired.sd
@@ -193,22 +213,39 @@ def decide_repeats(view: View) -> int:
     paired, record = _paired(view), view.confirmation
     if verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE or paired is None or record is None:
         return 0
-    if paired.method == "sign":
-        sides = [
-            to_target(c, record.target, view.maximise) for c in (record.today, record.recommended)
-        ]
-        if not all(np.isfinite(side).any() for side in sides):
-            return 0
-        values = [
-            view.yardstick.measure(view.options.objective, side, size)
-            for side, size in zip(sides, (view.today[0], view.chosen[0]), strict=True)
-        ]
-        return sign_repeats_to_decide(values[0], values[1], view.options.worth) or 0
-    if not 0 < paired.estimate.value < math.inf or not math.isfinite(paired.sd):
+    if view.options.objective == "accuracy":
+        return _repeats_for_accuracy(view, paired)
+    worth, ratio = view.options.worth, paired.estimate.value
+    # Where a change is ruled out already, more repeats decide only if they can say *keep*.
+    if ratio >= worth and (record.today_chosen or not all(at_least(view).values())):
         return 0
-    return (
-        repeats_to_decide(paired.estimate.value, paired.sd, paired.pairs, view.options.worth) or 0
-    )
+    if paired.method == "sign":
+        before, after = view.fresh_samples
+        if np.isinf(before).all() or np.isinf(after).all():
+            return 0
+        yardstick, objective = view.fresh_yardstick, view.options.objective
+        today = yardstick.measure(objective, before, view.today[0])
+        return (
+            sign_repeats_to_decide(
+                today, yardstick.measure(objective, after, view.chosen[0]), worth
+            )
+            or 0
+        )
+    if not math.isfinite(paired.sd):
+        return 0
+    return repeats_to_decide(ratio, paired.sd, paired.pairs, worth) or 0
+
+
+def _repeats_for_accuracy(view: View, paired: Paired) -> int:
+    """The same for a difference: in units of its own spread it is a log ratio whose worth is 1."""
+    record, sd = view.confirmation, paired.sd
+    assert record is not None
+    gain = paired.estimate.value if view.maximise else -paired.estimate.value
+    ruled_out = record.today_chosen or not all(at_least(view).values())
+    if not (math.isfinite(gain) and sd > 0) or (gain >= 0 and ruled_out):
+        return 0
+    steps = math.exp(min(50.0, max(-50.0, gain / sd)))
+    return repeats_to_decide(steps, 1.0, paired.pairs, worth=1.0) or 0
 
 
 def next_stage(view: View) -> NextStage | None:
@@ -233,23 +270,36 @@ def next_stage(view: View) -> NextStage | None:
 
 def _continued(view: View, seconds: float) -> str:
     """The command that was typed, with so many seconds more and ``--resume``."""
-    words = shlex.split(view.facts.command)
+    typed = shlex.split(view.facts.command)
     kept = [
-        w for i, w in enumerate(words) if w not in _SPENT and words[max(0, i - 1)] != "--budget"
+        word
+        for i, word in enumerate(typed)
+        if word not in ("--budget", "--resume")
+        and not word.startswith("--budget=")
+        and typed[max(0, i - 1)] != "--budget"
     ]
     total = view.records.wall_seconds + seconds + 5.0
+    if view.records.partial:
+        total = max(total, view.options.budget or 0.0)
+    elif _budget(total) == _budget(view.options.budget or 0.0):
+        total += 60.0  # the same budget again would only write the report again
     return " ".join([*map(shlex.quote, kept), "--budget", _budget(total), "--resume"])
 
 
-_SPENT = ("--budget", "--resume")
-
-
 def _pair_seconds(view: View) -> float:
-    sizes = (view.today[0], view.chosen[0])
-    screening = view.records.screening
-    factor = screening.engine_factor if screening else 1.5
-    each = [view.samples / b * view.yardstick.rate(b).value * factor for b in sizes]
-    return sum(each) / max(1, view.yardstick.machine.cores)
+    """What one more pair of fresh runs takes."""
+    screening, machine = view.records.screening, view.yardstick.machine
+    factor, evaluation = (
+        (screening.engine_factor, screening.evaluation_seconds) if screening else (1.5, 0.0)
+    )
+    evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
+    each = [
+        view.samples / b * view.facts.baseline.reuse * view.yardstick.rate(b).value * factor
+        + evaluations * evaluation
+        for b in (view.today[0], view.chosen[0])
+    ]
+    # Many pairs share the workers evenly: one pair's part of them.
+    return over_workers(each * 100, machine.cores if machine.device == "cpu" else 1) / 100
 
 
 def price_of(view: View, seconds: float) -> float | None:
@@ -260,8 +310,8 @@ def price_of(view: View, seconds: float) -> float | None:
 
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
-    record, size = view.confirmation, view.chosen[0]
-    if size == view.today[0]:
+    record, (size, rate) = view.confirmation, view.chosen
+    if size == view.today[0] or rate == view.today[1]:
         return None
     if record is not None and record.batch_only:
         before = tuple(of_setting(record.choosing, *view.today).values())
@@ -271,9 +321,8 @@ def batch_only(view: View) -> Estimate | None:
             to_target(c, record.target, view.maximise)
             for c in (before, [pairs[c.seed] for c in before])
         ]
-        spacing = grid_spacing(view.facts.train_examples, view.samples)
         return view.yardstick.compare(
-            "time", (sides[0], view.today[0]), (sides[1], size), spacing
+            "time", (sides[0], view.today[0]), (sides[1], size), view.spacing
         ).estimate
     if view.projection is None or not of_setting(view.projection.curves, size, view.today[1]):
         return None
@@ -293,10 +342,12 @@ def failures(view: View) -> Failures | None:
     record = view.confirmation
     if record is None:
         return None
-    counts = []
-    for side in (record.today, record.recommended):
-        reached = to_target(side, record.target, view.maximise)
-        counts.append(sum(failed(c, s) for c, s in zip(side, reached, strict=True)))
+    counts = [
+        sum(failed(c, s) for c, s in zip(side, reached, strict=True))
+        for side, reached in zip(
+            (record.today, record.recommended), view.fresh_samples, strict=True
+        )
+    ]
     return Failures(counts[0], len(record.today), counts[1], len(record.recommended))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from batchlab.advisor.decision import choose, choose_accuracy, not_separated
-from batchlab.advisor.judge import Projected, Yardstick, final_metric, to_target
+from batchlab.advisor.journal import Journal
+from batchlab.advisor.judge import Projected, Yardstick, final_metric, meets, to_target
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Confirmation, Curve
 from batchlab.engine import Job, evaluation_grid
@@ -59,35 +61,29 @@ def plan_confirmation(
     Returns:
         The plan, or None if not even one finalist can be confirmed.
     """
-    today = (session.batch_size, session.learning_rate)
-    others = {
-        (row.batch_size, row.learning_rate): row.cost
-        for row in rows
-        if (row.batch_size, row.learning_rate) != today and np.isfinite(row.cost.value)
+    order = finalists(session, rows)
+    plans = (_plan(session, order[:count]) for count in range(len(order), 0, -1))
+    return next((plan for plan in plans if seconds_of(session, plan) <= seconds), None)
+
+
+def finalists(session: Session, rows: Sequence[Projected]) -> list[Pair]:
+    """The settings besides today's that the search could not separate, best first."""
+    maximise, objective = session.prepared.metric.maximise, session.options.objective
+    burdens = {
+        (row.batch_size, row.learning_rate): row.burden(objective, maximise) for row in rows
     }
-    if session.options.objective == "accuracy":
-        sign = -1 if session.prepared.metric.maximise else 1
-        others = {
-            (r.batch_size, r.learning_rate): _signed(r, sign)
-            for r in rows
-            if (r.batch_size, r.learning_rate) != today and np.isfinite(r.ratio.estimate.value)
-        }
-    if not others:
-        return None
-    names = {f"{size}@{rate}": (size, rate) for size, rate in others}
-    order = not_separated({name: others[pair] for name, pair in names.items()}, MOST_FINALISTS)
-    for count in range(len(order), 0, -1):
-        plan = _plan(session, [names[name] for name in order[:count]])
-        if session.wall_seconds(_runs(session, plan)) <= seconds:
-            return plan
-    return None
+    burdens.pop((session.batch_size, session.learning_rate), None)
+    known = {pair: burden for pair, burden in burdens.items() if np.isfinite(burden.value)}
+    if not known:
+        return []
+    names = {f"{size}@{rate}": (size, rate) for size, rate in known}
+    order = not_separated({name: known[pair] for name, pair in names.items()}, MOST_FINALISTS)
+    return [names[name] for name in order]
 
 
-def _signed(row: Projected, sign: int):  # noqa: ANN202
-    """The gain of the metric as a cost: less is better."""
-    e = row.ratio.estimate
-    low, high = sorted((sign * e.low, sign * e.high))
-    return replace(e, value=sign * e.value, low=low, high=high)
+def seconds_of(session: Session, plan: ConfirmationPlan) -> float:
+    """What a confirmation takes."""
+    return session.wall_seconds(_runs(session, plan))
 
 
 def _plan(session: Session, finalists: Sequence[Pair]) -> ConfirmationPlan:
@@ -115,22 +111,23 @@ def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int, int, int]
 
 def price_of_confirmation(session: Session, finalists: int, size: int) -> float:
     """Seconds of stage C with so many finalists of this batch size, before any search."""
-    plan = _plan(session, [(size, session.learning_rate)] * finalists)
-    return session.wall_seconds(_runs(session, plan))
+    return seconds_of(session, _plan(session, [(size, session.learning_rate)] * finalists))
 
 
 def confirm(
-    session: Session, plan: ConfirmationPlan, yardstick: Callable[[], Yardstick]
-) -> Confirmation:
+    session: Session, journal: Journal, plan: ConfirmationPlan, yardstick: Callable[[], Yardstick]
+) -> Confirmation | None:
     """Run stage C.
 
     Args:
         session: The advice in the making.
-        plan: Its plan.
+        journal: Keeps the choice: a resumed advice never makes it again.
+        plan: The plan of the stage.
         yardstick: Makes what turns samples into the objective, from all blocks timed so far.
 
     Returns:
-        The record. The recommendation in it was fixed before the fresh seeds ran.
+        The record, or None where too many baseline runs diverge to define a target. The
+        recommendation in it was fixed before the fresh seeds ran.
     """
     today = (session.batch_size, session.learning_rate)
     sizes = sorted({size for size, _ in plan.pairs()} | {session.batch_size})
@@ -138,31 +135,59 @@ def confirm(
     choosing = _curves(
         session, "today's settings and the finalists", [today, *plan.pairs()], plan.seeds
     )
-    target, chosen_by = _target(session, choosing[: len(plan.seeds)])
+    found = _target(session, choosing[: len(plan.seeds)])
+    if found is None:
+        session.listener.say(
+            "more than one in five runs of today's settings diverged, so that there is no target: "
+            "name one with --target"
+        )
+        return None
+    target, chosen_by = found
     session.visit(sizes)
-    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick())
-    fixed = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
-    session.journal.plan("C chosen", fixed)
+    choice = _fixed(session, journal, plan, choosing, target, yardstick)
+    chosen = (int(choice["batch_size"]), float(choice["learning_rate"]))
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
     timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
     before, after = _fresh(session, chosen, plan.fresh)
-    alone: tuple[Curve, ...] = ()
-    if plan.batch_only and chosen[0] != session.batch_size:
-        unchanged = (chosen[0], session.learning_rate)
-        alone = _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
     return Confirmation(
         target,
         chosen_by,
         choosing,
         plan.finalists,
         chosen,
-        today_chosen,
+        bool(choice["today_chosen"]),
         timed,
         before,
         after,
-        alone,
+        _alone(session, plan, chosen),
     )
+
+
+def _fixed(
+    session: Session,
+    journal: Journal,
+    plan: ConfirmationPlan,
+    choosing: Sequence[Curve],
+    target: float,
+    yardstick: Callable[[], Yardstick],
+) -> dict[str, Any]:
+    """The choice, written down before any fresh seed runs; read where it was made before."""
+    known = journal.plan("C chosen")
+    if known is not None:
+        return known
+    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick())
+    made = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
+    journal.plan("C chosen", made | {"today_chosen": today_chosen})
+    return made | {"today_chosen": today_chosen}
+
+
+def _alone(session: Session, plan: ConfirmationPlan, chosen: Pair) -> tuple[Curve, ...]:
+    """The chosen batch size with today's learning rate; nothing where either is today's."""
+    if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
+        return ()
+    unchanged = (chosen[0], session.learning_rate)
+    return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
 
 
 def confirm_more(session: Session, record: Confirmation, seeds: Sequence[int]) -> Confirmation:
@@ -190,14 +215,14 @@ def _fresh(
     return before, after
 
 
-def _target(session: Session, baseline: Sequence[Curve]) -> tuple[float, str]:
-    """The user's target, or what four in five baseline runs reach."""
+def _target(session: Session, baseline: Sequence[Curve]) -> tuple[float, str] | None:
+    """The user's target, or what four in five baseline runs reach, if so many ended."""
     if session.options.target is not None:
         return session.options.target, "user"
-    maximise = session.prepared.metric.maximise
-    worst = -np.inf if maximise else np.inf
-    ends = np.nan_to_num(final_metric(baseline), nan=worst)
-    return float(default_target(ends, maximise)), "baseline"
+    ends = final_metric(baseline)
+    if np.isfinite(ends).sum() < 0.8 * len(ends):
+        return None
+    return default_target(ends, session.prepared.metric.maximise), "baseline"
 
 
 def _choose(
@@ -207,10 +232,14 @@ def _choose(
     target: float,
     yardstick: Yardstick,
 ) -> tuple[Pair, bool]:
-    """The best finalist on the choosing seeds, and whether today's settings were better still."""
+    """The best finalist on the choosing seeds, among those that meet every demand if any does, and
+    whether today's settings were better still.
+    """
     count, maximise = len(plan.seeds), session.prepared.metric.maximise
     names = ["today", *(str(i) for i in range(len(plan.finalists)))]
     groups = {name: runs[i * count : (i + 1) * count] for i, name in enumerate(names)}
+    name, demands = session.prepared.metric.name, session.options.at_least
+    able = [n for n in names[1:] if all(meets(groups[n], name, maximise, demands).values())]
 
     def best(among: Sequence[str]) -> str:
         if session.options.objective == "accuracy":
@@ -220,7 +249,8 @@ def _choose(
         sizes = {n: groups[n][0].batch_size for n in among}
         return choose({n: yardstick.measure(objective, reached[n], sizes[n]) for n in among})
 
-    return plan.pairs()[int(best(names[1:]))], best(names) == "today"
+    chosen = best(able or names[1:])
+    return plan.pairs()[int(chosen)], best(["today", chosen]) == "today"
 
 
 def _curves(

@@ -295,13 +295,18 @@ def working_rates(
     best = max(known, key=lambda rate: known[rate])
     works = [math.isfinite(v) and v >= score[best] - seed_sd for v in score.values()]
     rates, at = list(score), list(score).index(best)
-    low, high = _unbroken(works, at)
+    low, high = unbroken(works, at)
     within = tuple(rate for rate, ok in zip(rates, works, strict=True) if ok)
     return WorkingRates(best, rates[low], rates[high], within)
 
 
-def _unbroken(works: list[bool], at: int) -> tuple[int, int]:
-    """First and last index of the run of True that holds ``at``."""
+def unbroken(works: list[bool], at: int) -> tuple[int, int]:
+    """First and last index of the run of True that holds ``at``.
+
+    Example:
+        >>> unbroken([True, False, True, True], at=2)
+        (2, 3)
+    """
     low = high = at
     while low > 0 and works[low - 1]:
         low -= 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from batchlab.advisor.candidates import scaled_rate
-from batchlab.advisor.decision import pareto, useful_range, working_rates
+from batchlab.advisor.decision import pareto, unbroken, useful_range, working_rates
 from batchlab.advisor.judge import (
     Projected,
     Yardstick,
@@ -20,6 +20,7 @@ from batchlab.advisor.judge import (
     projected,
     to_target,
 )
+from batchlab.advisor.project import RUNGS
 from batchlab.advisor.record import (
     Candidate,
     CurvePoint,
@@ -29,12 +30,14 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Curve
+from batchlab.advisor.stages import Curve, Projection
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
 from batchlab.stats import mean_estimate, median_estimate, quantile
 from batchlab.types import Estimate, Evidence, Status
+
+LAST_RUNG = len(RUNGS) - 1
 
 
 def memory(view: View) -> Memory | None:
@@ -87,28 +90,30 @@ def noise(view: View) -> tuple[NoisePoint, ...]:
     return tuple(NoisePoint(r.samples, r.scale, r.at_least) for r in screening.noise)
 
 
-def _seed_sd(view: View) -> float:
-    """Standard deviation of the metric between seeds, pooled over the settings that were
-    repeated.
+def seed_sd(projection: Projection) -> float | None:
+    """Standard deviation of the metric between seeds, pooled over the settings that were repeated
+    to the end of the search: √(mean of variances).
+
+    Args:
+        projection: Stage B.
+
+    Returns:
+        In the metric's unit; None if nothing was repeated.
     """
-    if view.projection is None:
-        return 0.0
     groups: dict[tuple[int, float], list[float]] = {}
-    for curve in view.projection.curves:
-        if curve.rung == 2 and curve.status is not Status.DIVERGED:
-            groups.setdefault((curve.batch_size, curve.learning_rate), []).append(
-                float(np.mean(curve.metric[-3:]))
-            )
+    for curve in projection.curves:
+        value = float(np.mean(curve.metric[-3:]))
+        if curve.rung == LAST_RUNG and math.isfinite(value):
+            groups.setdefault((curve.batch_size, curve.learning_rate), []).append(value)
     spreads = [np.var(values, ddof=1) for values in groups.values() if len(values) > 1]
-    return float(np.sqrt(np.mean(spreads))) if spreads else 0.0
+    return float(np.sqrt(np.mean(spreads))) if spreads else None
 
 
 def plane(view: View) -> tuple[PlanePoint, ...]:
     """Every batch size and learning rate of the search."""
     if view.projection is None:
         return ()
-    seed = min(c.seed for c in view.projection.curves)
-    own = [c for c in view.projection.curves if c.seed == seed]
+    own = _searched(view.projection)
     points = []
     for size in sorted({c.batch_size for c in own}):
         mine = [c for c in own if c.batch_size == size]
@@ -133,7 +138,8 @@ def _working(view: View, curves: Sequence[Curve]) -> set[float]:
     """Rates of one batch size that work, each judged against the others where its own search
     ended.
     """
-    works, sd = set(), _seed_sd(view)
+    assert view.projection is not None
+    works, sd = set(), seed_sd(view.projection) or 0.0
     for curve in curves:
         if curve.status is Status.DIVERGED:
             continue
@@ -145,16 +151,10 @@ def _working(view: View, curves: Sequence[Curve]) -> set[float]:
     return works
 
 
-def _unbroken(view: View, curves: Sequence[Curve], chosen: float) -> tuple[float, float]:
-    """The run of neighbouring rates that work around the tuned one."""
-    works = _working(view, curves) | {chosen}
-    rates = sorted(c.learning_rate for c in curves)
-    low = high = rates.index(chosen)
-    while low > 0 and rates[low - 1] in works:
-        low -= 1
-    while high + 1 < len(rates) and rates[high + 1] in works:
-        high += 1
-    return rates[low], rates[high]
+def _searched(projection: Projection) -> list[Curve]:
+    """The curves of the seed that every learning rate was tried with."""
+    seed = min(c.seed for c in projection.curves)
+    return [c for c in projection.curves if c.seed == seed]
 
 
 def candidates(view: View) -> tuple[Candidate, ...]:
@@ -211,12 +211,18 @@ def _timing(view: View, size: int) -> Estimate | None:
 
 
 def _rate_range(view: View, size: int) -> tuple[float | None, float | None]:
-    """Learning rates that work at a batch size, around its tuned one."""
-    if view.projection is None or str(size) not in view.projection.best:
+    """The run of neighbouring learning rates that work around the tuned one of a batch size; not
+    known where no setting was repeated.
+    """
+    projection = view.projection
+    if projection is None or str(size) not in projection.best or seed_sd(projection) is None:
         return None, None
-    seed = min(c.seed for c in view.projection.curves)
-    mine = [c for c in view.projection.curves if c.batch_size == size and c.seed == seed]
-    return _unbroken(view, mine, view.projection.best[str(size)])
+    mine = [c for c in _searched(projection) if c.batch_size == size]
+    rates = sorted(c.learning_rate for c in mine)
+    chosen = projection.best[str(size)]
+    works = _working(view, mine) | {chosen}
+    low, high = unbroken([rate in works for rate in rates], rates.index(chosen))
+    return rates[low], rates[high]
 
 
 def _with_projection(
@@ -234,7 +240,7 @@ def _with_projection(
             maximise=view.maximise,
             rates=rates,
         )[0]
-    if not len(row.fall):
+    if not len(row.fall) or not math.isfinite(np.median(row.today_fall)):
         return made
     samples = row.fall * (view.samples / np.median(row.today_fall))
     curves = list(of_setting(view.projection.curves, *pair).values())
@@ -245,7 +251,10 @@ def _with_projection(
         runs=len(row.fall),
         failed=int(np.sum(~np.isfinite(row.fall))),
         **_target_columns(view, samples, pair[0], view.yardstick),
-        metric=_metric_estimate(final_metric(curves), view.facts.metric.unit),
+        # Beside whole runs, the metric at the end of a short search would look bad.
+        metric=None
+        if view.confirmation
+        else _metric_estimate(final_metric(curves), view.facts.metric.unit),
     )
 
 
@@ -259,9 +268,7 @@ def _with_confirmation(view: View, made: Candidate, pair: tuple[int, float]) -> 
     if not curves:
         return made
     samples = to_target(curves, record.target, view.maximise)
-    yardstick = view.yardstick
-    if fresh:
-        yardstick = replace(yardstick, machine=yardstick.machine.after(record.timed))
+    yardstick = view.fresh_yardstick if fresh else view.yardstick
     return replace(
         made,
         evidence=Evidence.CONFIRMED,
@@ -289,7 +296,11 @@ def _target_columns(
 
 
 def _with_pareto(view: View, made: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    known = {c.setting.id: c for c in made if c.seconds_to_target and c.metric}
+    """Marks those that no other beats in time and metric; only like is compared with like."""
+    level = Evidence.CONFIRMED if view.confirmation else Evidence.PROJECTED
+    known = {
+        c.setting.id: c for c in made if c.evidence is level and c.seconds_to_target and c.metric
+    }
     times = {i: c.seconds_to_target.value for i, c in known.items() if c.seconds_to_target}
     metrics = {i: c.metric.value for i, c in known.items() if c.metric}
     best = set(pareto(times, metrics, view.maximise)) if known else set()
@@ -302,7 +313,7 @@ def curves(view: View) -> tuple[CurvePoint, ...]:
     points: list[CurvePoint] = []
     if record is not None:
         groups = {view.today: record.today, view.chosen: record.recommended}
-        for pair in {(c.batch_size, c.learning_rate) for c in record.choosing} - set(groups):
+        for pair in sorted({(c.batch_size, c.learning_rate) for c in record.choosing} - {*groups}):
             groups[pair] = tuple(of_setting(record.choosing, *pair).values())
     elif projection is not None:
         pairs = [view.today, *((r.batch_size, r.learning_rate) for r in view.rows)]
@@ -322,7 +333,7 @@ def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> lis
     points = []
     for name in ("loss", "metric"):
         values = np.array([getattr(c, name)[:length] for c in curves])
-        for t in range(length):
+        for t in np.flatnonzero(np.isfinite(values).all(axis=0)):
             samples, updates = curves[0].samples[t], curves[0].updates[t]
             points.append(
                 CurvePoint(
@@ -351,7 +362,7 @@ def epochs_to_plateau(view: View) -> Estimate | None:
     epochs = []
     for curve in record.today:
         loss = np.array(curve.loss)
-        if curve.status is Status.OK and len(loss) > 1:
+        if curve.status is Status.OK and len(loss) > 1 and np.isfinite(loss).all():
             enough = loss.min() + 0.01 * (loss[0] - loss.min())
             first = int(np.argmax(loss <= enough))
             epochs.append(curve.samples[first] / view.facts.train_examples)
@@ -359,30 +370,29 @@ def epochs_to_plateau(view: View) -> Estimate | None:
 
 
 def order_changed(view: View) -> bool | None:
-    """Whether the best batch size from half of the run is another one than from the start."""
-    projection = view.projection
-    if projection is None or not projection.late or not view.rows:
+    """Whether the best batch size from half of the run is another one than from the start; None
+    if that was not tried, or for ``accuracy``, of which a part of a run says little.
+    """
+    projection, objective = view.projection, view.options.objective
+    if projection is None or not projection.late or objective == "accuracy":
         return None
-    seed = projection.late[0].seed
-    early = {r.batch_size: r for r in view.rows}
-    late = replace(projection, curves=tuple(c for c in projection.late if c.seed == seed))
-    rows = projected(
-        late,
+    late = projected(
+        replace(projection, curves=projection.late),
         view.yardstick,
-        objective="samples" if view.options.objective == "accuracy" else view.options.objective,
+        objective=objective,
         today=view.today,
         maximise=view.maximise,
-        rates={r.batch_size: r.learning_rate for r in view.rows},
+        rates={row.batch_size: row.learning_rate for row in view.rows},
     )
-    known = [r for r in rows if len(r.fall) and math.isfinite(r.ratio.estimate.value)]
-    if len(known) < 2 or view.options.objective == "accuracy":
-        return None
-    best_late = max(known, key=lambda r: r.ratio.estimate.value).batch_size
-    best_early = max(
-        (r for r in early.values() if math.isfinite(r.ratio.estimate.value)),
-        key=lambda r: r.ratio.estimate.value,
-    ).batch_size
-    return best_late != best_early
+    best = [_best_size(view, rows) for rows in (view.rows, late)]
+    return None if None in best else best[0] != best[1]
+
+
+def _best_size(view: View, rows: Sequence[Projected]) -> int | None:
+    """The batch size that does best, if at least two can be compared."""
+    known = {r.batch_size: view.burden(r).value for r in rows if len(r.fall)}
+    known = {size: value for size, value in known.items() if math.isfinite(value)}
+    return min(known, key=lambda size: known[size]) if len(known) > 1 else None
 
 
 def useful(view: View) -> tuple[int | None, int | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,9 +84,27 @@ class Journal:
         """Seconds that earlier processes worked on this result."""
         return float(self._plan.get("spent", 0.0))
 
-    def spend(self, seconds: float) -> None:
-        """Write down how many seconds the result has taken so far."""
+    @property
+    def prices(self) -> dict[str, float]:
+        """Expected seconds of stages that were not run, by letter."""
+        return dict(self._plan.get("prices", {}))
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Sentences told on the way, each once."""
+        return tuple(self._plan.get("said", ()))
+
+    @property
+    def measured(self) -> str:
+        """When something was last measured, ISO time; empty if never."""
+        return str(self._plan.get("measured", ""))
+
+    def note(self, seconds: float, prices: dict[str, float], said: Iterable[str]) -> None:
+        """Write down what the result has taken so far, and what a later process could not know."""
         self._plan["spent"] = seconds
+        self._plan["prices"] = self.prices | prices
+        self._plan["said"] = list(dict.fromkeys((*self.said, *said)))
+        self._plan["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
         self._write()
 
     def _write(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from batchlab.stats import (
     times_to_target,
 )
 from batchlab.types import Estimate, Status
+
+UNKNOWN_LOG_SD = 0.1
+"""Log-sd of seconds per update from a single block, whose spread is not known."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,11 @@ class Yardstick:
         """
         if quantity == "samples":
             return samples
-        seconds = samples / batch_size * self.reuse * self.rate(batch_size).value
+        seconds = self.rate(batch_size).value * self.reuse / batch_size
         if quantity == "time":
-            return seconds
+            return samples * seconds
         assert self.price is not None
-        # An infinite time at no price is still never reached.
-        data = samples * self.price.per_sample if self.price.per_sample else 0.0
-        return seconds * self.price.per_hour / 3600 + data
+        return samples * (seconds * self.price.per_hour / 3600 + self.price.per_sample)
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -73,7 +74,7 @@ class Yardstick:
             return 0.0, math.inf
         rate = self.rate(batch_size)
         if not rate.dof > 0:
-            return 0.0, math.inf
+            rate = rate._replace(log_var=UNKNOWN_LOG_SD**2, dof=1.0)
         share = 1.0
         if quantity == "cost" and self.price is not None:
             hourly = rate.value * self.reuse * self.price.per_hour / 3600
@@ -136,6 +137,29 @@ def final_metric(curves: Sequence[Curve]) -> Float[np.ndarray, " n"]:
     return np.array([float(np.mean(c.metric[-3:])) for c in curves])
 
 
+def meets(
+    curves: Sequence[Curve], metric: str, maximise: bool, demands: Mapping[str, float]
+) -> dict[str, bool]:
+    """Every demand ``METRIC=VALUE``, and whether runs meet it in the mean, at their end.
+
+    Args:
+        curves: Runs of one setting; one that diverged meets nothing.
+        metric: Name of the task's metric; besides it there is ``loss``.
+        maximise: Direction of the metric.
+        demands: Metric → least acceptable value, largest where less is better.
+
+    Returns:
+        Demand as text → whether it is met.
+    """
+    losses = np.array([np.mean(c.loss[-3:]) for c in curves])
+    ends = {"loss": (float(losses.mean()), False)}
+    ends[metric] = (float(final_metric(curves).mean()), maximise)
+    return {
+        f"{name}={least:g}": ends[name][0] >= least if ends[name][1] else ends[name][0] <= least
+        for name, least in demands.items()
+    }
+
+
 def grid_spacing(examples: int, samples: int) -> float:
     """Samples between two evaluations of a whole run."""
     grid = evaluation_grid(examples, samples)
@@ -149,9 +173,9 @@ class Projected:
     Attributes:
         batch_size: Examples.
         learning_rate: Tuned.
-        fall: Samples for an equal fall of the loss, per seed.
-        today_fall: The same for today's settings.
-        ratio: Today / this, or the gain of the metric for the objective ``accuracy``.
+        fall: Samples for an equal fall of the loss, per seed, infinite if never.
+        today_fall: The same for today's settings: the length of the search.
+        ratio: Today / this, or this − today in the metric for the objective ``accuracy``.
     """
 
     batch_size: int
@@ -160,12 +184,13 @@ class Projected:
     today_fall: Float[np.ndarray, " n"]
     ratio: Paired
 
-    @property
-    def cost(self) -> Estimate:
-        """The ratio turned around: less is better."""
+    def burden(self, objective: str, maximise: bool) -> Estimate:
+        """The comparison turned so that less is better, for every objective alike."""
         r = self.ratio.estimate
-        invert = [math.inf if x == 0 else 1 / x for x in (r.value, r.high, r.low)]
-        return Estimate(*invert, n=r.n)
+        if objective == "accuracy":
+            return Estimate(-r.value, -r.high, -r.low, n=r.n) if maximise else r
+        value, low, high = (math.inf if x == 0 else 1 / x for x in (r.value, r.high, r.low))
+        return Estimate(value, low, high, n=r.n)
 
 
 def projected(

@@ -10,6 +10,8 @@ from batchlab.advisor.record import Price
 from batchlab.errors import InvalidValueError, must
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
+MOST_SEEDS = 900
+"""Choosing seeds end where the fresh ones begin."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class Options:
             value = getattr(self, name)
             if value < least:
                 raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
+        if self.seeds > MOST_SEEDS:
+            raise InvalidValueError(must("seeds", f"at most {MOST_SEEDS}", self.seeds))
         for size in self.batch_sizes or ():
             if size < 1:
                 raise InvalidValueError(must("batch_sizes", "whole numbers, 1 or more", size))
+        demands = dict(self.at_least) | ({} if self.target is None else {"target": self.target})
+        for name, value in demands.items():
+            if not math.isfinite(value):
+                raise InvalidValueError(must(name, "a finite metric value", value))

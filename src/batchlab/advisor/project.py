@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from batchlab.advisor.candidates import beyond, rates_for
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve, Projection, Screening
 from batchlab.config import RunConfig
-from batchlab.engine import Job, RunState, Trace
+from batchlab.engine import Job, RunState
 from batchlab.engine.step import rule_of
 from batchlab.rules import is_sgd_family
 from batchlab.stats import means_of_three
@@ -28,6 +28,12 @@ HOPELESS = 2.0
 """Predicted time / today's, above which a smaller batch is not searched."""
 LEAST_UPDATES = 8
 """Updates of the largest batch in the search, at least."""
+SHARES = tuple(0.7**k for k in range(30))
+"""Lengths of the search that are tried, as shares of what is left of a whole run."""
+REPEATED_FROM, LATE_FROM = 0.1, 0.25
+"""Shares of a whole run from which on the best are repeated, and tried again from its middle."""
+LEAST_FALL = 0.5
+"""Share of today's fall of the loss below which a setting does not count as learning alike."""
 
 Key = tuple[int, float, int]
 
@@ -73,7 +79,7 @@ class Search:
 
 
 def plan_search(session: Session, screening: Screening, seconds: float) -> Search | None:
-    """The longest search that fits.
+    """The longest search that fits; where none does, the costliest batch size goes first.
 
     Args:
         session: The advice in the making.
@@ -83,59 +89,117 @@ def plan_search(session: Session, screening: Screening, seconds: float) -> Searc
     Returns:
         The plan, or None if not even the shortest useful one fits.
     """
+    sizes = worth_searching(session, screening)
+    while True:
+        search = next(
+            (s for s in _searches(session, screening, sizes) if _seconds(session, s) <= seconds),
+            None,
+        )
+        others = [size for size in sizes if size != session.batch_size]
+        if search is not None or not others:
+            return search
+        # What the costliest candidate takes is what the others lack.
+        sizes = [s for s in sizes if s != max(others, key=lambda b: session.run_seconds(b, 10**6))]
+
+
+def least_seconds(session: Session, screening: Screening) -> float:
+    """What the shortest search takes, of today's batch size and the cheapest other; NaN if a run
+    is too short for any.
+    """
+    today = session.batch_size
+    others = [size for size in worth_searching(session, screening) if size != today]
+    cheapest = sorted(others, key=lambda size: session.run_seconds(size, 10**6))[:1]
+    for sizes in (sorted([today, *cheapest]), [today]):
+        each = [_seconds(session, search) for search in _searches(session, screening, sizes)]
+        if each:
+            return min(each)
+    return math.nan
+
+
+def _searches(session: Session, screening: Screening, sizes: Sequence[int]) -> Iterator[Search]:
+    """Every search of these batch sizes, the most telling first."""
     start = 0 if session.options.from_checkpoint else screening.checkpoint_samples
     whole = session.samples - start
-    sizes = _worth_searching(session, screening)
-    while len(sizes) >= 2:
-        for seeds, late in ((SEEDS, True), (SEEDS, False), (1, False)):
-            for share in (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01):
-                if (seeds > 1 and share < 0.1) or (late and share < 0.25):
-                    break
-                search = _search(session, start, start + round(share * whole), sizes, seeds, late)
-                if search.end - start < LEAST_UPDATES * max(sizes):
-                    break
-                if session.wall_seconds(search.runs()) <= seconds:
-                    return search
-        # The slowest candidate goes first: what it costs is what the others lack.
-        costly = max(
-            (s for s in sizes if s != session.batch_size),
-            key=lambda s: session.run_seconds(s, whole),
-        )
-        sizes.remove(costly)
-        session.listener.say(
-            f"batch size {costly} is left out of the search: it would take most of the time"
-        )
-    return None
+    least = LEAST_UPDATES * max(sizes)
+    for seeds, late, from_share in (
+        (SEEDS, True, LATE_FROM),
+        (SEEDS, False, REPEATED_FROM),
+        (1, False, 0.0),
+    ):
+        if late and (session.options.from_checkpoint or session.samples < 4 * session.batch_size):
+            continue
+        for share in SHARES:
+            length = round(share * whole)
+            if share >= from_share and length >= least:
+                yield _search(session, start, start + length, sizes, seeds, late)
 
 
-def _worth_searching(session: Session, screening: Screening) -> list[int]:
+def _seconds(session: Session, search: Search) -> float:
+    """What a search takes: its runs, the other seeds' checkpoints, today's run to the middle."""
+    size, middle = session.batch_size, session.samples // 2
+    checkpoints = [(size, search.start, 1)] * (len(search.seeds) - 1)
+    alone = session.run_seconds(size, middle) * session.engine_factor if search.late else 0.0
+    return session.wall_seconds(search.runs() + checkpoints) + alone
+
+
+def worth_searching(session: Session, screening: Screening) -> list[int]:
     """The proposals without those that the noise scale already rules out.
 
     Samples to a given loss grow as 1 + B/B_noise (mccandlish2018), so going below today's batch
     saves at most that factor. A size that would still take more than twice as long is not
     searched; the low end of the noise scale, which favours small sizes, is used. Nothing is ruled
-    out for the objectives ``samples`` and ``accuracy``, for sizes the user asked for, or without a
-    resolved noise scale.
+    out where samples count, for rules outside the SGD family (there the noise scale only orders),
+    for sizes the user asked for, or without a resolved noise scale.
+
+    Args:
+        session: The advice in the making.
+        screening: Stage A.
+
+    Returns:
+        Batch sizes, ascending; today's is always among them.
     """
     sizes = [p.batch_size for p in screening.proposals]
-    noise = [r.scale.low for r in screening.noise if r.scale is not None and r.scale.low > 0]
-    if (
-        session.options.objective in ("samples", "accuracy")
-        or session.options.batch_sizes
-        or not noise
-    ):
+    scale = _least_scale(screening)
+    if scale is None or not _noise_rules_out(session):
         return sizes
-    scale, kept = min(noise), []
-    for size in sizes:
-        ratio = _predicted(session, size, scale) / _predicted(session, session.batch_size, scale)
-        if size >= session.batch_size or ratio < HOPELESS:
-            kept.append(size)
-        else:
-            session.listener.say(
+    today = _predicted(session, session.batch_size, scale)
+    return [
+        size
+        for size in sizes
+        if size >= session.batch_size or _predicted(session, size, scale) < HOPELESS * today
+    ]
+
+
+def _noise_rules_out(session: Session) -> bool:
+    assert session.baseline.rule is not None
+    options = session.options
+    priced = options.price is not None and options.price.per_sample > 0
+    by_time = options.objective == "time" or (options.objective == "cost" and not priced)
+    return by_time and not options.batch_sizes and is_sgd_family(session.baseline.rule)
+
+
+def _least_scale(screening: Screening) -> float | None:
+    """The smallest noise scale that the measurements allow."""
+    lows = [r.scale.low for r in screening.noise if r.scale is not None and r.scale.low > 0]
+    return min(lows, default=None)
+
+
+def left_out(session: Session, screening: Screening, search: Search) -> Iterator[str]:
+    """One sentence for every candidate that is not searched, with the reason."""
+    worth, scale = worth_searching(session, screening), _least_scale(screening)
+    for proposal in screening.proposals:
+        size = proposal.batch_size
+        if size in search.sizes:
+            continue
+        if size not in worth and scale is not None:
+            today = _predicted(session, session.batch_size, scale)
+            ratio = _predicted(session, size, scale) / today
+            yield (
                 f"batch size {size} is not searched: by speed and noise scale it would take "
                 f"{ratio:.1f} times as long"
             )
-    return kept
+        else:
+            yield f"batch size {size} is left out of the search: the budget does not pay for it"
 
 
 def _predicted(session: Session, size: int, scale: float) -> float:
@@ -166,14 +230,15 @@ class _Race:
     def run(self, keys: Iterable[Key], rung: int, what: str) -> None:
         """Train from the end of the last rung (or the checkpoint) to the end of this one."""
         wanted = [key for key in keys if self._may_go_on(key, rung)]
+        if not wanted:
+            return
         configs = [self._config(key) for key in wanted]
         ends = self.search.rungs
-        moments = [m for m in self._moments() if m <= ends[rung]]
-        job = Job(tuple(moments), keep_end=rung + 1 < len(ends))
+        moments = tuple(m for m in self._moments() if m <= ends[rung])
+        last = rung + 1 == len(ends)
+        job = Job(moments, keep_end=not last, until=None if last else ends[rung])
         starts = [self.states.get(key) or self.starts[key[2]] for key in wanted]
-        trace, states = _train_until(
-            self.session, what, configs, job, starts, ends[rung], self.search.end
-        )
+        trace, states = self.session.train(what, configs, job, starts)
         for key, result, state in zip(wanted, trace.runs, states, strict=True):
             later = Curve.of(result, key[0], rung)
             self.curves[key] = self.curves[key].joined(later) if key in self.states else later
@@ -209,61 +274,95 @@ class _Race:
         return self.curves[self.session.batch_size, self.session.learning_rate, seed]
 
 
-def _train_until(
-    session: Session,
-    what: str,
-    configs: Sequence[RunConfig],
-    job: Job,
-    starts: Sequence[RunState],
-    until: int,
-    end: int,
-) -> tuple[Trace, list[RunState | None]]:
-    """Train runs whose schedules end at ``end`` only up to ``until``."""
-    job = Job(job.evaluate_at, keep_end=job.keep_end, until=None if until == end else until)
-    return session.train(what, configs, job, starts)
-
-
 def score(curve: Curve, reference: Curve, session: Session) -> float:
-    """How a setting does in the search; smaller is better.
+    """How a learning rate does in the search, among those of one batch size; smaller is better.
 
     For time, cost and samples: the samples at which it reaches the loss that today's settings end
-        with; a setting
-    that does not reach it ranks behind all that do, by its loss. For accuracy: the metric at the
-    end.
+    with; a rate that does not reach it ranks behind all that do, by its loss. For accuracy: the
+    metric at the end. A rate that diverged, or whose loss is not finite, comes last.
+
+    Args:
+        curve: The run.
+        reference: Today's settings with the same seed, up to the same rung.
+        session: Names the objective.
+
+    Returns:
+        The score; comparable between curves of one batch size and rung only.
     """
     if curve.status is Status.DIVERGED:
         return math.inf
     if session.options.objective == "accuracy":
         value = float(np.mean(curve.metric[-3:]))
-        return -value if session.prepared.metric.maximise else value
-    reached = equal_fall(curve, reference)
-    if math.isfinite(reached):
-        return reached
-    return curve.samples[-1] * (1.0 + abs(float(np.mean(curve.loss[-3:])) - end_loss(reference)))
+        signed = -value if session.prepared.metric.maximise else value
+        return signed if math.isfinite(signed) else math.inf
+    level, end = end_loss(reference), end_loss(curve)
+    if not math.isfinite(end):
+        return math.inf
+    if not math.isfinite(level):
+        return end
+    reached = samples_to(curve, level)
+    return reached if math.isfinite(reached) else curve.samples[-1] * (1 + max(0.0, end - level))
 
 
 def end_loss(curve: Curve) -> float:
-    """Mean of the last three validation losses."""
+    """Mean of the last three validation losses; NaN for a diverged run."""
     return float(np.mean(curve.loss[-3:]))
 
 
-def equal_fall(curve: Curve, reference: Curve) -> float:
-    """Samples from the checkpoint until the loss that ``reference`` ends with; infinite if never.
+def samples_to(curve: Curve, level: float) -> float:
+    """Samples from the checkpoint until a loss is reached; infinite if never.
 
-    Losses are means of three evaluations, and the moment is interpolated between two of them: the
-        search ranks
-    learning rates that lie closer than the grid.
+    Losses are means of three evaluations, each placed at its middle one, so that a batch size
+    with fewer evaluations does not look later; the moment is interpolated between two of them,
+    because the search ranks settings that lie closer than the grid.
+
+    Args:
+        curve: The run.
+        level: Validation loss.
+
+    Returns:
+        Examples.
     """
-    level, means = end_loss(reference), means_of_three(np.array(curve.loss))
-    samples = np.array(curve.samples[2:], dtype=float)
-    reached = np.flatnonzero((means <= level) & (samples <= reference.samples[-1]))
-    if not reached.size:
+    losses = [curve.loss[0], *means_of_three(np.array(curve.loss))]
+    samples = curve.samples[:-1]
+    i = next((i for i, loss in enumerate(losses) if i and loss <= level), None)
+    if i is None:
         return math.inf
-    i = int(reached[0])
-    late = 0.0
-    if i > 0 and means[i - 1] > means[i]:
-        late = (level - means[i]) / (means[i - 1] - means[i]) * (samples[i] - samples[i - 1])
-    return float(samples[i] - late - curve.samples[0])
+    before, after = losses[i - 1], losses[i]
+    back = (level - after) / (before - after) if before > level else 0.0
+    return float(samples[i] - back * (samples[i] - samples[i - 1]) - samples[0])
+
+
+def equal_fall(curve: Curve, reference: Curve) -> float:
+    """Samples that a setting needs where ``reference`` needs its own length, for an equal fall of
+    the loss.
+
+    Both are read at the loss that both reach, the higher of their two ends: at the reference's own
+    end a setting as good as it would be "never" there in half of all cases. The ratio of the two
+    times is applied to the reference's length.
+
+    Args:
+        curve: The setting.
+        reference: Today's settings, same seed and checkpoint.
+
+    Returns:
+        Examples; infinite if the setting diverged or its loss fell less than half as far.
+
+    Assumes:
+        The ratio at the common loss is the ratio further on.
+    """
+    mine, theirs = end_loss(curve), end_loss(reference)
+    if not math.isfinite(mine):
+        return math.inf
+    if curve is reference or not math.isfinite(theirs):
+        return float(curve.samples[-1] - curve.samples[0])
+    length = reference.samples[-1] - reference.samples[0]
+    fallen = reference.loss[0] - theirs
+    if fallen > 0 and curve.loss[0] - mine < LEAST_FALL * fallen:
+        return math.inf
+    level = max(mine, theirs)
+    own, todays = samples_to(curve, level), samples_to(reference, level)
+    return length * own / todays if math.isfinite(own) and math.isfinite(todays) else math.inf
 
 
 def project(session: Session, search: Search, starts: dict[int, RunState]) -> Projection:
@@ -295,7 +394,7 @@ def project(session: Session, search: Search, starts: dict[int, RunState]) -> Pr
     session.visit(search.sizes)
     curves = tuple(race.curves.values())
     named = {str(size): rate for size, rate in best.items()}
-    late, late_start = _late(session, search, best) if search.late else ((), 0)
+    late, late_start = _late(session, search, _that_learn(race, best)) if search.late else ((), 0)
     return Projection(search.start, search.end, curves, named, late, late_start)
 
 
@@ -329,15 +428,22 @@ def _more_seeds(race: _Race, best: dict[int, float]) -> None:
     """The best rate of every size, and today's settings, on the other seeds, from the checkpoint
     to the end.
     """
-    session = race.session
-    pairs = {*best.items(), (session.batch_size, session.learning_rate)}
-    keys = [(size, rate, seed) for size, rate in sorted(pairs) for seed in race.search.seeds[1:]]
-    if keys:
-        race.run(keys, len(RUNGS) - 1, "repeats of the best")
+    pairs = _that_learn(race, best)
+    keys = [(size, rate, seed) for size, rate in pairs for seed in race.search.seeds[1:]]
+    race.run(keys, len(RUNGS) - 1, "repeats of the best")
+
+
+def _that_learn(race: _Race, best: dict[int, float]) -> list[tuple[int, float]]:
+    """The best of each batch size that did not diverge, and today's settings."""
+    session, seed = race.session, race.search.seeds[0]
+    alive = {
+        pair for pair in best.items() if race.curves[*pair, seed].status is not Status.DIVERGED
+    }
+    return sorted({*alive, (session.batch_size, session.learning_rate)})
 
 
 def _late(
-    session: Session, search: Search, best: dict[int, float]
+    session: Session, search: Search, pairs: Sequence[tuple[int, float]]
 ) -> tuple[tuple[Curve, ...], int]:
     """The best of each size again, from half of the run, under today's schedule."""
     seed = search.seeds[0]
@@ -348,7 +454,6 @@ def _late(
     if states[0] is None:
         return (), 0
     end = min(session.samples, middle + (search.end - search.start) // 2)
-    pairs = sorted({*best.items(), (session.batch_size, session.learning_rate)})
     count = EVALUATIONS // 2
     moments = tuple(middle + round(i * (end - middle) / count) for i in range(count + 1))
     configs = [session.config(size, rate, seed) for size, rate in pairs]
@@ -362,8 +467,8 @@ def at_rest(state: RunState, config: RunConfig) -> RunState:
     """The same weights with the rule's memory emptied.
 
     A velocity gathered from small noisy batches, multiplied by another batch size's larger rate,
-    would throw the
-    weights far off in the first update: the candidate would be judged by today's noise.
+    would throw the weights far off in the first update: the candidate would be judged by today's
+    noise.
     """
     progress = state.progress._replace(rule_state=rule_of(config).init(state.progress.params))
     return replace(state, progress=progress)
@@ -371,11 +476,11 @@ def at_rest(state: RunState, config: RunConfig) -> RunState:
 
 def checkpoints(session: Session, search: Search, first: RunState | None) -> dict[int, RunState]:
     """The common checkpoint of every seed: today's settings, trained up to the start of the
-    search.
+    search. A seed with which they diverged on the way has none.
     """
-    missing = [seed for seed in search.seeds if first is None or seed != search.seeds[0]]
+    missing = search.seeds[1:]
     found = {} if first is None else {search.seeds[0]: first}
-    if missing:
+    if missing and found:
         configs = [
             session.config(session.batch_size, session.learning_rate, seed) for seed in missing
         ]

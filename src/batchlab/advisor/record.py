@@ -291,7 +291,8 @@ class Candidate:
         updates_to_target: Updates.
         seconds_to_target: Updates × seconds per update.
         cost_to_target: In the currency, or None.
-        metric: Validation metric at the end of the training length, or None.
+        metric: Validation metric at the end of the training length, or None; after a projection,
+            at the end of the search.
         loss_samples: Samples for an equal fall of the loss in the search, or None.
         pareto: Whether no other candidate is better in both time and metric.
         runs: Runs behind the target columns.

@@ -10,7 +10,7 @@ import torch
 from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Screening
-from batchlab.engine import Job, RunState, evaluation_grid
+from batchlab.engine import Job, RunResult, RunState, evaluation_grid
 from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
 from batchlab.measure.fit import FitResult, fit
@@ -25,35 +25,52 @@ from batchlab.tasks import Objective
 
 CHECKPOINT_SHARE = 0.05
 """The short baseline run from which every candidate goes on, as a share of a whole one."""
+SHORT_RUN_SHARE = 0.2
+"""Share of the time left that the short run may take where 5 % of a whole run would take more."""
 NOISE_PROBES = 4
 
 
-def screen(session: Session, state_wanted: bool = True) -> tuple[Screening, RunState | None]:
+def screen(session: Session, end: int) -> Screening:
     """Run stage A.
 
     Args:
-        session: The advice in the making; its ``fit`` and stopwatch are filled in.
-        state_wanted: Whether the end of the short run is handed on to stage B.
+        session: The advice in the making; its ``fit``, evaluation time, engine factor and
+            stopwatch are filled in.
+        end: Samples of the short run of today's settings.
 
     Returns:
-        The record, and the common checkpoint of the first seed.
+        The record.
     """
     session.fit = measure_fit(session)
     _time_evaluation(session)
-    first = [session.batch_size]
-    session.visit(first)
-    end = checkpoint_samples(session)
-    noise, factor, state = _short_run(session, end)
+    session.visit([session.batch_size])
+    reused, probe = session.engine.reused, _probe(session)
+    run, _ = short_run(session, end, probe)
+    if session.engine.reused == reused:
+        session.engine_factor = _engine_factor(session, run, probe.seconds)
+    noise = noise_along(run.series)
     proposals = propose(
         session.batch_size,
         examples=session.prepared.examples,
         largest=max(session.batch_size, session.fit.largest),
         scale=resolved_scale(noise),
-        requested=session.options.batch_sizes,
+        requested=_fitting(session),
     )
-    sizes = [p.batch_size for p in proposals]
-    session.visit(sizes)
-    return Screening(proposals, noise, end, session.evaluation_seconds, factor), state
+    session.visit([p.batch_size for p in proposals])
+    return Screening(proposals, noise, end, session.evaluation_seconds, session.engine_factor)
+
+
+def _fitting(session: Session) -> tuple[int, ...] | None:
+    """The sizes that were asked for, without those that do not fit."""
+    asked, fit = session.options.batch_sizes, session.fit
+    if asked is None or fit is None or not fit.largest:
+        return asked
+    for size in asked:
+        if size > fit.largest:
+            session.listener.say(
+                f"batch size {size} is left out: the largest that ran is {fit.largest}"
+            )
+    return tuple(size for size in asked if size <= fit.largest)
 
 
 def measure_fit(session: Session) -> FitResult:
@@ -68,11 +85,14 @@ def measure_fit(session: Session) -> FitResult:
 
 
 def checkpoint_samples(session: Session) -> int:
-    """Where the short baseline run ends: a share of the training length, whole batches, at least
-    one.
+    """Where the short baseline run ends: a share of the training length, or what a small part of
+    the budget pays for; whole batches, at least one.
     """
-    wanted = max(session.batch_size, round(CHECKPOINT_SHARE * session.samples))
-    return max(1, wanted // session.batch_size) * session.batch_size
+    size = session.batch_size
+    wanted = CHECKPOINT_SHARE * session.samples
+    seconds = session.run_seconds(size, size) * session.engine_factor
+    affordable = SHORT_RUN_SHARE * max(0.0, session.left) / seconds * size
+    return max(1, int(min(wanted, affordable)) // size) * size
 
 
 def _time_evaluation(session: Session) -> None:
@@ -81,7 +101,7 @@ def _time_evaluation(session: Session) -> None:
     objective = prepared.objective(0).eval()
     evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, torch.float32)
     times = []
-    with torch.no_grad(), one_thread():
+    with torch.no_grad(), one_thread(prepared.device):
         for _ in range(3):
             began = time.perf_counter()
             evaluator(lambda batch: _sums(objective(batch, predict=True)))
@@ -108,27 +128,53 @@ class _Timed:
         return found
 
 
-def _short_run(
-    session: Session, end: int
-) -> tuple[tuple[NoiseResult, ...], float, RunState | None]:
-    """The first part of the baseline's training, with the noise scale measured on the way."""
+def _probe(session: Session) -> _Timed:
     config = session.config(session.batch_size, session.learning_rate, session.options.seed)
-    marks = tuple(round(end * (i + 1) / NOISE_PROBES) for i in range(NOISE_PROBES))
-    probe = _Timed(noise_probe(session.prepared, config))
+    return _Timed(noise_probe(session.prepared, config))
+
+
+def short_run(
+    session: Session, end: int, probe: _Timed | None = None
+) -> tuple[RunResult, RunState | None]:
+    """The first part of the baseline's training, with the noise scale measured on the way.
+
+    Asked for again it is the same cell, so that a resumed advice goes on from the same weights.
+
+    Args:
+        session: The advice in the making.
+        end: Samples.
+        probe: The noise probe, made here if left out.
+
+    Returns:
+        The run, and its end state: the common checkpoint of the first seed, None if it diverged.
+    """
+    config = session.config(session.batch_size, session.learning_rate, session.options.seed)
     job = Job(
         evaluation_grid(session.prepared.examples, end),
-        probe=probe,
-        probe_at=marks,
+        probe=probe or _probe(session),
+        probe_at=probe_moments(end),
         keep_end=True,
         until=end,
     )
     trace, states = session.train("a short run of today's settings", [config], job)
-    run = trace.runs[0]
+    return trace.runs[0], states[0]
+
+
+def probe_moments(end: int) -> tuple[int, ...]:
+    """Samples at which the noise scale is measured.
+
+    Example:
+        >>> probe_moments(1000)
+        (250, 500, 750, 1000)
+    """
+    return tuple(round(end * (i + 1) / NOISE_PROBES) for i in range(NOISE_PROBES))
+
+
+def _engine_factor(session: Session, run: RunResult, probe_seconds: float) -> float:
+    """Seconds of an update in the engine / seconds of one in the plain loop."""
     plain = max(1, run.updates) * session.stopwatch.rate(session.batch_size)
-    evaluations = len(job.evaluate_at) * session.evaluation_seconds
-    factor = min(4.0, max(0.5, (run.seconds - probe.seconds - evaluations) / plain))
-    session.engine_factor = factor
-    return noise_along(run.series), factor, states[0]
+    evaluations = len(run.series["loss"].values) * session.evaluation_seconds
+    return min(4.0, max(0.5, (run.seconds - probe_seconds - evaluations) / plain))
 
 
 def noise_along(series: dict) -> tuple[NoiseResult, ...]:  # pyright: ignore[reportMissingTypeArgument]
@@ -145,9 +191,10 @@ def noise_along(series: dict) -> tuple[NoiseResult, ...]:  # pyright: ignore[rep
 
 def resolved_scale(noise: tuple[NoiseResult, ...]) -> float | None:
     """The noise scale over all probes together, or None if it is not resolved."""
-    if not noise:
+    usable = [r for r in noise if r.moments is not None]
+    if not usable or len({r.method for r in usable}) > 1:
         return None
-    together = pool(noise)
+    together = pool(usable)
     if together.scale is None or not math.isfinite(together.scale.value):
         return None
     return max(1.0, together.scale.value)

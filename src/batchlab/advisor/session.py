@@ -6,19 +6,22 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from batchlab import _platform, schedules
-from batchlab.advisor.journal import Journal
 from batchlab.advisor.options import Options
 from batchlab.advisor.stages import Machine, seconds_at
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
+from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
+from batchlab.engine.job import to_device
 from batchlab.engine.loop import program_of
 from batchlab.engine.step import DTYPES, rule_of, start_of
+from batchlab.errors import TaskError, cannot_read
 from batchlab.measure.fit import FitResult
 from batchlab.measure.throughput import Block, time_block
 from batchlab.tasks import Prepared
@@ -27,6 +30,10 @@ from batchlab.tasks.source import Source
 BLOCK_SECONDS = 0.2
 TIMED_SHARE = 0.015
 """Share of the budget that timing may take in one visit to all candidates."""
+UPDATES_OF_A_BLOCK = 3
+"""Two to warm up and one that is timed: what a block takes at least."""
+VISIT_SHARE = 0.1
+"""Share of the time left that the blocks of one visit may take where single updates are slow."""
 WORKER_START_SECONDS = 4.0
 PACE_SECONDS = 1.0
 """Sweeps expected to be shorter than this say nothing about the pace."""
@@ -94,7 +101,6 @@ class Session:
         prepared: The task.
         options: What is asked.
         engine: Trains.
-        journal: Writes plans and records.
         listener: Hears progress.
         stopwatch: Times single runs.
         fit: What fits, once measured.
@@ -109,7 +115,6 @@ class Session:
     prepared: Prepared
     options: Options
     engine: Engine
-    journal: Journal
     listener: Listener
     stopwatch: Stopwatch
     fit: FitResult | None = None
@@ -135,11 +140,7 @@ class Session:
     def batch_size(self) -> int:
         """Today's batch size; of a schedule, the one it starts with."""
         assert self.baseline.batch_size is not None
-        return (
-            schedules.batch_schedule(self.baseline.batch_size)
-            .resolve(self.prepared.examples)
-            .at(0)
-        )
+        return schedules.batch_schedule(self.baseline.batch_size).sizes[0]
 
     @property
     def learning_rate(self) -> float:
@@ -160,8 +161,8 @@ class Session:
     def machine(self) -> Machine:
         """What was measured of this machine so far."""
         name = (
-            torch.cuda.get_device_name()
-            if self.prepared.device == "cuda"
+            torch.cuda.get_device_name(self.prepared.device)
+            if self.prepared.device.startswith("cuda")
             else _platform.processor_name()
         )
         cores = _platform.available_cores()
@@ -189,13 +190,16 @@ class Session:
 
     def visit(self, sizes: Sequence[int]) -> None:
         """Time one more block of one run alone at each batch size, in a small part of the
-        budget.
+        budget. A size whose updates are too slow for that keeps the blocks it has.
         """
         budget = 100.0 if self.options.budget is None else self.options.budget
         seconds = min(BLOCK_SECONDS, max(0.02, TIMED_SHARE * budget / len(sizes)))
+        most = max(BLOCK_SECONDS, VISIT_SHARE * self.left / len(sizes))
         for i, size in enumerate(sizes):
             self.listener.progress("timing one run alone", i / len(sizes))
-            self.stopwatch.visit([size], seconds)
+            expected = seconds_at(self.stopwatch.blocks, size)
+            if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
+                self.stopwatch.visit([size], seconds)
 
     def wall_seconds(self, runs: Sequence[tuple[int, int, int]]) -> float:
         """What a sweep takes on this machine.
@@ -212,13 +216,9 @@ class Session:
             + evaluations * self.evaluation_seconds
             for size, samples, evaluations in runs
         ]
-        workers = max(1.0, PARALLEL_SHARE * self.engine.workers)
-        start = (
-            0.0
-            if self.started or self.engine.workers < 2 or len(runs) < 2
-            else WORKER_START_SECONDS
-        )
-        return self.pace * max(sum(each) / workers, max(each, default=0.0)) + start
+        cold = not self.started and self.engine.workers >= 2 and len(runs) >= 2
+        start = WORKER_START_SECONDS if cold else 0.0
+        return self.pace * over_workers(each, self.engine.workers) + start
 
     def train(
         self,
@@ -261,19 +261,50 @@ class Session:
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:
         """The metric of a trained run on other data, such as the test set."""
-        dtype = DTYPES[config.precision]
+        dtype, device = DTYPES[config.precision], self.prepared.device
         objective = self.prepared.objective(config.seed, dtype).eval()
         program = program_of(config, objective, self.engine.capability(config))
-        evaluator = Evaluator(source, self.prepared.metric, self.prepared.device, dtype)
-        params, buffers, _ = state.progress
-        with torch.no_grad():
+        evaluator = Evaluator(source, self.prepared.metric, device, dtype)
+        params, buffers, _ = to_device(state.progress, device)
+        with torch.no_grad(), one_thread(device):
             return evaluator(lambda batch: program.evaluate(params, buffers, batch))[0]["metric"]
 
 
+def over_workers(each: Sequence[float], workers: int) -> float:
+    """Seconds that pieces of work take together on so many workers: at least the longest.
+
+    Example:
+        >>> over_workers([1.0, 1.0, 8.0], workers=4), over_workers([1.0, 2.0], workers=0)
+        (8.0, 3.0)
+    """
+    return max(sum(each) / max(1.0, PARALLEL_SHARE * workers), max(each, default=0.0))
+
+
 def checkpoint_state(prepared: Prepared, path: str, config: RunConfig) -> RunState:
-    """The state that a file with a ``state_dict`` stands for, at the beginning of the stream."""
+    """The state that a file with a ``state_dict`` stands for, at the beginning of the stream.
+
+    Args:
+        prepared: The task.
+        path: The file.
+        config: Names the rule and the precision.
+
+    Returns:
+        The state, on the CPU.
+
+    Raises:
+        ResultError: If the file cannot be read.
+        TaskError: If its tensors do not fit the model.
+    """
     objective = prepared.objective(config.seed, DTYPES[config.precision])
-    objective.module.load_state_dict(
-        torch.load(path, map_location=prepared.device, weights_only=True)
-    )
-    return RunState(start_of(objective, rule_of(config)), 0, 0)
+    try:
+        found = torch.load(path, map_location=prepared.device, weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        raise cannot_read(
+            Path(path), (str(error) or "empty").splitlines()[0].rstrip(".")
+        ) from None
+    try:
+        objective.module.load_state_dict(found)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TaskError(f"`{path}` does not hold the state_dict of this model: {reason}") from None
+    return RunState(to_device(start_of(objective, rule_of(config)), "cpu"), 0, 0)

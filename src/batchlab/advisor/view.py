@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from batchlab.advisor.judge import Projected, Yardstick, projected
+import numpy as np
+from jaxtyping import Float
+
+from batchlab.advisor.judge import Projected, Yardstick, grid_spacing, projected, to_target
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import MetricInfo, Setting
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records
 from batchlab.config import RunConfig
+from batchlab.schedules import batch_schedule
+from batchlab.types import Estimate
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,6 @@ class Facts:
     Attributes:
         task: Name.
         command: What was typed.
-        argument: How the task was named, for the next command.
         version: batchlab's.
         builtin: Whether it is a demonstration.
         baseline: Today's recipe.
@@ -31,12 +35,11 @@ class Facts:
         assumptions: Sentences.
         prices: Expected seconds of the stages not run.
         provenance: Versions, seeds, device.
-        created: ISO time; now if left out.
+        created: When it was measured, ISO time; now if left out.
     """
 
     task: str
     command: str
-    argument: str
     version: str
     builtin: bool
     baseline: RunConfig
@@ -62,9 +65,9 @@ class View:
     def today(self) -> tuple[int, float]:
         """Batch size and learning rate of today."""
         baseline = self.facts.baseline
-        assert isinstance(baseline.batch_size, int)
+        assert baseline.batch_size is not None
         assert baseline.learning_rate is not None
-        return baseline.batch_size, baseline.learning_rate
+        return batch_schedule(baseline.batch_size).sizes[0], baseline.learning_rate
 
     @property
     def samples(self) -> int:
@@ -100,9 +103,32 @@ class View:
 
     @cached_property
     def yardstick(self) -> Yardstick:
-        """Turns samples into time and money."""
+        """Turns samples into time and money, by all blocks that were timed."""
         machine = self.records.machine or Machine(None, {}, 1, "cpu", "", 1)
         return Yardstick(machine, self.options.price, self.facts.baseline.reuse)
+
+    @cached_property
+    def fresh_yardstick(self) -> Yardstick:
+        """The same without the blocks that helped to choose."""
+        if self.confirmation is None:
+            return self.yardstick
+        machine = self.yardstick.machine.after(self.confirmation.timed)
+        return replace(self.yardstick, machine=machine)
+
+    @cached_property
+    def fresh_samples(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Samples to the target on the fresh seeds: today's settings, the best alternative."""
+        record = self.confirmation
+        assert record is not None
+        before, after = (
+            to_target(c, record.target, self.maximise) for c in (record.today, record.recommended)
+        )
+        return before, after
+
+    @cached_property
+    def spacing(self) -> float:
+        """Samples between two evaluations of a whole run."""
+        return grid_spacing(self.facts.train_examples, self.samples)
 
     @property
     def currency(self) -> str:
@@ -127,17 +153,24 @@ class View:
         """The best alternative: fixed in stage C, the front runner after stage B."""
         if self.confirmation is not None:
             return int(self.confirmation.chosen[0]), self.confirmation.chosen[1]
-        others = [r for r in self.rows if (r.batch_size, r.learning_rate) != self.today]
-        others = [
-            r
-            for r in others
-            if math.isfinite(r.ratio.estimate.value) and r.ratio.estimate.value > 0
+        burdens = {
+            (row.batch_size, row.learning_rate): self.burden(row).value for row in self.rivals
+        }
+        return min(burdens, key=lambda pair: burdens[pair], default=self.today)
+
+    @cached_property
+    def rivals(self) -> list[Projected]:
+        """The rows besides today's settings of which anything can be said."""
+        return [
+            row
+            for row in self.rows
+            if (row.batch_size, row.learning_rate) != self.today
+            and math.isfinite(self.burden(row).value)
         ]
-        if not others:
-            return self.today
-        sign = -1.0 if self.options.objective == "accuracy" and not self.maximise else 1.0
-        best = max(others, key=lambda r: sign * r.ratio.estimate.value)
-        return best.batch_size, best.learning_rate
+
+    def burden(self, row: Projected) -> Estimate:
+        """How a row compares with today, less is better."""
+        return row.burden(self.options.objective, self.maximise)
 
     def setting(self, pair: tuple[int, float]) -> Setting:
         """The baseline with another batch size and learning rate."""
