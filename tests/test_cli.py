@@ -339,3 +339,16 @@ def test_compare_prints_both_tables(here, capsys):
     assert "At equal updates" in out
     assert Path("batchlab-results/compare-tiny/compare.json").is_file()
     assert ran(capsys, *asked, "--device", "cpu", "--samples", "1ep", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["advise", "my task.py:t"], "batchlab advise 'my task.py:t'"),
+        (["demo", "--resume"], "batchlab advise digits --resume --price-per-hour 1.2"),
+        (["demo", "--price-per-hour", "2"], "batchlab advise digits --price-per-hour 2"),
+    ],
+)
+def test_the_command_in_a_report_can_be_pasted(monkeypatch, typed, command):
+    monkeypatch.setattr("sys.argv", ["batchlab", *typed])
+    assert cli._typed() == command

@@ -5,6 +5,7 @@ at once.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ Reals = Annotated[
     tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")
 ]
 PROGRAM = "batchlab"
+DEMO_PRICE = 1.2
 RESUMABLE = ("advise", "demo", "compare")
 
 
@@ -98,7 +100,7 @@ def advise(
 
 def demo(
     out: Place = None,
-    price_per_hour: float = 1.2,
+    price_per_hour: float = DEMO_PRICE,
     currency: str = "USD",
     resume: bool = False,
 ) -> None:
@@ -383,7 +385,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _typed() -> str:
-    return " ".join([PROGRAM, *sys.argv[1:]])
+    """What was typed, as it can be pasted; ``demo`` as the advice that it stands for."""
+    words = sys.argv[1:]
+    if words[:1] == ["demo"]:
+        priced = any(word.startswith(("--price-per-hour", "--price_per_hour")) for word in words)
+        price = [] if priced else ["--price-per-hour", str(DEMO_PRICE)]
+        words = ["advise", "digits", *words[1:], *price]
+    return shlex.join([PROGRAM, *words])
 
 
 def _demands(texts: Sequence[str]) -> dict[str, float]:

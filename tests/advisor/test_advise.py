@@ -5,14 +5,16 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from batchlab import _platform
+from batchlab.advisor import confirm
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.confirm import CHOOSING, FRESH
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Advice, Verdict
+from batchlab.advisor.record import Advice, Price, Verdict
 from batchlab.advisor.session import Silent
-from batchlab.app.advise import advise, again
+from batchlab.app.advise import advise, again, dry_run
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, ResultError, TaskError
 from batchlab.tasks import prepare
@@ -121,8 +123,73 @@ def test_an_interrupted_advice_resumes_with_the_same_result(whole, prepared, tmp
     assert stopped.records.partial
     resumed = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0)
     assert resumed.records.projection.curves == first.records.projection.curves
-    if resumed.records.confirmation.chosen == first.records.confirmation.chosen:
-        assert resumed.records.confirmation.recommended == first.records.confirmation.recommended
+    # The choice is read from the plan, whatever the clock says this time.
+    assert resumed.records.confirmation.chosen == first.records.confirmation.chosen
+    assert resumed.records.confirmation.recommended == first.records.confirmation.recommended
+
+
+def test_more_budget_after_a_confirmation_is_more_fresh_repeats(
+    whole, prepared, tmp_path, monkeypatch
+):
+    out, first = whole
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    monkeypatch.setattr(confirm, "MOST_REPEATS", 2)
+    more = dataclasses.replace(OPTIONS, budget=700.0)
+    found = run_stages(prepared, more, tmp_path, resume=True, workers=0).records
+    before, after = first.records.confirmation, found.confirmation
+    assert after.today[: len(before.today)] == before.today
+    assert after.chosen == before.chosen
+    seeds = [c.seed for c in after.recommended]
+    assert seeds == list(range(FRESH, FRESH + 6))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["stages"]["C after 4 repeats"] == {"seeds": [FRESH + 4, FRESH + 5]}
+
+
+def test_plans_stand_in_the_file_with_candidates_and_reasons(whole):
+    stages = json.loads((whole[0] / "plan.json").read_text())["stages"]
+    assert stages["A"]["executor"] in ("stacked", "loop")
+    assert [c["reason"] for c in stages["B"]["candidates"]] == [
+        "requested",
+        "baseline",
+        "requested",
+    ]
+    assert {"finalists", "seeds", "fresh"} <= set(stages["C"])
+    assert set(stages["C chosen"]) == {"batch_size", "learning_rate", "target", "today_chosen"}
+
+
+@pytest.mark.parametrize("at", ["timing", "finding"])
+def test_an_advice_interrupted_before_anything_was_measured_is_still_written(tmp_path, at):
+    found = advise(
+        tiny.task(), budget=60.0, out=tmp_path / "out", device="cpu", listener=_Interrupter(at)
+    )
+    assert found.partial
+    assert found.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_dry_run_prices_every_stage_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = dry_run(tiny.task(), Options(budget=600.0, price=Price(3600.0, "USD")), device="cpu")
+    assert set(found.stages) == set("ABC")
+    assert all(seconds > 0 for seconds in found.stages.values())
+    assert "enough for all stages" in str(found)
+    assert "USD" in str(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learning_rate_of_zero_is_refused(tmp_path):
+    still = dataclasses.replace(tiny.task().baseline, learning_rate=0.0)
+    task = dataclasses.replace(tiny.task(), baseline=still)
+    with pytest.raises(TaskError, match="`learning_rate` must be above 0 in the baseline"):
+        advise(task, out=tmp_path / "out", device="cpu")
+
+
+def test_a_checkpoint_that_fits_no_model_is_refused_before_anything_is_measured(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(TaskError, match="does not hold the state_dict of this model"):
+        advise(tiny.task(), out=tmp_path / "out", device="cpu", from_checkpoint=str(path))
 
 
 def test_an_interrupted_screening_leaves_a_usable_advice(tmp_path):
@@ -233,12 +300,22 @@ def test_another_machine_changes_times_and_not_samples(written, tmp_path):
         assert new == pytest.approx(factor * old)
 
 
-def test_a_screened_advice_never_says_change(tmp_path):
-    found = advise(tiny.task(), out=tmp_path / "out", device="cpu")
+def test_a_screened_advice_never_says_change_and_keeps_its_next_step(tmp_path):
+    out = tmp_path / "out"
+    found = advise(tiny.task(), out=out, device="cpu", seeds=3)
     assert found.stage == "A"
     assert found.verdict is Verdict.NOT_ENOUGH_EVIDENCE
     assert found.next_stage is not None
-    assert "--budget" in found.next_stage.command
+    for flag in ("--budget", "--resume", "--seeds 3", f"--out {out}"):
+        assert flag in found.next_stage.command
+    assert any("without --budget" in a for a in found.assumptions)
+    # Asked for again, it is the same advice, date included.
+    same = advise(tiny.task(), out=out, device="cpu", seeds=3)
+    assert (same.created, same.next_stage, same.assumptions) == (
+        found.created,
+        found.next_stage,
+        found.assumptions,
+    )
 
 
 def test_a_schedule_in_the_baseline_is_refused_by_name(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,31 @@ from batchlab import schedules
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
+    affordable_repeats,
     confirm,
     confirm_more,
     plan_confirmation,
     price_of_confirmation,
+    seconds_of,
 )
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick, projected
 from batchlab.advisor.options import Options
-from batchlab.advisor.project import Search, checkpoints, plan_search, project
-from batchlab.advisor.screen import screen
+from batchlab.advisor.project import (
+    Search,
+    checkpoints,
+    least_seconds,
+    left_out,
+    plan_search,
+    project,
+)
+from batchlab.advisor.screen import (
+    CHECKPOINT_SHARE,
+    checkpoint_samples,
+    probe_moments,
+    screen,
+    short_run,
+)
 from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
 from batchlab.engine import Engine, RunState
@@ -34,8 +49,10 @@ DEMO_SECONDS = 150.0
 SEARCH_SHARE = 0.3
 """Share of the budget that stage B gets where stage C fits too."""
 RESERVE = 0.05
-"""Share of the budget kept for what cannot be foreseen and for the report."""
+"""Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
+FIT_SECONDS, LEAST_SEARCH_SECONDS = 5.0, 10.0
+"""What finding the largest batch and the shortest useful search usually take."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +62,12 @@ class Outcome:
     Attributes:
         records: Everything measured.
         prices: Expected seconds of stages not run, by letter.
-        run_seconds: One baseline run alone.
-        said: Sentences told on the way that belong in the report.
+        measured: When something was last measured, ISO time.
     """
 
     records: Records
     prices: dict[str, float]
-    run_seconds: float
-    said: tuple[str, ...]
+    measured: str
 
 
 class Notes(Silent):
@@ -96,26 +111,23 @@ def run_stages(
     Returns:
         What was found. After an interruption whatever stages had ended, marked partial.
     """
-    _refuse_schedule(prepared)
+    _check(prepared, options)
     notes = Notes(listener or Silent())
     if options.budget is None and builtin:
-        options = Options(**{**_fields(options), "budget": DEMO_SECONDS})
+        options = replace(options, budget=DEMO_SECONDS)
     journal = Journal(out, {"task": _task_facts(prepared), **_fields(options)}, resume)
     began = time.perf_counter()
     with Engine(prepared, out, workers) as engine:
         session = _session(prepared, options, engine, journal, notes, began)
-        stages = _Stages(session)
-        if journal.finished:
-            # Made before with this very configuration: only written out again.
-            session.began = math.inf
-        else:
+        stages = _Stages(session, journal)
+        if not journal.finished:
             try:
                 stages.run()
                 journal.finish()
             except KeyboardInterrupt:
                 stages.partial = True
-            journal.spend(session.elapsed)
-        return stages.outcome(tuple(notes.sentences))
+            stages.note()
+        return stages.outcome()
 
 
 def _fields(options: Options) -> dict[str, Any]:
@@ -134,12 +146,18 @@ def _task_facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _refuse_schedule(prepared: Prepared) -> None:
-    size = prepared.baseline.batch_size
+def _check(prepared: Prepared, options: Options) -> None:
+    """Recipes that cannot be compared with others, and a checkpoint that is none of this model."""
+    size, rate = prepared.baseline.batch_size, prepared.baseline.learning_rate
     assert size is not None
     if not schedules.batch_schedule(size).is_constant:
         hint = "advise compares constant batch sizes; give the baseline the size it mostly uses."
         raise TaskError(must("batch_size", "one number in the baseline", size, hint))
+    if not rate:
+        hint = "Other rates are tried as multiples of it."
+        raise TaskError(must("learning_rate", "above 0 in the baseline", rate, hint))
+    if options.from_checkpoint is not None:
+        checkpoint_state(prepared, options.from_checkpoint, prepared.baseline)
 
 
 def _session(
@@ -153,22 +171,36 @@ def _session(
     machine = journal.load("machine", Machine)
     threads = 1 if prepared.device == "cpu" else 0
     stopwatch = Stopwatch(prepared, threads or 1, machine.blocks if machine else None)
-    session = Session(prepared, options, engine, journal, notes, stopwatch, began=began)
+    # Nothing is measured for a finished result, so its clock stands still.
+    began = math.inf if journal.finished else began
+    session = Session(prepared, options, engine, notes, stopwatch, began=began)
     session.fit = machine.fit if machine else None
     session.earlier_seconds = journal.spent
     return session
 
 
 class _Stages:
-    """The stages of one advice, each from its record if it has ended before."""
+    """The stages of one advice, each from its record if it has ended before.
 
-    def __init__(self, session: Session) -> None:
-        self.session, self.journal = session, session.journal
-        self.screening: Screening | None = self.journal.load("screening", Screening)
-        self.projection: Projection | None = self.journal.load("projection", Projection)
-        self.confirmation: Confirmation | None = self.journal.load("confirmation", Confirmation)
+    Args:
+        session: The advice in the making.
+        journal: Its result directory.
+
+    Attributes:
+        screening: Stage A, or None.
+        projection: Stage B, or None.
+        confirmation: Stage C, or None.
+        prices: Expected seconds of stages not run, by letter.
+        partial: Whether it was interrupted.
+    """
+
+    def __init__(self, session: Session, journal: Journal) -> None:
+        self.session, self.journal = session, journal
+        self.screening: Screening | None = journal.load("screening", Screening)
+        self.projection: Projection | None = journal.load("projection", Projection)
+        self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self._had_confirmation = self.confirmation is not None
-        self.prices: dict[str, float] = {}
+        self.prices: dict[str, float] = journal.prices
         self.partial = False
         if self.screening is not None:
             session.engine_factor = self.screening.engine_factor
@@ -176,17 +208,16 @@ class _Stages:
 
     def run(self) -> None:
         """All stages the budget pays for."""
-        state = self._screen()
-        if not self._search(state):
-            return
-        self._confirm()
-        self._repeat_more()
+        self._screen()
+        if self._search():
+            self._confirm()
+            self._repeat_more()
 
-    def _screen(self) -> RunState | None:
-        """Stage A, and the checkpoint where stage B begins."""
+    def _screen(self) -> None:
+        """Stage A."""
         session = self.session
         if self.screening is not None:
-            return None
+            return
         session.visit([session.batch_size])
         whole = session.run_seconds(session.batch_size, session.samples)
         if whole > session.left:
@@ -194,29 +225,69 @@ class _Stages:
                 f"one run of today's settings takes about {_time(whole)}, longer than the budget: "
                 "this goes no further than a projection"
             )
-        self.journal.plan("A", {"checkpoint_share": 0.05, "baseline": asdict(session.baseline)})
-        self.screening, state = screen(session)
-        self.journal.save("screening", self.screening)
-        self._save_machine()
-        return state
+        if session.options.budget is None:
+            self._say_prices()
+        plan = self.journal.plan("A", self._plan_screening())
+        assert plan is not None
+        self.screening = screen(session, int(plan["checkpoint_samples"]))
+        self._save("screening", self.screening)
 
-    def _save_machine(self) -> None:
-        self.journal.save("machine", self.session.machine())
+    def _say_prices(self) -> None:
+        """The price of each stage, where only the first is run."""
+        told = ", ".join(f"stage {k} about {_time(v)}" for k, v in prices(self.session).items())
+        self.session.listener.say(f"without --budget this stops after stage A; expected: {told}")
 
-    def _search(self, state: RunState | None) -> bool:
-        """Stage B; False if it is not paid for."""
+    def _plan_screening(self) -> dict[str, Any]:
         session = self.session
-        assert self.screening is not None
+        end = checkpoint_samples(session)
+        executor, why = session.engine.capability(session.baseline).executor(session.batch_size)
+        return {
+            "baseline": asdict(session.baseline),
+            "seed": session.options.seed,
+            "checkpoint_samples": end,
+            "noise_at": probe_moments(end),
+            "executor": executor,
+            "why": why,
+            "threads": session.stopwatch.threads,
+            "workers": session.engine.workers,
+        }
+
+    def _save(self, name: str, record: Any) -> None:
+        """Write down a finished stage, the machine as measured so far, and what it took."""
+        self.journal.save(name, record)
+        self.journal.save("machine", self.session.machine())
+        self.note()
+
+    def note(self) -> None:
+        """Write down what the result has taken so far."""
+        assert isinstance(self.session.listener, Notes)
+        self.journal.note(self.session.elapsed, self.prices, self.session.listener.sentences)
+
+    def _search(self) -> bool:
+        """Stage B; False if it is not paid for, or nothing can be searched from."""
+        session, screening = self.session, self.screening
+        assert screening is not None
         if self.projection is not None:
             return True
         known = self.journal.plan("B")
         search = from_plain(Search, known) if known else self._plan_search()
         if search is None:
             return False
-        self.journal.plan("B", asdict(search))
-        self.projection = project(session, search, self._starts(search, state))
-        self.journal.save("projection", self.projection)
-        self._save_machine()
+        if not known:
+            candidates = {"candidates": [asdict(p) for p in screening.proposals]}
+            self.journal.plan("B", asdict(search) | candidates)
+            for sentence in left_out(session, screening, search):
+                session.listener.say(sentence)
+        starts = self._starts(search)
+        if search.seeds[0] not in starts:
+            session.listener.say(
+                "today's settings diverge at the beginning of the run: nothing can be compared "
+                "with them; try a smaller learning rate in the baseline"
+            )
+            return False
+        seeds = tuple(seed for seed in search.seeds if seed in starts)
+        self.projection = project(session, replace(search, seeds=seeds), starts)
+        self._save("projection", self.projection)
         return True
 
     def _plan_search(self) -> Search | None:
@@ -224,26 +295,29 @@ class _Stages:
         session, screening = self.session, self.screening
         assert screening is not None
         whole = session.run_seconds(session.batch_size, session.samples)
-        finalist = max(1, session.batch_size)
-        cheapest = price_of_confirmation(session, 1, finalist)
-        usual = price_of_confirmation(session, TYPICAL_FINALISTS, finalist)
-        usual_search = max(whole * session.engine_factor, 10.0)
-        self.prices = {"B": usual_search, "C": usual}
-        if session.options.budget is None:
+        expected = prices(session)
+        cheapest, usual = price_of_confirmation(session, 1, session.batch_size), expected["C"]
+        least = least_seconds(session, screening)
+        if math.isnan(least):
+            session.listener.say("a run has too few updates for learning rates to be compared")
             return None
-        left = session.left - RESERVE * session.options.budget
-        allowed = left
-        if cheapest + 0.1 * session.options.budget < left:
-            allowed = max(
-                0.1 * left, min(max(SEARCH_SHARE * session.options.budget, whole), left - usual)
-            )
-            allowed = min(allowed, left - cheapest)
-        return plan_search(session, screening, allowed)
+        self.prices = {"B": max(expected["B"], least), "C": usual}
+        budget = session.options.budget
+        if budget is None:
+            return None
+        left = _spendable(session)
+        if cheapest + least > left:
+            return plan_search(session, screening, left)
+        share = max(0.1 * left, min(max(SEARCH_SHARE * budget, whole), left - usual))
+        allowed = min(max(share, least), left - cheapest)
+        return plan_search(session, screening, allowed) or plan_search(session, screening, left)
 
-    def _starts(self, search: Search, state: RunState | None) -> dict[int, RunState]:
+    def _starts(self, search: Search) -> dict[int, RunState]:
         """Seed → checkpoint."""
         session, path = self.session, self.session.options.from_checkpoint
         if path is None:
+            # Read from disk: stage A has trained it.
+            _, state = short_run(session, search.start)
             return checkpoints(session, search, state)
         config = session.config(session.batch_size, session.learning_rate, search.seeds[0])
         given = checkpoint_state(session.prepared, path, config)
@@ -256,8 +330,6 @@ class _Stages:
 
     def _confirm(self) -> None:
         """Stage C, if it is paid for."""
-        session = self.session
-        assert self.projection is not None
         if self.confirmation is not None:
             return
         known = self.journal.plan("C")
@@ -265,9 +337,9 @@ class _Stages:
         if plan is None:
             return
         self.journal.plan("C", asdict(plan))
-        self.confirmation = confirm(session, plan, self.yardstick)
-        self.journal.save("confirmation", self.confirmation)
-        self._save_machine()
+        self.confirmation = confirm(self.session, self.journal, plan, self.yardstick)
+        if self.confirmation is not None:
+            self._save("confirmation", self.confirmation)
 
     def _plan_confirmation(self) -> ConfirmationPlan | None:
         session, projection = self.session, self.projection
@@ -279,61 +351,62 @@ class _Stages:
             today=(session.batch_size, session.learning_rate),
             maximise=session.prepared.metric.maximise,
         )
-        reserve = RESERVE * (session.options.budget or 0.0)
-        plan = plan_confirmation(session, rows, session.left - reserve)
         full = plan_confirmation(session, rows, math.inf)
-        if plan is None and full is not None:
-            sizes = [size for size, _ in full.pairs()]
-            self.prices["C"] = price_of_confirmation(session, len(sizes), max(sizes))
         if full is None:
+            self.prices.pop("C", None)
             session.listener.say(
                 "no candidate did as well as today's settings in the search: nothing to confirm"
             )
-        return plan
+            return None
+        self.prices["C"] = seconds_of(session, full)
+        return plan_confirmation(session, rows, _spendable(session))
 
     def _repeat_more(self) -> None:
         """More fresh repeats, where a resumed advice has budget left and had been confirmed
         before.
         """
         session, record = self.session, self.confirmation
-        asked = session.options.budget
-        if record is None or asked is None or not self._had_confirmation:
-            return
-        size = int(record.chosen[0])
-        pair = session.run_seconds(session.batch_size, session.samples) + session.run_seconds(
-            size, session.samples
-        )
-        count = int(
-            0.8
-            * session.left
-            * max(1, session.engine.workers)
-            / max(1e-9, pair * session.engine_factor)
-        )
-        count = min(count, 64)
-        if count < 1:
+        if record is None or session.options.budget is None or not self._had_confirmation:
             return
         done = len(record.today)
-        first = session.options.seed + FRESH + done
-        session.listener.say(f"{count} more repeats on fresh seeds")
-        self.confirmation = confirm_more(session, record, tuple(range(first, first + count)))
-        self.journal.save("confirmation", self.confirmation)
-        self._save_machine()
+        first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
+        count = affordable_repeats(session, int(record.chosen[0]), _spendable(session))
+        made = {"seeds": list(range(first, first + count))} if count else None
+        plan = self.journal.plan(name, made)
+        if plan is None:
+            return
+        session.listener.say(f"{len(plan['seeds'])} more repeats on fresh seeds")
+        self.confirmation = confirm_more(session, record, tuple(plan["seeds"]))
+        self._save("confirmation", self.confirmation)
 
-    def outcome(self, said: tuple[str, ...]) -> Outcome:
+    def outcome(self) -> Outcome:
         """What there is."""
         session = self.session
-        machine = session.machine() if session.stopwatch.blocks else None
-        whole = session.run_seconds(session.batch_size, session.samples) if machine else math.nan
         records = Records(
-            machine,
+            session.machine() if session.stopwatch.blocks else None,
             self.screening,
             self.projection,
             self.confirmation,
             session.elapsed,
             self.partial,
-            said,
+            self.journal.said,
         )
-        return Outcome(records, self.prices, whole, said)
+        return Outcome(records, self.prices, self.journal.measured)
+
+
+def _spendable(session: Session) -> float:
+    """Seconds left, without the part kept for what cannot be foreseen and for the report."""
+    return (1 - RESERVE) * session.left
+
+
+def prices(session: Session) -> dict[str, float]:
+    """What each stage would take, before anything but today's batch size is timed."""
+    whole = session.run_seconds(session.batch_size, session.samples) * session.engine_factor
+    return {
+        "A": FIT_SECONDS + CHECKPOINT_SHARE * whole,
+        "B": max(whole, LEAST_SEARCH_SECONDS),
+        "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
+    }
 
 
 def _time(seconds: float) -> str:
@@ -345,7 +418,7 @@ def _time(seconds: float) -> str:
 
 
 def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], float]:
-    """What each stage would take, from two short timings; trains nothing that is kept.
+    """What each stage would take, from two short timings; nothing is trained or written.
 
     Args:
         prepared: The task.
@@ -354,19 +427,16 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
     Returns:
         Stage → seconds, and the seconds of one run of today's settings.
     """
-    _refuse_schedule(prepared)
+    _check(prepared, options)
     with Engine(prepared, None) as engine:
-        stopwatch = Stopwatch(prepared, 1)
-        journal = Journal(Path("batchlab-dry-run"), {}, False)
         session = Session(
-            prepared, options, engine, journal, Silent(), stopwatch, began=time.perf_counter()
+            prepared,
+            options,
+            engine,
+            Silent(),
+            Stopwatch(prepared, 1),
+            began=time.perf_counter(),
         )
         session.visit([session.batch_size])
         session.visit([session.batch_size])
-        whole = session.run_seconds(session.batch_size, session.samples)
-        prices = {
-            "A": 5.0 + 0.05 * whole * session.engine_factor,
-            "B": max(whole * session.engine_factor, 10.0),
-            "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
-        }
-        return prices, whole
+        return prices(session), session.run_seconds(session.batch_size, session.samples)

@@ -21,6 +21,8 @@ CHOOSING = 100
 FRESH = 1000
 """Confirmation seeds are seed + 1000, … and are used by nothing else."""
 MOST_FINALISTS = 4
+MOST_REPEATS = 64
+"""Fresh pairs that one continuation adds at most."""
 PARTS = 4
 """Parts of the fresh repeats; one run alone is timed before each and after the last."""
 
@@ -188,6 +190,23 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Pair) -> tuple[Curv
         return ()
     unchanged = (chosen[0], session.learning_rate)
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
+
+
+def affordable_repeats(session: Session, size: int, seconds: float) -> int:
+    """How many more pairs of fresh runs fit, at most 64.
+
+    Args:
+        session: The advice in the making.
+        size: Batch size of the recommendation.
+        seconds: What they may take.
+
+    Returns:
+        Pairs; 0 if not even one fits.
+    """
+    evaluations = len(evaluation_grid(session.prepared.examples, session.samples))
+    pair = [(b, session.samples, evaluations) for b in (session.batch_size, size)]
+    fitting = (n for n in range(MOST_REPEATS, 0, -1) if session.wall_seconds(pair * n) <= seconds)
+    return next(fitting, 0)
 
 
 def confirm_more(session: Session, record: Confirmation, seeds: Sequence[int]) -> Confirmation:

@@ -213,12 +213,14 @@ def projected(
         rates: Other learning rates to judge, batch size → rate.
 
     Returns:
-        One row per batch size, ascending.
+        One row per batch size that shares a seed with today's settings, ascending.
     """
     chosen = rates or {int(size): rate for size, rate in projection.best.items()}
+    seeds = set(of_setting(projection.curves, *today))
     return [
         _projected(projection, yardstick, objective, today, maximise, size, rate)
         for size, rate in sorted(chosen.items())
+        if seeds & set(of_setting(projection.curves, size, rate))
     ]
 
 

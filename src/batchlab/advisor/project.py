@@ -266,15 +266,15 @@ class _Race:
         mine = {
             rate: c for rate, c in mine.items() if c.rung == last or c.status is Status.DIVERGED
         }
-        reference = self.today(seed)
-        return {rate: score(curve, reference, self.session) for rate, curve in mine.items()}
+        asked = self.session.options.objective, self.session.prepared.metric.maximise
+        return {rate: score(c, self.today(seed), *asked) for rate, c in mine.items()}
 
     def today(self, seed: int) -> Curve:
         """Today's settings in the search."""
         return self.curves[self.session.batch_size, self.session.learning_rate, seed]
 
 
-def score(curve: Curve, reference: Curve, session: Session) -> float:
+def score(curve: Curve, reference: Curve, objective: str, maximise: bool) -> float:
     """How a learning rate does in the search, among those of one batch size; smaller is better.
 
     For time, cost and samples: the samples at which it reaches the loss that today's settings end
@@ -284,16 +284,17 @@ def score(curve: Curve, reference: Curve, session: Session) -> float:
     Args:
         curve: The run.
         reference: Today's settings with the same seed, up to the same rung.
-        session: Names the objective.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        maximise: Direction of the metric.
 
     Returns:
         The score; comparable between curves of one batch size and rung only.
     """
     if curve.status is Status.DIVERGED:
         return math.inf
-    if session.options.objective == "accuracy":
+    if objective == "accuracy":
         value = float(np.mean(curve.metric[-3:]))
-        signed = -value if session.prepared.metric.maximise else value
+        signed = -value if maximise else value
         return signed if math.isfinite(signed) else math.inf
     level, end = end_loss(reference), end_loss(curve)
     if not math.isfinite(end):

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,13 +122,12 @@ def advise(
         outcome = run_stages(
             prepared, options, folder, resume=resume, builtin=builtin, listener=listener
         )
+        typed = command or typed_command(argument, options, folder, device, data)
         if builtin and options.budget is None:
             options = replace(options, budget=DEMO_SECONDS)
-        facts = _facts(
-            prepared, options, outcome, argument, command or f"batchlab advise {argument}", builtin
-        )
+        facts = _facts(prepared, options, outcome, typed, builtin)
         advice = assemble(outcome.records, options, facts)
-        _write(folder, advice, prepared, options, facts)
+        _write(folder, advice, prepared, options, facts, outcome.records.said)
     return advice
 
 
@@ -147,11 +147,14 @@ def options_from(
         >>> options_from(budget="2m", price_per_hour=1.2).budget
         120.0
     """
+    seconds = None if budget is None else parse_seconds(budget)
+    if seconds is not None and math.isnan(seconds):
+        raise InvalidValueError(must("budget", "above 0 seconds", budget, "Write 90s, 2m or 1h."))
     return Options(
         at_least=dict(at_least or {}),
-        budget=None if budget is None else parse_seconds(budget),
+        budget=seconds,
         price=_price(price_per_hour, currency, price_per_sample),
-        batch_sizes=None if batch_sizes is None else tuple(batch_sizes),
+        batch_sizes=tuple(batch_sizes) if batch_sizes else None,
         **rest,
     )
 
@@ -174,7 +177,8 @@ def dry_run(
     prepared = prepare(loaded, device=device)
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
-    return DryRun(loaded.name, whole, prices, detectable, prepared.assumptions)
+    said = prepared.assumptions
+    return DryRun(loaded.name, whole, prices, detectable, said, options.budget, options.price)
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,8 @@ class DryRun:
         smallest_detectable: Smallest ratio that the fresh repeats would show, with the usual
             spread.
         assumptions: Sentences.
+        budget: Seconds, or None.
+        price: Or None.
     """
 
     task: str
@@ -195,15 +201,36 @@ class DryRun:
     stages: dict[str, float]
     smallest_detectable: float
     assumptions: tuple[str, ...]
+    budget: float | None = None
+    price: Price | None = None
 
     def __str__(self) -> str:
         told = {"A": "screening", "B": "projection", "C": "confirmation"}
         lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
-        lines += [f"  stage {k}, {told[k]}: about {v:.0f} s" for k, v in self.stages.items()]
+        lines += [
+            f"  stage {k}, {told[k]}: about {v:.0f} s{self._cost(v)}"
+            for k, v in self.stages.items()
+        ]
+        if self.budget is not None:
+            lines.append(f"  the budget of {self.budget:.0f} s: {self._reach(self.budget)}")
         lines.append(
             f"  the smallest gain the fresh repeats would show: {self.smallest_detectable:.2f}×"
         )
         return "\n".join([*lines, *(f"  assumed: {a}" for a in self.assumptions)])
+
+    def _cost(self, seconds: float) -> str:
+        if self.price is None or not self.price.per_hour:
+            return ""
+        return f", {seconds * self.price.per_hour / 3600:.2g} {self.price.currency}"
+
+    def _reach(self, budget: float) -> str:
+        """How far the budget should reach; a search can be shorter than usual."""
+        a, b, c = (self.stages[letter] for letter in "ABC")
+        if a + b + c <= budget:
+            return "enough for all stages"
+        if a + c <= budget:
+            return "enough for all stages with a shorter search"
+        return "stage A, and B as far as it fits"
 
 
 def render(
@@ -257,7 +284,7 @@ def again(
     per_hour, currency, per_sample = prices
     old = options.price or Price(0.0, "USD")
     if any(p is not None for p in prices):
-        price = Price(
+        price = _price(
             old.per_hour if per_hour is None else per_hour,
             currency or old.currency,
             old.per_sample if per_sample is None else per_sample,
@@ -270,8 +297,9 @@ def again(
         confirmation=_stage(folder, "confirmation", Confirmation),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
+        said=tuple(kept["said"]),
     )
-    if machine is not None and records.machine is None:
+    if machine is not None and (records.machine is None or not records.machine.blocks):
         raise ResultError(
             f"`{machine}` holds no machine.json. Make it with batchlab fit TASK --out {machine}."
         )
@@ -304,9 +332,7 @@ def _price(per_hour: float | None, currency: str, per_sample: float) -> Price | 
     for name, value in (("price_per_hour", per_hour), ("price_per_sample", per_sample)):
         if value is not None and not 0 <= value < math.inf:
             raise InvalidValueError(must(name, "0 or more", value))
-    if per_hour is None and not per_sample:
-        return None
-    return Price(per_hour or 0.0, currency, per_sample)
+    return Price(per_hour or 0.0, currency, per_sample) if per_hour or per_sample else None
 
 
 def _refuse_torchrun() -> None:
@@ -331,18 +357,12 @@ def _check_options(prepared: Prepared, options: Options) -> None:
 
 
 def _facts(
-    prepared: Prepared,
-    options: Options,
-    outcome: Outcome,
-    argument: str,
-    command: str,
-    builtin: bool,
+    prepared: Prepared, options: Options, outcome: Outcome, command: str, builtin: bool
 ) -> Facts:
     task, metric = prepared.task, prepared.metric
     return Facts(
         task=task.name,
         command=command,
-        argument=argument,
         version=version(),
         builtin=builtin,
         baseline=prepared.baseline,
@@ -353,7 +373,39 @@ def _facts(
         assumptions=prepared.assumptions,
         prices=outcome.prices,
         provenance=provenance(prepared, options),
+        created=outcome.measured,
     )
+
+
+def typed_command(
+    argument: str, options: Options, folder: Path, device: str, data: str | Path | None
+) -> str:
+    """The command line that asks for the same as a call from Python, the budget left out.
+
+    Example:
+        >>> typed_command("digits", Options(worth=1.5), Path("my results"), "cpu", None)
+        "batchlab advise digits --worth 1.5 --out 'my results' --device cpu"
+    """
+    words, usual = ["batchlab", "advise", argument], Options()
+    for name in ("objective", "target", "worth", "seeds", "confirm_seeds", "from_checkpoint"):
+        words += _flag(name, getattr(options, name), getattr(usual, name))
+    words += _flag("at_least", [f"{k}={v!r}" for k, v in options.at_least.items()], [])
+    words += _flag("batch_sizes", list(options.batch_sizes or ()), [])
+    words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
+    if options.price is not None:
+        words += _flag("price_per_hour", options.price.per_hour, None)
+        words += _flag("currency", options.price.currency, "USD")
+        words += _flag("price_per_sample", options.price.per_sample, 0.0)
+    words += _flag("out", folder, None) + _flag("device", device, "auto")
+    return shlex.join([*words, *_flag("data", data, None)])
+
+
+def _flag(name: str, value: Any, usual: Any) -> list[str]:
+    """``--name value``, or nothing where the value is the usual one."""
+    if value == usual:
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name.replace('_', '-')}", *map(str, values)]
 
 
 def provenance(prepared: Prepared, options: Options) -> dict[str, str]:
@@ -370,7 +422,12 @@ def provenance(prepared: Prepared, options: Options) -> dict[str, str]:
 
 
 def _write(
-    folder: Path, advice: Advice, prepared: Prepared, options: Options, facts: Facts
+    folder: Path,
+    advice: Advice,
+    prepared: Prepared,
+    options: Options,
+    facts: Facts,
+    said: Sequence[str],
 ) -> None:
     """Everything a reader may want, into the result directory."""
     kept = {
@@ -378,6 +435,7 @@ def _write(
         "options": to_plain(options),
         "wall_seconds": advice.wall_seconds,
         "partial": advice.partial,
+        "said": list(said),
     }
     _platform.write_whole(folder / "facts.json", json.dumps(kept, ensure_ascii=False))
     _platform.write_whole(folder / "provenance.json", json.dumps(advice.provenance, indent=1))

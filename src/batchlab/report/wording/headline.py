@@ -229,6 +229,8 @@ def _wide(difference: Estimate) -> Text:
 def _trials(compared: Comparison) -> Text:
     if not compared.pairs:
         return Text("a short trial", "短い試行")
+    if compared.pairs == 1:
+        return Text("a single repeat", "1回の測定")
     return say("{n} repeats", "{n}回の測定", n=compared.pairs)
 
 

@@ -205,12 +205,20 @@ def _working_rates(advice: Advice) -> Text:
 
 
 def _useful_range(advice: Advice) -> Text:
-    if advice.useful_low is None or advice.useful_high is None:
+    low, high = advice.useful_low, advice.useful_high
+    if low is None or high is None:
         return EMPTY
+    if low > high:
+        return say(
+            "no batch size wastes neither: below {t} time is wasted, above {d} data",
+            "時間もデータも無駄にしないバッチサイズはなし（{t}未満では時間が、{d}超ではデータが無駄になる）",
+            t=formats.count(low),
+            d=formats.count(high),
+        )
     return say(
         "useful batch range {s} (below: time wasted, above: data wasted)",
         "有効なバッチサイズの範囲 {s}（小さすぎると時間が、大きすぎるとデータが無駄になる）",
-        s=formats.span(formats.count(advice.useful_low), formats.count(advice.useful_high)),
+        s=formats.span(formats.count(low), formats.count(high)),
     )
 
 

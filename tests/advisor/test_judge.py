@@ -1,0 +1,272 @@
+"""From curves and blocks to comparable numbers, by hand-made runs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from batchlab.advisor import judge
+from batchlab.advisor.judge import Yardstick, final_metric, meets, of_setting, projected
+from batchlab.advisor.project import end_loss, equal_fall, samples_to, score
+from batchlab.advisor.record import Price
+from batchlab.types import Status
+from tests.advisor import made
+
+INF = math.inf
+FALLING = (1.0, 0.8, 0.6, 0.4, 0.2)
+
+
+# Samples for an equal fall of the loss. Means of three of FALLING: 0.8 at 100, 0.6 at 200, 0.4 at
+# 300, each at its middle evaluation.
+
+
+@pytest.mark.parametrize(
+    ("level", "samples"),
+    [(0.8, 100.0), (0.7, 150.0), (0.6, 200.0), (0.5, 250.0), (0.4, 300.0), (0.39, INF)],
+)
+def test_a_level_is_reached_where_the_line_through_the_means_crosses_it(level, samples):
+    assert samples_to(made.curve(FALLING), level) == pytest.approx(samples)
+
+
+def test_samples_are_counted_from_the_checkpoint():
+    later = made.curve(FALLING, samples=(700, 800, 900, 1000, 1100))
+    assert samples_to(later, 0.5) == pytest.approx(250.0)
+
+
+def test_a_coarser_grid_does_not_look_later():
+    fine = made.curve(np.linspace(1.0, 0.0, 21), samples=range(0, 2001, 100))
+    coarse = made.curve(np.linspace(1.0, 0.0, 6), samples=range(0, 2001, 400))
+    assert samples_to(fine, 0.5) == pytest.approx(samples_to(coarse, 0.5))
+
+
+def test_placing_means_at_their_last_evaluation_would_look_later():
+    """The planted twin: what the test above would find if the mean stood at the last of three."""
+
+    def at_last(curve, level):
+        means = [sum(curve.loss[i : i + 3]) / 3 for i in range(len(curve.loss) - 2)]
+        return float(np.interp(-level, -np.array(means), curve.samples[2:]))
+
+    fine = made.curve(np.linspace(1.0, 0.0, 21), samples=range(0, 2001, 100))
+    coarse = made.curve(np.linspace(1.0, 0.0, 6), samples=range(0, 2001, 400))
+    assert at_last(coarse, 0.5) - at_last(fine, 0.5) == pytest.approx(300.0)
+
+
+def test_today_needs_its_own_length():
+    today = made.curve(FALLING)
+    assert equal_fall(today, today) == 400.0
+
+
+def test_twice_as_steep_needs_half():
+    today = made.curve(np.linspace(1.0, 0.4, 21))
+    steep = made.curve(np.linspace(1.0, 0.1, 21), rate=0.2)
+    assert equal_fall(steep, today) == pytest.approx(2000.0 * 2 / 3)
+    assert equal_fall(today, steep) == pytest.approx(2000.0 * 3 / 2)
+
+
+def test_a_setting_that_falls_a_little_less_is_not_never_there():
+    today, slower = made.curve(np.linspace(1.0, 0.0, 21)), made.curve(np.linspace(1.0, 0.1, 21))
+    assert equal_fall(slower, today) == pytest.approx(2000.0 / 0.9)
+
+
+@pytest.mark.parametrize("end", [0.51, 0.9, 1.5])
+def test_less_than_half_of_the_fall_is_never(end):
+    today = made.curve(np.linspace(1.0, 0.0, 201))
+    assert equal_fall(made.curve(np.linspace(1.0, end, 201)), today) == INF
+
+
+def test_a_diverged_run_is_never_there_and_beats_nobody():
+    today = made.curve(FALLING)
+    assert equal_fall(made.diverged(), today) == INF
+    assert equal_fall(made.diverged(), made.diverged()) == INF
+    assert math.isfinite(equal_fall(today, made.diverged()))
+
+
+def _noisy(generator):
+    losses = np.exp(-np.linspace(0, 2, 25)) + generator.normal(0, 0.01, 25)
+    return made.curve(losses)
+
+
+def _at_todays_end(curve, today):
+    """The planted twin: both read at the loss that today's settings end with."""
+    return samples_to(curve, end_loss(today))
+
+
+@pytest.mark.parametrize(("measure", "fair"), [(equal_fall, True), (_at_todays_end, False)])
+def test_two_equal_settings_look_equal(measure, fair):
+    """400 pairs; the mean log ratio of equals is 0 and none of them is never there."""
+    generator = np.random.default_rng(0)
+    pairs = [(_noisy(generator), _noisy(generator)) for _ in range(400)]
+    falls = np.array([measure(a, b) for a, b in pairs])
+    todays = np.array([measure(b, b) for _, b in pairs])
+    never = np.isinf(falls).mean()
+    logs = np.log(falls / todays)[np.isfinite(falls)]
+    z = logs.mean() / (logs.std(ddof=1) / math.sqrt(len(logs)))
+    assert bool(never < 0.01 and abs(z) < 4) is fair
+
+
+# Scores of the learning rates of one batch size.
+
+
+@pytest.mark.parametrize("objective", ["time", "cost", "samples"])
+def test_scores_rank_reached_then_loss_then_diverged(objective):
+    today = made.curve(np.linspace(1.0, 0.5, 21))
+    steep, steeper = (made.curve(np.linspace(1.0, e, 21)) for e in (0.2, 0.0))
+    flat, flatter = (made.curve(np.linspace(1.0, e, 21)) for e in (0.7, 0.9))
+    lost = made.curve([1.0, 0.9, math.nan, 0.1], status=Status.OK)
+    order = [steeper, steep, flat, flatter, made.diverged()]
+    scores = [score(c, today, objective, True) for c in order]
+    assert scores == sorted(scores)
+    assert len(set(scores)) == 5
+    assert score(lost, today, objective, True) == INF
+
+
+def test_scores_for_accuracy_follow_the_metric_in_its_direction():
+    curves = [made.curve(FALLING, metric=[m] * 5) for m in (0.9, 0.8)]
+    best = [score(c, curves[0], "accuracy", True) for c in curves]
+    assert best[0] < best[1]
+    least = [score(c, curves[0], "accuracy", False) for c in curves]
+    assert least[0] > least[1]
+
+
+def test_scores_are_numbers_even_where_today_diverged():
+    scores = [score(made.curve(FALLING[:k]), made.diverged(), "time", True) for k in (3, 5)]
+    assert scores[1] < scores[0] < INF
+
+
+# Curves.
+
+
+def test_a_joined_curve_counts_the_moment_between_once():
+    first = made.curve((1.0, 0.9, 0.8), rung=0)
+    later = made.curve((0.8, 0.7), samples=(200, 300), rung=1, status=Status.OK)
+    joined = first.joined(later)
+    assert joined.samples == (0, 100, 200, 300)
+    assert joined.loss == (1.0, 0.9, 0.8, 0.7)
+    assert joined.rung == 1
+
+
+def test_of_a_setting_the_run_that_went_furthest_counts():
+    short, long = made.curve(FALLING[:3]), made.curve(FALLING)
+    other = made.curve(FALLING, rate=0.2)
+    assert of_setting([long, short, other], 32, 0.1) == {0: long}
+
+
+def test_a_diverged_run_has_no_final_metric():
+    values = final_metric([made.curve(FALLING), made.diverged()])
+    assert values[0] == pytest.approx(0.6)
+    assert math.isnan(values[1])
+
+
+# The yardstick.
+
+
+def test_time_is_updates_times_seconds_and_reuse():
+    yard = Yardstick(made.machine({32: 0.5}), None, reuse=3)
+    assert yard.measure("time", np.array([64.0, INF]), 32).tolist() == [3.0, INF]
+
+
+@pytest.mark.parametrize(
+    ("price", "cost"),
+    [
+        (Price(3600.0, "USD"), 1.0),
+        (Price(3600.0, "USD", 0.25), 17.0),
+        (Price(0.0, "USD", 0.25), 16.0),
+    ],
+)
+def test_cost_is_hours_and_samples_and_never_free_where_never_reached(price, cost):
+    yard = Yardstick(made.machine({32: 0.5}), price)
+    assert yard.measure("cost", np.array([64.0, INF]), 32).tolist() == [pytest.approx(cost), INF]
+
+
+def test_the_share_of_the_cost_that_is_time_carries_the_spread_of_time():
+    rates = [0.4, 0.5, 0.6, 0.5]
+    hourly = Yardstick(made.machine({32: rates}), Price(3600.0, "USD"))
+    mixed = Yardstick(made.machine({32: rates}), Price(3600.0, "USD", hourly.rate(32).value / 32))
+    time = hourly.spread("time", 32)
+    assert hourly.spread("cost", 32) == time
+    assert mixed.spread("cost", 32)[0] == pytest.approx(time[0] / 4)
+    assert hourly.spread("samples", 32) == (0.0, INF)
+
+
+def test_a_single_block_is_not_taken_for_certain():
+    yard = Yardstick(made.machine({32: [0.5]}), None)
+    assert yard.spread("time", 32) == (judge.UNKNOWN_LOG_SD**2, 1.0)
+
+
+def test_one_batch_size_has_one_timing_that_cancels():
+    yard = Yardstick(made.machine({32: [0.1, 1.0], 64: [0.1, 1.0]}), None)
+    before, after = np.array([4.0, 6.0, 5.0]), np.array([2.0, 3.1, 2.4])
+    same = yard.compare("time", (before, 32), (after, 32)).estimate
+    samples = yard.compare("samples", (before, 32), (after, 32)).estimate
+    assert (same.low, same.high) == pytest.approx((samples.low, samples.high))
+    other = yard.compare("time", (before, 32), (after, 64)).estimate
+    assert other.high / other.low > 2 * same.high / same.low
+
+
+def test_a_grid_of_evaluations_widens_the_range():
+    yard = Yardstick(made.machine(made.RATES), None)
+    before, after = np.array([1000.0] * 4), np.array([500.0] * 4)
+    exact = yard.compare("samples", (before, 32), (after, 32)).estimate
+    rounded = yard.compare("samples", (before, 32), (after, 32), spacing=250.0).estimate
+    assert exact.low == exact.high == 2.0
+    assert rounded.low < 2.0 < rounded.high
+
+
+# The search, seen as a comparison.
+
+
+def _search(maximise=True, objective="samples"):
+    curves = [
+        made.curve(np.linspace(1.0, 0.5, 21), size=32, rate=0.1, seed=s) for s in range(3)
+    ] + [made.curve(np.linspace(1.0, 0.0, 21), size=128, rate=0.4, seed=s) for s in range(3)]
+    record = made.projection(curves, {32: 0.1, 128: 0.4})
+    yard = Yardstick(made.machine(made.RATES), None)
+    return projected(record, yard, objective=objective, today=made.TODAY, maximise=maximise)
+
+
+def test_a_projection_compares_every_size_with_today():
+    today, other = _search()
+    assert today.ratio.estimate.value == pytest.approx(1.0)
+    assert other.ratio.estimate.value == pytest.approx(2.0)
+    assert other.fall == pytest.approx([1000.0] * 3)
+
+
+def test_projected_time_adds_the_speed():
+    assert _search(objective="time")[1].ratio.estimate.value == pytest.approx(4.0)
+
+
+def test_a_size_without_a_common_seed_is_left_out():
+    record = made.projection([made.curve(FALLING)], {32: 0.1, 128: 0.4})
+    yard = Yardstick(made.machine(made.RATES), None)
+    rows = projected(record, yard, objective="time", today=made.TODAY, maximise=True)
+    assert [r.batch_size for r in rows] == [32]
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_less_burden_is_better_whatever_is_asked(maximise):
+    """The other setting has the lower loss, and a metric that grows as the loss falls."""
+    today, other = _search(maximise=maximise, objective="accuracy")
+    better = other.burden("accuracy", maximise).value < today.burden("accuracy", maximise).value
+    assert better is maximise
+    today, other = _search(objective="time")
+    assert other.burden("time", maximise).value == pytest.approx(1 / 4)
+    burden = other.burden("time", maximise)
+    assert burden.low <= burden.value <= burden.high
+
+
+# Demands.
+
+
+def test_demands_follow_the_direction_of_the_metric():
+    runs = [made.curve(FALLING), made.curve(FALLING)]  # metric 0.6 and loss 0.4 at the end
+    assert meets(runs, "accuracy", True, {"accuracy": 0.5, "loss": 0.5}) == {
+        "accuracy=0.5": True,
+        "loss=0.5": True,
+    }
+    assert not any(meets(runs, "accuracy", True, {"accuracy": 0.7, "loss": 0.3}).values())
+    assert meets(runs, "error", False, {"error": 0.7}) == {"error=0.7": True}
+
+
+def test_a_diverged_run_meets_no_demand():
+    runs = [made.curve(FALLING), made.diverged()]
+    assert not any(meets(runs, "accuracy", True, {"accuracy": -9.0, "loss": 9.0}).values())
