@@ -34,8 +34,8 @@ from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.types import from_plain
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TRUTH, PICKING, TARGET = 50_000, 60_000, 70_000
-"""First seeds of each purpose; advices use seeds below 50,000."""
+TRUTH, PICKING, TARGET, ADVICE = 1_000_000, 2_000_000, 3_000_000, 10_000
+"""First seeds of each purpose; advice i uses those from 10,000·i on."""
 TASKS = {
     "digits": ("digits", None),
     "mnist": ("mnist", 10_000),
@@ -144,7 +144,7 @@ def advices(
                 named(name, data),
                 budget=budget,
                 target=target,
-                seed=1000 * (i + 1),
+                seed=ADVICE * (i + 1),
                 out=out,
                 device="cpu",
             )
@@ -180,7 +180,7 @@ def advices(
         )
         rows.append(
             {
-                "seed": 1000 * (i + 1),
+                "seed": ADVICE * (i + 1),
                 "verdict": str(advice.verdict),
                 "stage": advice.stage,
                 "B": (best_b.batch_size, best_b.learning_rate),

@@ -99,4 +99,3 @@ def _load(module: str) -> Any:
         if extra is None:
             raise
         raise missing(extra, absent) from error
-

@@ -336,7 +336,9 @@ def test_torchrun_is_refused(monkeypatch, tmp_path):
     ("given", "sentence"),
     [
         ({"objective": "cost"}, "`objective` must be time, samples or accuracy where no price"),
-        ({"budget": "soon"}, "`budget` must be above 0 seconds"),
+        ({"budget": "soon"}, "`budget` must be a time such as 90s, 2m or 1h; got 'soon'"),
+        ({"target": 2.0}, "`target` must be a share between 0 and 1"),
+        ({"at_least": {"accuracy": 97.0}}, "`at_least` must be a share between 0 and 1"),
         ({"worth": 0.9}, "`worth` must be a ratio above 1"),
         ({"confirm_seeds": 1}, "`confirm_seeds` must be a whole number, 3 or more"),
         ({"batch_sizes": (4096,)}, "`batch_sizes` must be at most the 510 training examples"),

@@ -187,9 +187,16 @@ def _searched(end, *, options=None, seeds=3, rates=None):
     return made.view(projection=record, options=options, rates=rates or made.RATES)
 
 
-def test_a_projection_never_says_change():
+def test_a_clear_projection_says_change_and_that_it_is_projected():
     view = _searched(0.1)
     assert _row(view, "time").difference.low > 1.2
+    assert _row(view, "time").method == "projected"
+    assert answer.verdict(view) is CHANGE
+    assert answer.recommended(view) == view.chosen
+
+
+def test_a_projection_never_says_change_where_demands_are_about_whole_trainings():
+    view = _searched(0.1, options=Options(at_least={"accuracy": 0.9}))
     assert answer.verdict(view) is OPEN
     assert answer.recommended(view) == view.today
     assert answer.changes(view) == ()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from batchlab.advisor.journal import Journal, parse_seconds
-from batchlab.errors import ResultError
+from batchlab.errors import InvalidValueError, ResultError
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def test_budgets_are_read_in_seconds_minutes_and_hours(text, seconds):
     assert parse_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["soon", "", "5 parsecs"])
-def test_a_budget_that_is_no_time_is_not_a_number(text):
-    assert math.isnan(parse_seconds(text))
+@pytest.mark.parametrize("text", ["soon", "", "5 parsecs", "-3m", "0s", "nan", "inf"])
+def test_a_budget_that_is_no_time_is_refused_as_it_was_typed(text):
+    with pytest.raises(InvalidValueError, match=r"`budget` must be a time such as 90s.*got"):
+        parse_seconds(text)

@@ -121,7 +121,7 @@ def _deciding(view: View) -> Comparison | None:
 
 
 def verdict(view: View) -> Verdict:
-    """Change, keep, or not enough evidence. Only a confirmation may say *change*."""
+    """Change, keep, or not enough evidence; ``evidence`` says how far that was tested."""
     if view.confirmation is None:
         return _projected_verdict(view)
     row, record = _deciding(view), view.confirmation
@@ -137,12 +137,21 @@ def verdict(view: View) -> Verdict:
 
 
 def _projected_verdict(view: View) -> Verdict:
-    """A projection is no proof: it may say that nothing is worth while, never that a change is."""
+    """After the search: *keep* if no rival can be worth it, *change* if the best very likely is.
+
+    Demands (``--at-least``) are about whole trainings, so that with any of them the search alone
+    never says *change*.
+    """
     if view.projection is None:
         return Verdict.NOT_ENOUGH_EVIDENCE
     limit = 0.0 if view.options.objective == "accuracy" else 1 / view.options.worth
-    hopeless = all(view.burden(row).low > limit for row in view.rivals)
-    return Verdict.KEEP if hopeless else Verdict.NOT_ENOUGH_EVIDENCE
+    if all(view.burden(row).low > limit for row in view.rivals):
+        return Verdict.KEEP
+    row = _deciding(view)
+    if row is None or view.options.objective == "accuracy" or view.options.at_least:
+        return Verdict.NOT_ENOUGH_EVIDENCE
+    found = decide(row.difference, view.options.worth, at_least_met=True)
+    return found if found is Verdict.CHANGE else Verdict.NOT_ENOUGH_EVIDENCE
 
 
 def _largest_ratio(view: View) -> float:

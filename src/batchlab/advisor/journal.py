@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchlab import _platform
-from batchlab.errors import ResultError, cannot_read
+from batchlab.errors import InvalidValueError, ResultError, cannot_read, must
 from batchlab.types import from_plain, to_plain
 
 FORMAT = 1
@@ -137,6 +137,15 @@ def _read(path: Path) -> dict[str, Any]:
 def parse_seconds(text: str | float) -> float:
     """``90s``, ``2m``, ``1.5h`` or a number of seconds.
 
+    Args:
+        text: What was typed.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        InvalidValueError: If it is no time.
+
     Example:
         >>> parse_seconds("2m")
         120.0
@@ -148,4 +157,6 @@ def parse_seconds(text: str | float) -> float:
         seconds = float(number) * unit
     except ValueError:
         seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidValueError(must("budget", "a time such as 90s, 2m or 1h", text))
     return seconds

@@ -351,6 +351,11 @@ def _check_options(prepared: Prepared, options: Options) -> None:
             raise InvalidValueError(
                 must("batch_sizes", f"at most the {prepared.examples} training examples", size)
             )
+    shares = [("target", options.target), ("at_least", options.at_least.get(prepared.metric.name))]
+    for name, value in shares:
+        if value is not None and prepared.metric.unit == "%" and not 0 <= value <= 1:
+            hint = f"Write 0.97 for 97 % {prepared.metric.name}."
+            raise InvalidValueError(must(name, "a share between 0 and 1", value, hint))
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))

@@ -142,6 +142,8 @@ def _rates(advice: Advice) -> Text:
 def _useful(advice: Advice) -> Text:
     if advice.useful_low is None or advice.useful_high is None:
         return EMPTY
+    if advice.useful_low > advice.useful_high:
+        return Text("none", "なし")
     return formats.span(formats.count(advice.useful_low), formats.count(advice.useful_high))
 
 

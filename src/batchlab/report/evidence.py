@@ -209,6 +209,15 @@ def noise_notes(advice: Advice) -> tuple[Text, ...]:
 def _useful(advice: Advice) -> Text:
     if advice.useful_low is None or advice.useful_high is None:
         return EMPTY
+    if advice.useful_low > advice.useful_high:
+        return say(
+            "No batch size here wastes neither: below {a} the computer idles (under 1/1.2 of its "
+            "best speed); above {b} the same progress takes over 1.2 times the least data.",
+            "時間もデータも無駄にしないバッチサイズはありません。{a}未満では計算機の速さを生かせず"
+            "（最高速の1/1.2未満）、{b}を超えると同じ進みに最少の1.2倍を超えるデータが必要になります。",
+            a=formats.count(advice.useful_low),
+            b=formats.count(advice.useful_high),
+        )
     return say(
         "Useful batch sizes here: {a} to {b}. Below, the computer idles (under 1/1.2 of its best "
         "speed); "

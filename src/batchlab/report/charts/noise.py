@@ -102,7 +102,7 @@ def _noise_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Lan
     base = alt.Chart(shared.data("noise"))
     picked = Text("batch size picked: ", "選択中のバッチサイズ：").of(language)
     layers: list[Any] = []
-    if advice.useful_low and advice.useful_high:
+    if advice.useful_low and advice.useful_high and advice.useful_low <= advice.useful_high:
         words = Text("useful batch sizes", "有効なバッチサイズ").of(language)
         ends = {
             "low": advice.useful_low,
