@@ -58,7 +58,8 @@ def propose(
     else:
         low, high = max(1.0, scale / 16), min(float(top), 16 * scale)
         sizes, reason = _powers(low, max(low, high), 2), Reason.NOISE_SCALE
-    found: dict[int, Reason] = {top: Reason.LARGEST} | {baseline: Reason.BASELINE}
+    most = Reason.LARGEST if largest <= examples // 4 else Reason.QUARTER
+    found: dict[int, Reason] = {top: most} | {baseline: Reason.BASELINE}
     room = MOST - len(found)
     inner = [size for size in sizes if size not in found and size <= top]
     return _ordered({size: reason for size in _thinned(inner, room, scale or baseline)} | found)

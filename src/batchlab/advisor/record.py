@@ -29,6 +29,7 @@ class Reason(StrEnum):
 
     BASELINE = "baseline"
     LARGEST = "largest that fits"
+    QUARTER = "a quarter of the training data"
     NOISE_SCALE = "around the noise scale"
     WHOLE_RANGE = "whole range, noise scale not resolved"
     REQUESTED = "requested"

@@ -10,7 +10,7 @@ import torch
 from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Screening
-from batchlab.engine import Job, RunResult, RunState, evaluation_grid
+from batchlab.engine import Job, RunResult, RunState
 from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
 from batchlab.measure.fit import FitResult, fit
@@ -150,7 +150,7 @@ def short_run(
     """
     config = session.config(session.batch_size, session.learning_rate, session.options.seed)
     job = Job(
-        evaluation_grid(session.prepared.examples, end),
+        (0, end),
         probe=probe or _probe(session),
         probe_at=probe_moments(end),
         keep_end=True,

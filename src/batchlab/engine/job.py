@@ -21,6 +21,7 @@ Probe: TypeAlias = Callable[[Objective, int], dict[str, float]]
 what to record."""
 
 EVALUATIONS = 40
+LEAST_EVALUATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Job:
 
 
 def evaluation_grid(examples: int, samples: int, start: int = 0) -> tuple[int, ...]:
-    """Every quarter pass, or 40 times a run, whichever is fewer; the same for every batch size.
+    """Every quarter pass, at least 8 and at most 40 times a run; the same for every batch size.
+
+    A target counts as reached after three evaluations: fewer than 8 in a short run would leave no
+    room to tell an early arrival from a late one.
 
     Args:
         examples: N.
@@ -73,7 +77,8 @@ def evaluation_grid(examples: int, samples: int, start: int = 0) -> tuple[int, .
         >>> evaluation_grid(examples=100, samples=200)
         (0, 25, 50, 75, 100, 125, 150, 175, 200)
     """
-    count = max(1, min(EVALUATIONS, 4 * (samples - start) // examples))
+    wanted = max(LEAST_EVALUATIONS, min(EVALUATIONS, 4 * (samples - start) // examples))
+    count = max(1, min(wanted, samples - start))
     return tuple(start + round(i * (samples - start) / count) for i in range(count + 1))
 
 

@@ -52,13 +52,23 @@ def _data_use(advice: Advice) -> Text:
         "学習データは{n}件です。判断にはすべて検証データ{v}件を使い、{t}。",
         n=formats.count(advice.train_examples),
         v=formats.count(advice.validation_examples),
-        t=say(
-            "the {k} test examples were looked at once, at the end",
-            "テストデータ{k}件は最後に一度だけ見ました",
+        t=_test_use(advice),
+    )
+
+
+def _test_use(advice: Advice) -> Text:
+    if not advice.test_examples:
+        return Text("there are no test data", "テストデータはありません")
+    if advice.stage != "C":
+        return say(
+            "the {k} test examples have not been looked at yet",
+            "テストデータ{k}件はまだ見ていません",
             k=formats.count(advice.test_examples),
         )
-        if advice.test_examples
-        else Text("there are no test data", "テストデータはありません"),
+    return say(
+        "the {k} test examples were looked at once, at the end",
+        "テストデータ{k}件は最後に一度だけ見ました",
+        k=formats.count(advice.test_examples),
     )
 
 

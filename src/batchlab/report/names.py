@@ -47,6 +47,7 @@ FIELDS = {
 REASONS = {
     Reason.BASELINE: Text("today's setting", "現在の設定"),
     Reason.LARGEST: Text("largest that fits in memory", "メモリに収まる最大"),
+    Reason.QUARTER: Text("a quarter of the training data", "学習データの4分の1"),
     Reason.NOISE_SCALE: Text("near the measured noise scale", "測定したノイズスケールの付近"),
     Reason.WHOLE_RANGE: Text(
         "whole range, since the noise scale could not be measured",

@@ -169,7 +169,9 @@ def settings_line(advice: Advice) -> str:
     one = advice.recommended
     batch = one.batch_size if isinstance(one.batch_size, int) else f'"{one.batch_size}"'
     listed = [f"batch_size={batch}", f"lr={formats.rate(one.learning_rate)}"]
-    if one.rule not in ("sgd", "rmsprop"):
+    if one.rule in ("adam", "adamw"):
+        listed.append(f"betas=({formats.rate(one.momentum)}, {formats.rate(one.beta2)})")
+    elif one.rule not in ("sgd", "rmsprop"):
         listed.append(f"momentum={formats.rate(one.momentum)}")
     known = {"batch_size", "learning_rate", "momentum", "micro_batch_size", "accum_steps"}
     listed += [
