@@ -169,7 +169,7 @@ def advices(
         )
         best_b = max(judged, key=lambda r: r.ratio.estimate.value)
         named_c = (int(record.chosen[0]), record.chosen[1]) if record else None
-        kept = today if record is None or record.today_chosen else named_c
+        kept = today if record and record.today_chosen else named_c
         curves = list(projection.curves) + (
             [*record.choosing, *record.today, *record.recommended, *record.batch_only]
             if record

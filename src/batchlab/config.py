@@ -121,8 +121,8 @@ class RunConfig:
         if self.samples is None:
             said.append("the baseline names no samples: 10 epochs are assumed")
         if self.momentum is None and self.rule not in (None, "sgd") and full.momentum:
-            name = "β₁" if self.rule in ("adam", "adamw") else "momentum"
-            said.append(f"the baseline names no {name}: {full.momentum} is assumed")
+            meaning = " (β₁)" if self.rule in ("adam", "adamw") else ""
+            said.append(f"the baseline names no momentum{meaning}: {full.momentum} is assumed")
         return tuple(said)
 
     def replace(self, **changes: object) -> RunConfig:
