@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -422,8 +422,3 @@ def _named(prepared: Prepared) -> list[tuple[Source, str]]:
         for name in ("train", "validation", "test")
         if (source := getattr(prepared, name)) is not None
     ]
-
-
-def with_device(prepared: Prepared, device: str) -> Prepared:
-    """The same task on another device."""
-    return replace(prepared, device=resolve_device(device))
