@@ -158,7 +158,8 @@ class DirectoryLock:
         path: The directory; it is made if missing.
 
     Raises:
-        ResultError: On entering, if another process (or another part of this one) holds it.
+        ResultError: On entering, if it cannot be written to, or another process (or another part
+            of this one) holds it.
 
     Example:
         >>> import tempfile
@@ -172,8 +173,13 @@ class DirectoryLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> DirectoryLock:
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ResultError(
+                f"`{self.path}` cannot be written to ({error.strerror}): choose another --out."
+            ) from error
         try:
             _lock(descriptor)
         except OSError as error:

@@ -90,7 +90,7 @@ def advise(
     if dry_run:
         _show(_prices(task, given), json)
         return
-    listener = _listener(quiet=json)
+    listener = _listener(quiet=json, budget=_seconds(task, budget))
     with listener:
         advice, folder = _advice(task, given, listener)
     _show_advice(advice, folder, json)
@@ -410,10 +410,20 @@ def _demands(texts: Sequence[str]) -> dict[str, float]:
     return demands
 
 
-def _listener(quiet: bool) -> Any:
+def _listener(quiet: bool, budget: float | None = None) -> Any:
     from batchlab.progress import Quiet, Shown
 
-    return Quiet() if quiet else Shown()
+    return Quiet() if quiet else Shown(budget)
+
+
+def _seconds(task: str, budget: str | None) -> float | None:
+    """What an advice may take, if that is limited."""
+    from batchlab.app.advise import DEMO_SECONDS, options_from
+    from batchlab.tasks.loading import BUILTIN
+
+    if budget is None:
+        return DEMO_SECONDS if task in BUILTIN else None
+    return options_from(budget=budget).budget
 
 
 def _advice(task: str, given: dict[str, Any], listener: Any) -> tuple[Any, Path]:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 
@@ -34,16 +34,21 @@ class Quiet:
 
 
 class Shown(Quiet):
-    """A progress line on stderr; where stderr is no terminal, one plain line per step."""
+    """A progress line on stderr; where stderr is no terminal, one plain line per step.
 
-    def __init__(self) -> None:
+    Args:
+        budget: Seconds that all of it may take, where there is such a limit.
+    """
+
+    def __init__(self, budget: float | None = None) -> None:
+        self._budget = budget
         self._console = Console(stderr=True)
         self._line = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TimeElapsedColumn(),
             TextColumn("left in this step:"),
             TimeLeft(),
+            TextColumn("{task.fields[whole]}"),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -74,14 +79,17 @@ class Shown(Quiet):
         if what != self._what:
             self._next(what)
         if self._task is not None:
-            self._line.update(self._task, completed=share)
+            self._line.update(self._task, completed=share, whole=self._whole())
 
     def _next(self, what: str) -> None:
         self._what = what
         if not self._console.is_terminal:
-            self._console.print(
-                f"{time.monotonic() - self._began:6.1f} s  {what}", highlight=False
-            )
+            self._console.print(f"{self._whole():>18}  {what}", highlight=False)
         if self._task is not None:
             self._line.remove_task(self._task)
-        self._task = self._line.add_task(what, total=1.0)
+        self._task = self._line.add_task(what, total=1.0, whole=self._whole())
+
+    def _whole(self) -> str:
+        """Time since the beginning, and the most that all of it may take."""
+        gone = f"{time.monotonic() - self._began:.0f} s"
+        return gone if self._budget is None else f"{gone} of about {self._budget:.0f} s"

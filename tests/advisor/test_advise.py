@@ -17,7 +17,7 @@ from batchlab.advisor.session import Silent
 from batchlab.app.advise import advise, again, dry_run
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, ResultError, TaskError
-from batchlab.tasks import prepare
+from batchlab.tasks import Metric, prepare
 from tests.advisor import tiny
 
 OPTIONS = Options(budget=600.0, seeds=2, confirm_seeds=4, batch_sizes=(16, 128))
@@ -103,7 +103,7 @@ class _Interrupter(Silent):
         self.at = at
 
     def progress(self, what: str, share: float) -> None:
-        if what.startswith(self.at):
+        if self.at in what:
             raise KeyboardInterrupt
 
 
@@ -298,6 +298,30 @@ def test_another_machine_changes_times_and_not_samples(written, tmp_path):
             for a in (again(out, out, (None, None, None)), slow)
         )
         assert new == pytest.approx(factor * old)
+
+
+def test_a_machine_timed_with_another_task_is_refused(written, tmp_path):
+    out, _ = written
+    machine = json.loads((out / "machine.json").read_text())
+    assert machine["task"] == "tiny"
+    (tmp_path / "machine.json").write_text(json.dumps(machine | {"task": "huge"}))
+    with pytest.raises(ResultError, match="with the task huge, this result is of tiny"):
+        again(out, tmp_path, (None, None, None))
+
+
+def test_a_dry_run_meets_a_metric_that_raises():
+    def broken(outputs, batch):
+        raise RuntimeError("no scores today")
+
+    task = dataclasses.replace(tiny.task(), metric=Metric("mine", broken, maximise=True))
+    with pytest.raises(TaskError, match="The metric `mine` raised RuntimeError: no scores today"):
+        dry_run(task, Options(), device="cpu")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultError, match=r"cannot be written to .*choose another --out"):
+        advise(tiny.task(), out=tmp_path / "file", device="cpu")
 
 
 def test_a_screened_advice_never_says_change_and_keeps_its_next_step(tmp_path):

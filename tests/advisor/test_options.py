@@ -25,6 +25,7 @@ PRICE = Price(1.0, "USD")
         ({"confirm_seeds": 2}, "`confirm_seeds` must be a whole number, 3 or more"),
         ({"seed": -1}, "`seed` must be a whole number, 0 or more"),
         ({"batch_sizes": (8, 0)}, "`batch_sizes` must be whole numbers, 1 or more"),
+        ({"memory_limit": "lots"}, "`memory_limit` must be"),
         ({"target": math.nan}, "`target` must be a finite metric value"),
         ({"at_least": {"accuracy": math.inf}}, "`accuracy` must be a finite metric value"),
     ],

@@ -347,3 +347,43 @@ def test_a_task_without_a_name_has_no_apply():
     config = RunConfig().resolved(EXAMPLES)
     with pytest.raises(TaskError, match="`task` must be a name"):
         plain.apply_script(config, None, examples=EXAMPLES)
+
+
+def test_stopping_early_leaves_the_schedule_as_it_is(tmp_path):
+    (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
+    prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")
+    seen = []
+
+    def rate(share):
+        seen.append(share)
+        return 1.0
+
+    config = prepared.baseline.replace(batch_size=8)
+    model = prepared.objective(0)
+    plain.train(
+        model,
+        plain.make_optimizer(model.parameters(), config),
+        prepared.train,
+        Stream(prepared.examples, 0),
+        sizes=[(0, 8)],
+        samples=80,
+        stop_after=33,
+        micro_batch_size=8,
+        weight_of=functools.partial(total_weight, prepared.task),
+        rate=rate,
+        clip_norm=None,
+        precision="float32",
+    )
+    assert seen == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_apply_names_the_place_where_the_goal_was_reached(tmp_path):
+    (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
+    prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")
+    text = plain.apply_script(
+        prepared.baseline,
+        prepared.task.origin,
+        examples=prepared.examples,
+        reached=("validation accuracy 0.97", 640),
+    )
+    assert "STOP_AFTER = None  # or 640, where validation accuracy 0.97 was usually" in text

@@ -197,6 +197,11 @@ def test_results_stand_side_by_side() -> None:
     assert set(embedded(text)["charts"]) == {"speed", "seconds"}  # type: ignore[call-overload]
 
 
+def test_results_of_different_tasks_carry_a_caution() -> None:
+    assert "results of different tasks" in report.compare_page([sample.change(), sample.keep()])
+    assert "different tasks" not in report.compare_page([sample.change(), sample.change()])
+
+
 def test_one_result_cannot_stand_side_by_side() -> None:
     with pytest.raises(InvalidValueError, match="two to six"):
         report.compare_page([sample.change()])

@@ -356,6 +356,43 @@ def test_a_small_amount_is_said_to_be_too_small() -> None:
     assert "too small" not in worth.line(dataclasses.replace(found, demo_seconds=0.0)).en
 
 
+@pytest.mark.parametrize(
+    ("hours", "length", "unit"),
+    [(3.0, 3.0, "hours"), (0.1, 0.1, "hours"), (0.05, 3.0, "minutes"), (0.0019, 6.84, "seconds")],
+)
+def test_the_length_of_a_training_is_asked_for_in_a_handy_unit(
+    hours: float, length: float, unit: str
+) -> None:
+    found = worth.of(sample.change())
+    assert found is not None
+    short = dataclasses.replace(found, hours=hours)
+    assert short.length == pytest.approx(length)
+    assert short.length * short.clock[0] == pytest.approx(hours, rel=0.01)
+    assert unit in short.clock[1].en
+
+
+def fallen(price: Price | None = None) -> Advice:
+    """A change after which the accuracy at the end is lower beyond doubt."""
+    worse = Estimate(-0.02, -0.03, -0.01, 8)
+    return replaced(sample.change(price), "metric", difference=worse)
+
+
+def test_a_fall_of_the_metric_is_never_called_the_same() -> None:
+    found = fallen()
+    for said in (wording.headline(found), wording.meeting(found)):
+        assert "same accuracy" not in said.en
+        assert "同じ正解率" not in said.ja
+        assert "97.0 % accuracy in about half the time" in said.en
+        assert "accuracy at the end of training fell by 2.0 points" in said.en
+        assert "学習終了時の正解率は2.0ポイント下がりました" in said.ja
+
+
+def test_the_engineer_learns_where_to_stop() -> None:
+    said = " ".join(text.en for text in wording.engineer(sample.change()))
+    assert "stop once the goal is reached: after about" in said
+    assert "stop once" not in " ".join(t.en for t in wording.engineer(sample.keep()))
+
+
 @pytest.mark.parametrize("value", [3e-9, 0.00012, 0.021, 0.32, 8.2, 12.4, 853.0, 127895.0, 4.2e9])
 def test_an_amount_keeps_two_digits(value: float) -> None:
     written = float(formats.amount(value, "USD").replace(",", "").replace("−", "-"))

@@ -36,6 +36,7 @@ from batchlab.advisor.screen import (
     probe_moments,
     screen,
     short_run,
+    time_evaluation,
 )
 from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
@@ -71,10 +72,16 @@ class Outcome:
 
 
 class Notes(Silent):
-    """Passes everything on and keeps the sentences."""
+    """Passes everything on, with the stage in front, and keeps the sentences.
+
+    Attributes:
+        stage: 1, 2 or 3.
+        sentences: What was said.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self.stage = 1
         self.sentences: list[str] = []
 
     def say(self, sentence: str) -> None:
@@ -84,7 +91,7 @@ class Notes(Silent):
 
     def progress(self, what: str, share: float) -> None:
         """Pass on."""
-        self._listener.progress(what, share)
+        self._listener.progress(f"stage {self.stage} of 3: {what}", share)
 
 
 def run_stages(
@@ -213,6 +220,10 @@ class _Stages:
             self._confirm()
             self._repeat_more()
 
+    def _enter(self, stage: int) -> None:
+        assert isinstance(self.session.listener, Notes)
+        self.session.listener.stage = stage
+
     def _screen(self) -> None:
         """Stage A."""
         session = self.session
@@ -269,6 +280,7 @@ class _Stages:
         assert screening is not None
         if self.projection is not None:
             return True
+        self._enter(2)
         known = self.journal.plan("B")
         search = from_plain(Search, known) if known else self._plan_search()
         if search is None:
@@ -330,6 +342,7 @@ class _Stages:
 
     def _confirm(self) -> None:
         """Stage C, if it is paid for."""
+        self._enter(3)
         if self.confirmation is not None:
             return
         known = self.journal.plan("C")
@@ -437,6 +450,7 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
             Stopwatch(prepared, 1),
             began=time.perf_counter(),
         )
+        time_evaluation(session)
         session.visit([session.batch_size])
         session.visit([session.batch_size])
         return prices(session), session.run_seconds(session.batch_size, session.samples)

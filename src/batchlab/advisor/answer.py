@@ -101,7 +101,20 @@ def _projected_rows(view: View) -> tuple[Comparison, ...]:
     scale = view.samples / np.median(row.today_fall)
     before, after = row.today_fall * scale, row.fall * scale
     found = [_ratio_row(view, view.yardstick, q, before, after, 0.0) for q in _quantities(view)]
-    return tuple(replace(c, method="projected") for c in found)
+    metric = _projected_metric(view)
+    return tuple(replace(c, method="projected") for c in (*found, *metric))
+
+
+def _projected_metric(view: View) -> tuple[Comparison, ...]:
+    """The metric where the search ended, of the seeds that both settings were searched with."""
+    assert view.projection is not None
+    old, new = (of_setting(view.projection.curves, *pair) for pair in (view.today, view.chosen))
+    seeds = sorted(old.keys() & new.keys())
+    if not seeds or any(old[s].rung != new[s].rung for s in seeds):
+        return ()
+    before, after = (final_metric([side[s] for s in seeds]) for side in (old, new))
+    row = _metric_row(view, "validation", before, after)
+    return () if row is None else (row,)
 
 
 def comparisons(view: View) -> tuple[Comparison, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from batchlab import _platform
 from batchlab.advisor.record import Price
 from batchlab.errors import InvalidValueError, must
 
@@ -79,6 +80,8 @@ class Options:
         for size in self.batch_sizes or ():
             if size < 1:
                 raise InvalidValueError(must("batch_sizes", "whole numbers, 1 or more", size))
+        if self.memory_limit is not None:
+            _platform.parse_bytes(self.memory_limit)
         demands = dict(self.at_least) | ({} if self.target is None else {"target": self.target})
         for name, value in demands.items():
             if not math.isfinite(value):

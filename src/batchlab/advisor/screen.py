@@ -42,7 +42,7 @@ def screen(session: Session, end: int) -> Screening:
         The record.
     """
     session.fit = measure_fit(session)
-    _time_evaluation(session)
+    time_evaluation(session)
     session.visit([session.batch_size])
     reused, probe = session.engine.reused, _probe(session)
     run, _ = short_run(session, end, probe)
@@ -95,8 +95,15 @@ def checkpoint_samples(session: Session) -> int:
     return max(1, int(min(wanted, affordable)) // size) * size
 
 
-def _time_evaluation(session: Session) -> None:
-    """How long reading the validation data once takes a worker: the best of three."""
+def time_evaluation(session: Session) -> None:
+    """How long reading the validation data once takes a worker: the best of three.
+
+    Args:
+        session: The advice in the making, which learns it.
+
+    Raises:
+        TaskError: If the task's metric raises.
+    """
     prepared = session.prepared
     objective = prepared.objective(0).eval()
     evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, torch.float32)

@@ -173,6 +173,7 @@ class Session:
             self.prepared.device,
             name,
             cores,
+            self.prepared.task.name,
         )
 
     def config(

@@ -33,6 +33,7 @@ class Machine:
         device: ``cpu``, ``cuda`` …
         name: The processor or accelerator in words.
         cores: Processor cores.
+        task: The task that was timed; empty if not known.
     """
 
     fit: FitResult | None
@@ -41,6 +42,7 @@ class Machine:
     device: str
     name: str
     cores: int
+    task: str = ""
 
     def after(self, timed: dict[str, int]) -> Machine:
         """The same machine with the first so many blocks of each batch size left out, where two or

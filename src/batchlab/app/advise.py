@@ -30,7 +30,7 @@ from batchlab.measure import plain
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
-from batchlab.types import from_plain, to_plain
+from batchlab.types import Evidence, from_plain, to_plain
 
 RESULTS = "batchlab-results"
 
@@ -299,14 +299,25 @@ def again(
         partial=kept["partial"],
         said=tuple(kept["said"]),
     )
-    if machine is not None and (records.machine is None or not records.machine.blocks):
-        raise ResultError(
-            f"`{machine}` holds no machine.json. Make it with batchlab fit TASK --out {machine}."
-        )
+    if machine is not None:
+        _check_machine(records.machine, facts.task, machine)
     if machine is not None and records.confirmation is not None:
         # Timings of the other machine had no part in the choice.
         records = replace(records, confirmation=replace(records.confirmation, timed={}))
     return assemble(records, options, facts)
+
+
+def _check_machine(measured: Machine | None, task: str, folder: str | Path) -> None:
+    """The timings of another machine must be there, and be of the same task."""
+    if measured is None or not measured.blocks:
+        raise ResultError(
+            f"`{folder}` holds no machine.json. Make it with batchlab fit TASK --out {folder}."
+        )
+    if measured.task not in ("", task):
+        raise ResultError(
+            f"`{folder}` was measured with the task {measured.task}, this result is of {task}. "
+            f"Run batchlab fit with {task} on that machine."
+        )
 
 
 def found(task: Task | str, data: str | Path | None = None) -> tuple[Task, str]:
@@ -454,9 +465,25 @@ def _write(
             batch_size=setting["batch_size"], learning_rate=setting["learning_rate"]
         )
         script = plain.apply_script(
-            config, prepared.task.origin, examples=prepared.examples, device=prepared.device
+            config,
+            prepared.task.origin,
+            examples=prepared.examples,
+            device=prepared.device,
+            reached=_reached(advice),
         )
         _platform.write_whole(folder / "apply.py", script)
+
+
+def _reached(advice: Advice) -> tuple[str, int] | None:
+    """The goal, and after how many examples confirmed runs of the recommendation reached it."""
+    used = next((c for c in advice.candidates if c.setting.id == advice.recommended.id), None)
+    if used is None or used.evidence is not Evidence.CONFIRMED or advice.target is None:
+        return None
+    samples = used.samples_to_target
+    if samples is None or not math.isfinite(samples.value):
+        return None
+    goal = f"validation {advice.metric.name} {advice.target.value:.4g}"
+    return goal, round(samples.value)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -249,7 +249,15 @@ def machine_of(stopwatch: Stopwatch, fits: finder.FitResult | None, prepared: Pr
     cuda = prepared.device == "cuda"
     name = torch.cuda.get_device_name() if cuda else _platform.processor_name()
     cores = _platform.available_cores()
-    return Machine(fits, stopwatch.blocks, stopwatch.threads, prepared.device, name, cores)
+    return Machine(
+        fits,
+        stopwatch.blocks,
+        stopwatch.threads,
+        prepared.device,
+        name,
+        cores,
+        prepared.task.name,
+    )
 
 
 def _ready(

@@ -218,10 +218,13 @@ def train(
     clip_norm: float | None,
     precision: str,
     reuse: int = 1,
+    stop_after: int | None = None,
 ) -> None:
-    """Train for ``samples`` examples; ``rate`` is the schedule over the share that is behind."""
+    """Train for ``samples`` examples, or stop earlier without changing the schedule; ``rate`` is
+    the schedule over the share of ``samples`` that is behind.
+    """
     model.train()
-    for seen, size in batches(sizes, samples):
+    for seen, size in batches(sizes, samples if stop_after is None else min(stop_after, samples)):
         micro_batches = read(source, stream, seen, size, micro_batch_size)
         for _ in range(reuse):
             update(
@@ -293,6 +296,7 @@ def apply_script(
     examples: int,
     micro_batch_size: int | None = None,
     device: str = "auto",
+    reached: tuple[str, int] | None = None,
 ) -> str:
     """Write a program that trains a task with one setting, in plain PyTorch.
 
@@ -302,6 +306,7 @@ def apply_script(
         examples: Training examples N, to which positions of a batch schedule refer.
         micro_batch_size: Examples per forward pass; the whole batch if left out.
         device: Where it trains, as in :func:`batchlab.tasks.prepare`.
+        reached: The goal in words and the examples after which it was usually reached, if known.
 
     Returns:
         The text of ``apply.py``: the settings as constants, the loop, evaluation at the end.
@@ -320,7 +325,7 @@ def apply_script(
     imports = "from batchlab.optim import QHM\n" if make is qhm else ""
     return SCRIPT.format(
         imports=imports,
-        constants=_constants(config, task, sizes, micro, device, _arguments(make)),
+        constants=_constants(config, task, sizes, micro, device, _arguments(make), reached),
         rate=_rate_source(config),
         functions=functions,
         make=make.__name__,
@@ -380,6 +385,7 @@ def main() -> None:
         clip_norm=CLIP_NORM,
         precision=PRECISION,
         reuse=REUSE,
+        stop_after=STOP_AFTER,
     )
     for name, source in (("validation", prepared.validation), ("test", prepared.test)):
         if source is not None:
@@ -399,8 +405,12 @@ def _constants(
     micro: int,
     device: str,
     numbers: list[str],
+    reached: tuple[str, int] | None,
 ) -> str:
     """The settings, one a line."""
+    stop = "examples; None: go on to SAMPLES"
+    if reached is not None:
+        stop = f"or {reached[1]}, where {reached[0]} was usually reached: saves the time after it"
     largest = max(size for _, size in sizes)
     identity = f"largest batch: {largest} = {min(micro, largest)} × {-(-largest // micro)} × 1"
     lines = [
@@ -408,6 +418,7 @@ def _constants(
         f"DEVICE = {device!r}",
         f"SEED = {config.seed}",
         f"SAMPLES = {config.samples}  # examples drawn, all passes together",
+        f"STOP_AFTER = None  # {stop}",
         f"BATCH_SIZES = {sizes!r}  # (from this sample on, examples per update)",
         f"MICRO_BATCH_SIZE = {micro}  # {identity} (micro-batch × accumulation × processes)",
         *(f"{name.upper()} = {getattr(config, name)!r}" for name in numbers),

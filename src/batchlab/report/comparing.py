@@ -35,6 +35,27 @@ def title(advices: Sequence[Advice]) -> Text:
     return say("{t}: {n} results side by side", "{t}：{n}件の結果の比較", t=tasks, n=len(advices))
 
 
+def caution(advices: Sequence[Advice]) -> Text:
+    """What must not be read out of the table, or nothing.
+
+    Args:
+        advices: The records.
+    """
+    if len({advice.task for advice in advices}) > 1:
+        return Text(
+            "These are results of different tasks: compare their ratios, not their times, costs "
+            "or metrics.",
+            "異なる学習の結果です。時間・費用・評価指標の値そのものではなく、倍率を比べてください"
+            "。",
+        )
+    if len({advice.target.value for advice in advices if advice.target}) > 1:
+        return Text(
+            "The goals differ, so the times to reach them cannot be compared directly.",
+            "目標値が異なるため、達するまでの時間をそのまま比べることはできません。",
+        )
+    return EMPTY
+
+
 def label(advices: Sequence[Advice], order: int) -> str:
     """A short name for one result: a letter and the task.
 

@@ -154,6 +154,19 @@ def harm(advice: Advice, compared: Comparison) -> tuple[float, float]:
     return change.value, change.high
 
 
+def worsened(advice: Advice) -> bool:
+    """Whether the metric at the end is worse beyond doubt, on fresh trainings.
+
+    Args:
+        advice: The record.
+    """
+    compared = metric_comparison(advice)
+    if compared is None or not confirmed(advice):
+        return False
+    sign = decided(compared.difference.low, compared.difference.high)
+    return sign == (-1 if advice.metric.maximise else 1)
+
+
 def decided(low: float, high: float) -> int:
     """The sign that a range leaves no doubt about: −1, 0 or 1.
 

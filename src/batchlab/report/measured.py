@@ -141,13 +141,13 @@ def _page(
         sections=sections,
         charts=drawn,
         assumptions=origin.assumptions,
-        provenance=[("command", origin.command), ("created", origin.created), *_versions(origin)],
+        provenance=[(names.provenance(name), value) for name, value in _origins(origin).items()],
         data=page.page_data(_data(advice, drawn)),
     )
 
 
-def _versions(origin: Origin) -> list[tuple[str, str]]:
-    return [(verbatim(name), value) for name, value in origin.provenance.items()]
+def _origins(origin: Origin) -> dict[str, str]:
+    return {"command": origin.command, "created": origin.created} | origin.provenance
 
 
 def _data(advice: Advice, drawn: Mapping[str, Chart]) -> dict[str, Any]:

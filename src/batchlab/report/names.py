@@ -44,6 +44,20 @@ FIELDS = {
     "beta2": Text("beta2", "β₂"),
     "eps": Text("eps", "ε"),
 }
+PROVENANCE = {
+    "command": Text("command", "コマンド"),
+    "version": Text("version", "バージョン"),
+    "created": Text("measured", "測定日時"),
+    "wall_seconds": Text("time the measurement took, s", "測定にかかった時間（秒）"),
+    "budget_seconds": Text("budget, s", "予算の時間（秒）"),
+    "objective": Text("objective", "目的"),
+    "worth": Text("smallest gain worth a change, ×", "変更に値する最小の効果（倍）"),
+    "system": Text("system", "OS"),
+    "device": Text("device", "計算装置"),
+    "seed": Text("seed", "乱数シード"),
+    "processor": Text("processor", "プロセッサー"),
+    "threads": Text("threads", "スレッド数"),
+}
 REASONS = {
     Reason.BASELINE: Text("today's setting", "現在の設定"),
     Reason.LARGEST: Text("largest that fits in memory", "メモリに収まる最大"),
@@ -211,3 +225,12 @@ def bound(advice: Advice) -> Text:
     }
     by = advice.memory.bound_by if advice.memory else ""
     return words.get(by, same(verbatim(by)))
+
+
+def provenance(name: str) -> Text:
+    """What a number depends on, by its key in the record.
+
+    Args:
+        name: Such as ``seed``; one that is not known stays as it is.
+    """
+    return PROVENANCE.get(name) or FIELDS.get(name) or same(verbatim(name))

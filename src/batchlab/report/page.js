@@ -228,7 +228,8 @@
     if (!worth) return;
     for (const place of all("#worth-line > [lang]")) {
       const words = worthLine(
-        worth, field("trainings", worth.trainings), field("hours", worth.hours),
+        worth, field("trainings", worth.trainings),
+        field("hours", worth.hours / worth.clock_hours) * worth.clock_hours,
         field("price", worth.per_hour), place.lang,
       );
       mark(place, words);

@@ -23,12 +23,14 @@ from batchlab.report import (
     facts,
     formats,
     method,
+    names,
+    said,
     wording,
     worth,
 )
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart
-from batchlab.report.text import LANGUAGES, Text, marked_up, plain, say, verbatim
+from batchlab.report.text import LANGUAGES, Text, marked_up, plain, say
 from batchlab.types import to_plain
 
 LABELS = {
@@ -42,8 +44,6 @@ LABELS = {
     "evidence": Text("Evidence", "根拠"),
     "trainings": Text("Trainings a year", "年間の学習回数"),
     "trainings_unit": Text("", "回"),
-    "hours": Text("× hours each", "× 1回の時間"),
-    "hours_unit": Text("", "時間"),
     "price": Text("× price per hour", "× 1時間の費用"),
     "pick": Text("pick", "選択"),
     "pick_hint": Text(
@@ -123,6 +123,7 @@ def render_comparison(advices: Sequence[Advice]) -> str:
         **_shared(comparing.title(advices)),
         advices=advices,
         wording=wording,
+        caution=comparing.caution(advices),
         columns=comparing.columns(advices),
         rows=comparing.rows(advices),
         charts=drawn,
@@ -169,6 +170,7 @@ def _shared(title: Text) -> dict[str, Any]:
         "plain": plain,
         "both": both,
         "say": say,
+        "said": said,
         "labels": SimpleNamespace(**LABELS),
         "style": Markup(_file("style.css")),
         "script": Markup(_file("page.js")),
@@ -206,6 +208,7 @@ def _worth_line(advice: Advice) -> dict[str, Any]:
         "priced": advice.price is not None,
         "unit": worth.per_hour_unit(advice),
         "line": worth.line(found, worth.condition(advice)) if found else worth.unknown(advice),
+        "example": worth.example(advice),
         "spent": worth.spent(advice),
         "doubt": worth.doubt(advice),
     }
@@ -273,10 +276,10 @@ def _flat(advice: Advice) -> dict[str, Any]:
     return to_plain(advice.recommended)
 
 
-def _provenance(advice: Advice) -> list[tuple[str, str]]:
+def _provenance(advice: Advice) -> list[tuple[Text, str]]:
     """Names and values; the user's own words stay as they are."""
-    told = [(name, _shown(getattr(advice, name))) for name in _PRIVATE]
-    return told + [(verbatim(k), str(v)) for k, v in advice.provenance.items()]
+    told = {name: _shown(getattr(advice, name)) for name in _PRIVATE} | advice.provenance
+    return [(names.provenance(k), str(v)) for k, v in told.items()]
 
 
 def _shown(value: object) -> str:

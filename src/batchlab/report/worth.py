@@ -15,6 +15,12 @@ from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, same, say
 
 HOURS = "hours"
+CLOCKS = (
+    (0.1, 1.0, Text("× hours each", "× 1回の時間"), Text("", "時間")),
+    (1 / 60, 1 / 60, Text("× minutes each", "× 1回の時間"), Text("", "分")),
+    (0.0, 1 / 3600, Text("× seconds each", "× 1回の時間"), Text("", "秒")),
+)
+"""From so many hours on, a training's length is asked for in this unit: hours in it, its words."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,16 @@ class Worth:
     per_hour: float
     code: str
     demo_seconds: float
+
+    @property
+    def clock(self) -> tuple[float, Text, Text]:
+        """Hours in the unit that one training's length is asked for in, and its words."""
+        return next(clock[1:] for clock in CLOCKS if self.hours >= clock[0])
+
+    @property
+    def length(self) -> float:
+        """Length of one training in that unit."""
+        return float(f"{self.hours / self.clock[0]:.3g}")
 
 
 def of(advice: Advice) -> Worth | None:
@@ -212,6 +228,17 @@ def condition(advice: Advice) -> Text:
     )
 
 
+def example(advice: Advice) -> Text:
+    """That the fields hold somebody's numbers until the reader has put in their own.
+
+    Args:
+        advice: The record.
+    """
+    if advice.builtin:
+        return Text("(an example: put in your own)", "（例です。自社の値に書き換えてください）")
+    return Text("(put in your own)", "（自社の値に書き換えてください）")
+
+
 def spent(advice: Advice) -> Text:
     """What finding out cost.
 
@@ -285,6 +312,7 @@ def for_page(advice: Advice) -> dict[str, Any] | None:
     }
     return {
         **numbers,
+        "clock_hours": worth.clock[0],
         "small_hours": facts.TOO_SMALL_HOURS,
         "endless": worth.high == math.inf,
         "whole": worth.code in (*formats.WHOLE,),

@@ -118,13 +118,14 @@ def effect(advice: Advice) -> Text:
             end="し" if follows else "しました",
         )
     templates = {
-        "time": ("training reaches the same {m} in {f}", "同じ{m}に達するまでの時間が{f}に{e}"),
-        "cost": ("training to the same {m} takes {f}", "同じ{m}に達するまでの費用が{f}に{e}"),
-        "samples": ("the same {m} takes {f}", "同じ{m}に達するまでに使うデータが{f}に{e}"),
+        "time": ("training reaches {m} in {f}", "{m}に達するまでの時間が{f}に{e}"),
+        "cost": ("training to {m} takes {f}", "{m}に達するまでの費用が{f}に{e}"),
+        "samples": ("{m} takes {f}", "{m}に達するまでに使うデータが{f}に{e}"),
     }
     en, ja = templates[compared.quantity]
     part = formats.fraction(1 / ratio, phrases.NOUNS[compared.quantity])
-    return say(en, ja, m=metric, f=part, e="なり" if follows else _end(advice))
+    what = phrases.arrived(advice)
+    return say(en, ja, m=what, f=part, e="なり" if follows else _end(advice))
 
 
 def _end(advice: Advice) -> str:
@@ -143,8 +144,8 @@ def _loss_clause(advice: Advice) -> Text:
     size = formats.metric_size(compared.difference.value, advice.metric)
     if sign:
         return say(
-            "{metric} {way} by {size}",
-            "{metric}は{size}{way_ja}",
+            "{metric} at the end of training {way} by {size}",
+            "学習終了時の{metric}は{size}{way_ja}",
             metric=metric,
             size=size,
             way="rose" if sign > 0 else "fell",

@@ -149,6 +149,7 @@ def engineer(advice: Advice) -> tuple[Text, ...]:
     parts = (
         same("`" + settings_line(advice) + "`"),
         _identity(advice),
+        _stopping(advice),
         _working_rates(advice),
         _useful_range(advice),
         _largest(advice),
@@ -191,6 +192,27 @@ def _identity(advice: Advice) -> Text:
         m=one.micro_batch_size,
         a=one.accum_steps,
         w=one.world_size,
+    )
+
+
+def _stopping(advice: Advice) -> Text:
+    """After how many epochs the goal was reached, since only stopping there saves the time."""
+    rows = [facts.candidate(advice, s) for s in (advice.today, advice.recommended)]
+    samples = [row.samples_to_target.value for row in rows if row and row.samples_to_target]
+    decided = facts.case(advice) is Case.CHANGE and facts.confirmed(advice)
+    if not decided or advice.objective == "accuracy" or len(samples) < 2:
+        return EMPTY
+    if not all(map(math.isfinite, samples)) or not advice.train_examples:
+        return EMPTY
+    today, new = (formats.number(s / advice.train_examples, 2) for s in samples)
+    return say(
+        "to save the time, stop once the goal is reached: after about {new} epochs (today {today}"
+        ") of {all}",
+        "時間を節約するには、目標に達した時点で止めること：約{new}エポック（現在は{today}）、全{all}"
+        "エポック中",
+        new=new,
+        today=today,
+        all=formats.number(advice.today.samples / advice.train_examples, 3),
     )
 
 

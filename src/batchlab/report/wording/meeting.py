@@ -55,14 +55,31 @@ def _meeting_change(advice: Advice) -> Text:
             n=compared.pairs,
         )
     return say(
-        "{job} {effect}{wins}. {proposal}",
-        "{job}設定を{n}か所変える{only}で、{effect}{wins}。{proposal}",
+        "{job} {effect}{wins}{fall}. {proposal}",
+        "{job}設定を{n}か所変える{only}で、{effect}{wins}。{fall}{proposal}",
         job=job,
         n=len(advice.changes),
         only="だけ" if len(advice.changes) < 3 else "こと",
         effect=_meeting_effect(advice, "し" if wins.en else "しました"),
         wins=wins,
+        fall=_fall(advice),
         proposal=_proposal(advice),
+    )
+
+
+def _fall(advice: Advice) -> Text:
+    """The price of the change, where the metric at the end is worse beyond doubt."""
+    compared = facts.metric_comparison(advice)
+    if compared is None or not facts.worsened(advice) or advice.objective == "accuracy":
+        return EMPTY
+    up = compared.difference.value > 0
+    return say(
+        "; {m} at the end of training {way} by {size}",
+        "ただし、学習終了時の{m}は{size}{way_ja}。",
+        m=names.metric(advice.metric),
+        way="rose" if up else "fell",
+        way_ja="上がりました" if up else "下がりました",
+        size=formats.metric_size(compared.difference.value, advice.metric),
     )
 
 
@@ -88,15 +105,12 @@ def _meeting_effect(advice: Advice, end: str) -> Text:
         )
     part = formats.fraction(1 / compared.difference.value, phrases.NOUNS[compared.quantity])
     templates = {
-        "time": ("the new settings reach the same {m} in {f}", "同じ{m}に{f}の時間で到達{e}"),
-        "cost": ("the new settings reach the same {m} for {f}", "同じ{m}に{f}の費用で到達{e}"),
-        "samples": (
-            "the new settings reach the same {m} with {f}",
-            "同じ{m}に{f}のデータで到達{e}",
-        ),
+        "time": ("the new settings reach {m} in {f}", "{m}に{f}の時間で到達{e}"),
+        "cost": ("the new settings reach {m} for {f}", "{m}に{f}の費用で到達{e}"),
+        "samples": ("the new settings reach {m} with {f}", "{m}に{f}のデータで到達{e}"),
     }
     en, ja = templates[compared.quantity]
-    return say(en, ja, m=metric, f=part, e="する" + end if outlook else end)
+    return say(en, ja, m=phrases.arrived(advice), f=part, e="する" + end if outlook else end)
 
 
 def _proposal(advice: Advice) -> Text:

@@ -23,6 +23,18 @@ def goal(advice: Advice) -> Text:
     return say("{m} {v}", "{m}{v}", v=value, m=names.metric(advice.metric))
 
 
+def arrived(advice: Advice) -> Text:
+    """What both settings reach: "the same accuracy", or the goal itself where the metric at the
+    end is not the same.
+
+    Args:
+        advice: The record.
+    """
+    if facts.worsened(advice) and advice.target is not None:
+        return goal(advice)
+    return say("the same {m}", "同じ{m}", m=names.metric(advice.metric))
+
+
 def better(quantity: str) -> tuple[str, str, str]:
     """As <fast>, <faster>, and the quality's name in Japanese."""
     words = {

@@ -1,0 +1,86 @@
+"""The record's own sentences, which are English, said in Japanese too."""
+
+from __future__ import annotations
+
+import re
+
+from batchlab.report import names
+from batchlab.report.text import Text, verbatim
+
+_TAKEN = "学習手順に{0}の指定がないため、{1}とみなした"
+_SENTENCES = (
+    (
+        r"the baseline names no samples: 10 epochs are assumed",
+        _TAKEN.format("学習の長さ", "10エポック"),
+    ),
+    (r"the baseline names no momentum \(β₁\): (.+) is assumed", _TAKEN.format("β₁", "{0}")),
+    (r"the baseline names no (\w+): (.+) is assumed", _TAKEN),
+    (
+        r"no validation data: ([\d,]+) of ([\d,]+) training examples are kept for it",
+        "検証データがないため、学習データ{1}件のうち{0}件を検証用に分けた",
+    ),
+    (
+        r"the task names no metric: the validation loss is used",
+        "評価指標の指定がないため、検証データでの損失を用いた",
+    ),
+    (
+        r"one run of today's settings takes about (.+), longer than the budget: .+",
+        "現在の設定での学習1回（約{0}）が予算の時間を超えるため、短い試行からの予測までとした",
+    ),
+    (
+        r"without --budget this stops after stage A; expected: (.+)",
+        "--budgetの指定がないため、段階A（下調べ）で終了（見込み：{0}）",
+    ),
+    (
+        r"batch size (\d+) is left out: the largest that ran is (\d+)",
+        "バッチサイズ{0}は除外（実際に動いた最大は{1}）",
+    ),
+    (
+        r"batch size (\d+) is not searched: .+ it would take ([\d.]+) times as long",
+        "バッチサイズ{0}は比較から除外（速さとノイズスケールから、{1}倍の時間がかかる見込み）",
+    ),
+    (
+        r"batch size (\d+) is left out of the search: the budget does not pay for it",
+        "バッチサイズ{0}は、予算の時間に収まらないため比較から除外",
+    ),
+    (
+        r"today's settings diverge at the beginning of the run: .+",
+        "現在の設定では学習の初めに発散するため、比較できない。元の学習率を小さくする必要がある",
+    ),
+    (
+        r"a run has too few updates for learning rates to be compared",
+        "1回の学習での更新回数が少なすぎて、学習率を比較できない",
+    ),
+    (
+        r"no candidate did as well as today's settings in the search: nothing to confirm",
+        "現在の設定に並ぶ候補がなかったため、確認の段階は行っていない",
+    ),
+    (
+        r"more than one in five runs of today's settings diverged, .+",
+        "現在の設定での学習の5回に1回以上が発散し、目標値を決められない。--targetで指定が必要",
+    ),
+    (r"(\d+) more repeats on fresh seeds", "新しい乱数で{0}回追加"),
+)
+
+
+def both(sentence: str) -> Text:
+    """A sentence of the record in both languages; one that is not known stays English.
+
+    Args:
+        sentence: An assumption, or what the measurement said of itself.
+
+    Example:
+        >>> both("the baseline names no batch_size: 32 is assumed").ja
+        '学習手順にバッチサイズの指定がないため、32とみなした'
+    """
+    for pattern, japanese in _SENTENCES:
+        found = re.fullmatch(pattern, sentence)
+        if found:
+            parts = [_named(part) for part in found.groups()]
+            return Text(verbatim(sentence), verbatim(japanese.format(*parts)))
+    return Text(verbatim(sentence), verbatim(sentence))
+
+
+def _named(part: str) -> str:
+    field = names.FIELDS.get(part)
+    return part if field is None else field.ja

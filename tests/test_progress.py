@@ -1,0 +1,51 @@
+"""What a long measurement shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from batchlab.advisor.advise import Notes
+from batchlab.progress import Quiet, Shown
+
+
+def test_each_step_is_one_plain_line_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Shown(budget=90) as shown:
+        for share in (0.0, 0.5, 1.0):
+            shown.progress("searching", share)
+        shown.progress("confirming", 0.0)
+        shown.say("one sentence")
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"^ *0 s of about 90 s  ", "", line) for line in lines] == [
+        "searching",
+        "confirming",
+        "one sentence",
+    ]
+
+
+def test_without_a_budget_only_the_time_so_far_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Shown() as shown:
+        shown.progress("searching", 0.0)
+    assert capsys.readouterr().err.split() == ["0", "s", "searching"]
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Quiet() as quiet:
+        quiet.say("a")
+        quiet.progress("b", 1.0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_stage_stands_before_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+    with Shown() as shown:
+        notes = Notes(shown)
+        notes.stage = 2
+        notes.progress("searching", 0.0)
+        notes.say("kept")
+    assert "stage 2 of 3: searching" in capsys.readouterr().err
+    assert notes.sentences == ["kept"]
