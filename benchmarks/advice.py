@@ -29,7 +29,7 @@ from batchlab.advisor.session import Stopwatch
 from batchlab.advisor.stages import Confirmation, Curve, Machine, Projection
 from batchlab.app.advise import advise
 from batchlab.engine import Engine, Job, evaluation_grid
-from batchlab.stats import mean_estimate, quantile, share_estimate
+from batchlab.stats import default_target, mean_estimate, share_estimate
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.types import from_plain
 
@@ -55,7 +55,7 @@ def named(name: str, data: str | None) -> Task:
 
 
 def grid_of(prepared: Prepared) -> list[Setting]:
-    """Batch sizes by powers of two around the baseline, each with six rates by factors of two."""
+    """Batch sizes by powers of two around the baseline, seven rates each, by factors of two."""
     baseline = prepared.baseline
     assert isinstance(baseline.batch_size, int)
     assert baseline.learning_rate is not None
@@ -106,8 +106,7 @@ def target_of(bench: Bench, today: Setting, count: int) -> float:
     seeds = range(TARGET, TARGET + count)
     bench.run([today], seeds)
     ends = np.array([np.mean(bench.curves[today, seed].metric[-3:]) for seed in seeds])
-    maximise = bench.prepared.metric.maximise
-    return float(quantile(ends, 0.2) if maximise else -quantile(-ends, 0.2))
+    return float(default_target(ends, bench.prepared.metric.maximise))
 
 
 def truths(
@@ -170,14 +169,19 @@ def advices(
         best_b = max(judged, key=lambda r: r.ratio.estimate.value)
         named_c = (int(record.chosen[0]), record.chosen[1]) if record else None
         kept = today if record and record.today_chosen else named_c
-        curves = list(projection.curves) + (
+        curves = [*projection.curves, *projection.late] + (
             [*record.choosing, *record.today, *record.recommended, *record.batch_only]
             if record
             else []
         )
         spent = sum(
-            c.samples[-1] / c.batch_size * bench.stopwatch.rate(c.batch_size) for c in curves
+            (c.samples[-1] - c.samples[0]) / c.batch_size * bench.stopwatch.rate(c.batch_size)
+            for c in curves
         )
+        # The common checkpoints, and today's way to the middle from which the late part starts.
+        seeds = len({c.seed for c in projection.curves})
+        shared = projection.start * seeds + projection.late_start
+        spent += shared / today[0] * bench.stopwatch.rate(today[0])
         rows.append(
             {
                 "seed": ADVICE * (i + 1),
@@ -229,6 +233,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     }
     grid_regret = np.array([truth[s] / best - 1 for s in picked])
     grid_cost = 5 * sum(bench.cost(s) for s in grid)
+    sure = [r for r in found if r["C"] and r["chance"] >= 0.95]
+    right = sum(truth[tuple(r["C"])] < truth[today] for r in sure)
     same = sum(truth[tuple(r["B"])] <= 1.1 * truth[tuple(r["C"])] for r in found if r["C"])
     return {
         "task": name,
@@ -243,6 +249,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "B_within_10_percent_of_C": share_estimate(
             same, sum(bool(r["C"]) for r in found)
         ).__dict__,
+        "say_95_percent_and_are_right": share_estimate(right, len(sure)).__dict__
+        if sure
+        else None,
         "advices": found,
         "picked": picked,
         "truth": {f"{s[0]}@{s[1]:g}": v for s, v in truth.items()},

@@ -37,6 +37,19 @@ some_numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30).map(np.ar
 # --- one sample
 
 
+def test_what_repeats_cannot_lower_enters_the_smallest_detectable_ratio():
+    """Eight tied pairs with noisy timing: their interval is as wide as the timing is."""
+    ones = np.ones(8)
+    found = stats.paired_log_ratio(
+        1.11 * ones, ones, today_seconds_log_var=0.01, today_seconds_dof=7
+    )
+    assert (found.sd, found.rest) == (pytest.approx(0.0, abs=1e-12), 0.01)
+    seen = stats.smallest_detectable_ratio(0.0, 8, rest=found.rest)
+    assert seen > found.estimate.high / found.estimate.value > 1.15
+    assert stats.repeats_to_decide(1.25, 0.0, 8, rest=0.01) == 0
+    assert stats.repeats_to_decide(1.25, 0.0, 8, rest=0.04) is None
+
+
 def test_mean_interval_equals_scipy_t():
     values = np.array([3.1, 2.7, 4.4, 3.9, 2.2])
     expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.8)

@@ -7,7 +7,7 @@ Everything here is in closed form: Student t, order statistics, binomial tails. 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,6 +49,7 @@ class Paired:
         chance: Probability that the recommendation is better, at most 1 − 2⁻ⁿ with n pairs.
         method: ``paired-t``, or ``sign`` where a run is infinite or there is one pair only.
         sd: Standard deviation of one pair's log ratio (or difference), NaN for ``sign``.
+        rest: Variance of the log ratio that more pairs do not lower: timing and rounding.
     """
 
     estimate: Estimate
@@ -57,6 +58,7 @@ class Paired:
     chance: float
     method: str
     sd: float
+    rest: float = 0.0
 
 
 class _Part(NamedTuple):
@@ -472,7 +474,8 @@ def paired_log_ratio(
     gains = _minus(np.log(before), np.log(after))
     gain = _compare(gains, parts, level, bool(np.isfinite([before, after]).all()))
     ratio, low, high = (float(np.exp(x)) for x in (gain.value, gain.low, gain.high))
-    return _paired(Estimate(ratio, low, high, gains.size, "", source, level), gains, gain)
+    found = _paired(Estimate(ratio, low, high, gains.size, "", source, level), gains, gain)
+    return replace(found, rest=sum(part.variance for part in parts))
 
 
 def paired_difference(
@@ -562,18 +565,19 @@ def slope(x: Sample, y: Sample, unit: str = "", source: str = "", level: float =
 
 
 def smallest_detectable_ratio(
-    log_sd: float, n: int, *, level: float = 0.9, power: float = 0.8
+    log_sd: float, n: int, *, rest: float = 0.0, level: float = 0.9, power: float = 0.8
 ) -> float:
     """The smallest true ratio that n pairs would show, with ``power``, to be above 1.
 
     The smallest r for which P(lower end of the interval > 1) = ``power``: noncentral t with
-    n − 1 degrees of freedom and noncentrality √n log r / sd. The half-width of the interval alone
-    would be found half of the time.
+    n − 1 degrees of freedom and noncentrality log r / √(sd²/n + rest). The half-width of the
+    interval alone would be found half of the time.
 
     Args:
         log_sd: Standard deviation of one pair's log ratio; :data:`TYPICAL_LOG_SD` before anything
             is measured.
         n: Pairs.
+        rest: Variance of the log ratio that is not scatter between seeds (:attr:`Paired.rest`).
         level: Coverage of the two-sided interval.
         power: Share of repetitions in which it would be shown.
 
@@ -595,7 +599,7 @@ def smallest_detectable_ratio(
         return math.inf
     limit = _t_quantile(n - 1, _level(level))
     noncentrality = float(special.nctdtrinc(n - 1, 1 - _level(power, "power"), limit))
-    return math.exp(noncentrality * log_sd / math.sqrt(n))
+    return math.exp(noncentrality * math.sqrt(log_sd**2 / n + rest))
 
 
 def repeats_to_decide(
@@ -604,6 +608,7 @@ def repeats_to_decide(
     n: int,
     worth: float = 1.2,
     *,
+    rest: float = 0.0,
     level: float = 0.9,
     power: float = 0.8,
     cap: int = 64,
@@ -620,6 +625,7 @@ def repeats_to_decide(
         log_sd: Standard deviation of one pair's log ratio.
         n: Pairs so far.
         worth: Smallest ratio worth a change.
+        rest: Variance of the log ratio that more pairs do not lower (:attr:`Paired.rest`).
         level: Coverage of the interval.
         power: Chance that this many will decide, if ratio and spread are what they look like.
         cap: Most further pairs worth naming.
@@ -632,7 +638,7 @@ def repeats_to_decide(
             NaN.
 
     Assumes:
-        Log ratios roughly normal; seconds per update known much better than the ratio.
+        Log ratios roughly normal.
 
     Example:
         >>> repeats_to_decide(1.3, 0.4, 8), repeats_to_decide(1.19, 0.3, 8)
@@ -642,7 +648,7 @@ def repeats_to_decide(
     if not (0 < ratio < math.inf):
         raise InvalidValueError(must("ratio", "positive and finite", ratio))
     m = np.arange(max(n, 2), n + cap + 1)
-    half = _t_quantile(m - 1, _level(level)) * log_sd / np.sqrt(m)
+    half = _t_quantile(m - 1, _level(level)) * np.sqrt(log_sd**2 / m + rest)
     luck = special.ndtri(_level(power, "power")) * log_sd * np.sqrt(m - n) / m
     gain, enough = math.log(ratio), math.log(worth)
     change = (gain - luck > half) & (gain - luck >= enough)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from batchlab import _platform
-from batchlab.advisor import confirm
+from batchlab.advisor import answer, confirm
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.confirm import CHOOSING, FRESH
 from batchlab.advisor.options import Options
@@ -96,6 +96,17 @@ def test_the_same_plan_and_seed_give_the_same_curves(whole, prepared, tmp_path):
     assert second.records.confirmation.today == first.records.confirmation.today
 
 
+@pytest.mark.parametrize("verdict", [Verdict.CHANGE, Verdict.KEEP])
+def test_a_verdict_is_never_looked_at_again(whole, prepared, tmp_path, monkeypatch, verdict):
+    out, first = whole
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    monkeypatch.setattr(answer, "verdict", lambda view: verdict)
+    more = dataclasses.replace(OPTIONS, budget=700.0)
+    found = run_stages(prepared, more, tmp_path, resume=True, workers=0).records
+    assert found.confirmation == first.records.confirmation
+
+
 class _Interrupter(Silent):
     """Presses Ctrl-C when a step begins."""
 
@@ -135,6 +146,7 @@ def test_more_budget_after_a_confirmation_is_more_fresh_repeats(
     tmp_path.rmdir()
     shutil.copytree(out, tmp_path)
     monkeypatch.setattr(confirm, "MOST_REPEATS", 2)
+    monkeypatch.setattr(answer, "verdict", lambda view: Verdict.NOT_ENOUGH_EVIDENCE)
     more = dataclasses.replace(OPTIONS, budget=700.0)
     found = run_stages(prepared, more, tmp_path, resume=True, workers=0).records
     before, after = first.records.confirmation, found.confirmation

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,6 +186,32 @@ def _searched(end, *, options=None, seeds=3, rates=None):
     ]
     record = made.projection(today + other, {32: 0.1, 128: 0.4})
     return made.view(projection=record, options=options, rates=rates or made.RATES)
+
+
+def test_a_projection_without_rivals_says_nothing():
+    """Nothing was compared, so nothing can be called as good as anything."""
+    today = [made.curve(np.linspace(1.0, 0.4, 21), seed=s) for s in range(3)]
+    view = made.view(projection=made.projection(today, {32: 0.1}))
+    assert view.rivals == []
+    assert answer.verdict(view) is OPEN
+
+
+def test_a_projection_never_says_keep_where_candidates_were_not_paid_for():
+    view = _searched(0.45, rates={32: 0.001, 128: 0.0041})
+    short = replace(view.projection, unpaid=(64,))
+    records = replace(view.records, projection=short)
+    assert answer.verdict(replace(view, records=records)) is OPEN
+
+
+def test_the_seed_that_chose_the_rate_does_not_count_for_a_projected_change():
+    """Three times as fast on the choosing seed, no better on the others."""
+    today = [made.curve(np.linspace(1.0, 0.4, 21), seed=s) for s in range(3)]
+    other = [
+        made.curve(np.linspace(1.0, e, 21), size=128, rate=0.4, seed=s)
+        for s, e in enumerate((-4.0, 0.38, 0.42))
+    ]
+    record = made.projection(today + other, {32: 0.1, 128: 0.4})
+    assert answer.verdict(made.view(projection=record, rates={32: 0.001, 128: 0.004})) is OPEN
 
 
 def test_a_clear_projection_says_change_and_that_it_is_projected():

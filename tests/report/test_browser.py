@@ -31,10 +31,7 @@ ODD = ("batch schedule", "noise not resolved", "all diverged", "none reached", "
 A4_WIDTH, A4_HEIGHT = 703, 1032
 """CSS pixels of an A4 page less 12 mm on each side: 186 mm × 273 mm at 96 per inch."""
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.browser
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import schedules
+from batchlab.advisor import answer
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
@@ -29,9 +30,12 @@ from batchlab.advisor.project import (
     left_out,
     plan_search,
     project,
+    unpaid,
 )
+from batchlab.advisor.record import Verdict
 from batchlab.advisor.screen import (
     CHECKPOINT_SHARE,
+    NOISE_PROBES,
     checkpoint_samples,
     probe_moments,
     screen,
@@ -40,8 +44,10 @@ from batchlab.advisor.screen import (
 )
 from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
+from batchlab.advisor.view import View, bare_facts
 from batchlab.engine import Engine, RunState
 from batchlab.errors import TaskError, must
+from batchlab.measure.noise import COST, EXAMPLES
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain
 
@@ -176,8 +182,7 @@ def _session(
     began: float,
 ) -> Session:
     machine = journal.load("machine", Machine)
-    threads = 1 if prepared.device == "cpu" else 0
-    stopwatch = Stopwatch(prepared, threads or 1, machine.blocks if machine else None)
+    stopwatch = Stopwatch(prepared, 1, machine.blocks if machine else None)
     # Nothing is measured for a finished result, so its clock stands still.
     began = math.inf if journal.finished else began
     session = Session(prepared, options, engine, notes, stopwatch, began=began)
@@ -298,7 +303,9 @@ class _Stages:
             )
             return False
         seeds = tuple(seed for seed in search.seeds if seed in starts)
-        self.projection = project(session, replace(search, seeds=seeds), starts)
+        missing = unpaid(session, screening, search)
+        found = project(session, replace(search, seeds=seeds), starts)
+        self.projection = replace(found, unpaid=missing)
         self._save("projection", self.projection)
         return True
 
@@ -375,11 +382,14 @@ class _Stages:
         return plan_confirmation(session, rows, _spendable(session))
 
     def _repeat_more(self) -> None:
-        """More fresh repeats, where a resumed advice has budget left and had been confirmed
-        before.
+        """More fresh repeats, where a resumed advice has budget left, had been confirmed before
+        and is still undecided: a verdict is never looked at again.
         """
         session, record = self.session, self.confirmation
         if record is None or session.options.budget is None or not self._had_confirmation:
+            return
+        view = View(self._records(), session.options, bare_facts(session.prepared))
+        if answer.verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE:
             return
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
@@ -394,8 +404,11 @@ class _Stages:
 
     def outcome(self) -> Outcome:
         """What there is."""
+        return Outcome(self._records(), self.prices, self.journal.measured)
+
+    def _records(self) -> Records:
         session = self.session
-        records = Records(
+        return Records(
             session.machine() if session.stopwatch.blocks else None,
             self.screening,
             self.projection,
@@ -404,7 +417,6 @@ class _Stages:
             self.partial,
             self.journal.said,
         )
-        return Outcome(records, self.prices, self.journal.measured)
 
 
 def _spendable(session: Session) -> float:
@@ -415,8 +427,10 @@ def _spendable(session: Session) -> float:
 def prices(session: Session) -> dict[str, float]:
     """What each stage would take, before anything but today's batch size is timed."""
     whole = session.run_seconds(session.batch_size, session.samples) * session.engine_factor
+    examples = round(NOISE_PROBES * EXAMPLES * COST)
+    noise = session.run_seconds(session.batch_size, max(examples, session.batch_size))
     return {
-        "A": FIT_SECONDS + CHECKPOINT_SHARE * whole,
+        "A": FIT_SECONDS + CHECKPOINT_SHARE * whole + noise,
         "B": max(whole, LEAST_SEARCH_SECONDS),
         "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
     }

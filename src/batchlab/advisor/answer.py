@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from batchlab.advisor.decision import decide, decide_accuracy
+from batchlab.advisor.decision import decide, decide_accuracy, stands_out
 from batchlab.advisor.judge import (
     Yardstick,
     failed,
@@ -150,21 +150,34 @@ def verdict(view: View) -> Verdict:
 
 
 def _projected_verdict(view: View) -> Verdict:
-    """After the search: *keep* if no rival can be worth it, *change* if the best very likely is.
+    """After the search: *keep* if no rival can be worth it, *change* if the best stands out.
 
     Demands (``--at-least``) are about whole trainings, so that with any of them the search alone
-    never says *change*.
+    never says *change*. *Keep* needs rivals, and none that the budget did not pay for.
     """
-    if view.projection is None:
+    projection, objective = view.projection, view.options.objective
+    if projection is None or not view.rivals:
         return Verdict.NOT_ENOUGH_EVIDENCE
-    limit = 0.0 if view.options.objective == "accuracy" else 1 / view.options.worth
-    if all(view.burden(row).low > limit for row in view.rivals):
+    limit = 0.0 if objective == "accuracy" else 1 / view.options.worth
+    if not projection.unpaid and all(view.burden(row).low > limit for row in view.rivals):
         return Verdict.KEEP
-    row = _deciding(view)
-    if row is None or view.options.objective == "accuracy" or view.options.at_least:
+    if objective == "accuracy" or view.options.at_least or not _stands_out(view):
         return Verdict.NOT_ENOUGH_EVIDENCE
-    found = decide(row.difference, view.options.worth, at_least_met=True)
-    return found if found is Verdict.CHANGE else Verdict.NOT_ENOUGH_EVIDENCE
+    return Verdict.CHANGE
+
+
+def _stands_out(view: View) -> bool:
+    """The front runner on the seeds that had no part in choosing its learning rate: all but the
+    first.
+    """
+    row = next(r for r in view.rivals if (r.batch_size, r.learning_rate) == view.chosen)
+    objective, yardstick, today = view.options.objective, view.yardstick, view.today[0]
+    before = yardstick.measure(objective, row.today_fall[1:], today)
+    after = yardstick.measure(objective, row.fall[1:], row.batch_size)
+    sizes = {today, row.batch_size}
+    timing = sum(yardstick.spread(objective, b)[0] for b in sizes) if len(sizes) > 1 else 0.0
+    ratios = np.where(np.isfinite(after), before / after, 0.0)
+    return stands_out(ratios, len(view.rivals), view.options.worth, timing)
 
 
 def _largest_ratio(view: View) -> float:
@@ -226,8 +239,9 @@ def smallest_detectable(view: View) -> float | None:
         return None
     paired = _paired(view)
     n = view.options.confirm_seeds if view.confirmation is None else len(view.confirmation.today)
-    sd = TYPICAL_LOG_SD if paired is None or not math.isfinite(paired.sd) else paired.sd
-    return smallest_detectable_ratio(float(sd), n)
+    if paired is None or not math.isfinite(paired.sd):
+        return smallest_detectable_ratio(TYPICAL_LOG_SD, n)
+    return smallest_detectable_ratio(float(paired.sd), n, rest=paired.rest)
 
 
 def decide_repeats(view: View) -> int:
@@ -255,7 +269,7 @@ def decide_repeats(view: View) -> int:
         )
     if not math.isfinite(paired.sd):
         return 0
-    return repeats_to_decide(ratio, paired.sd, paired.pairs, worth) or 0
+    return repeats_to_decide(ratio, paired.sd, paired.pairs, worth, rest=paired.rest) or 0
 
 
 def _repeats_for_accuracy(view: View, paired: Paired) -> int:

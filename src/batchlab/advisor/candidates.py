@@ -79,7 +79,8 @@ def _thinned(sizes: list[int], room: int, centre: float) -> list[int]:
     if len(sizes) <= room:
         return sizes
     ends = [sizes[0], sizes[-1]][: max(0, room - 1)]
-    rest = sorted(set(sizes) - set(ends), key=lambda size: abs(math.log(size / centre)))
+    # Of two that are equally near, the larger.
+    rest = sorted(set(sizes) - set(ends), key=lambda b: (round(abs(math.log(b / centre)), 9), -b))
     return sorted(ends + rest[: room - len(ends)])
 
 

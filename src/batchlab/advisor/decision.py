@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from batchlab.advisor.record import Verdict
 from batchlab.errors import InvalidValueError, must
@@ -20,6 +21,10 @@ from batchlab.types import Estimate
 
 WASTE = 1.2
 """A batch size is useful while it wastes at most this factor of throughput or of samples."""
+
+
+SEARCH_LOG_SD = 0.35
+"""Log-sd of one pair's ratio in the search: the upper end of what was measured (0.23 to 0.33)."""
 
 
 class WorkingRates(NamedTuple):
@@ -73,6 +78,41 @@ def decide(
     if allowed and ratio.low > 1 and ratio.value >= worth:
         return Verdict.CHANGE
     return Verdict.KEEP if ratio.high < worth else Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def stands_out(ratios: Sample, rivals: int, worth: float, timing_log_var: float = 0.0) -> bool:
+    """Whether a front runner of the search is better beyond doubt, before any confirmation.
+
+    It is the best of several, so its lower end is that of the best of ``rivals`` equal ones:
+    mean log ρ − z(1 − 0.05/rivals)·√(s²/n + Var log seconds), where s is never taken below
+    :data:`SEARCH_LOG_SD`, since a search has too few seeds to know it. That end must be above 0
+    and the mean at least log worth.
+
+    Args:
+        ratios: ρ = today / this on the seeds that did *not* choose its learning rate; 0 if it
+            never got there. Shape ``[n]``.
+        rivals: Candidates it was the best of, 1 or more.
+        worth: Smallest ratio worth a change.
+        timing_log_var: Variance of the log ratio that comes from timing.
+
+    Returns:
+        False without any such seed.
+
+    Assumes:
+        Log ratios roughly normal with a standard deviation of at most 0.35.
+
+    Example:
+        >>> [stands_out(np.array([r, r]), rivals=5, worth=1.2) for r in (2.2, 1.5)]
+        [True, False]
+    """
+    found = np.asarray(ratios, dtype=float)
+    if not found.size or not (found > 0).all():
+        return False
+    gains = np.log(found)
+    spread = max(SEARCH_LOG_SD, float(gains.std(ddof=1)) if gains.size > 1 else 0.0)
+    error = math.sqrt(spread**2 / gains.size + timing_log_var)
+    low = gains.mean() - special.ndtri(1 - 0.05 / rivals) * error
+    return bool(low > 0 and gains.mean() >= math.log(worth))
 
 
 def decide_accuracy(

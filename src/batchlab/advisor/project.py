@@ -202,6 +202,17 @@ def left_out(session: Session, screening: Screening, search: Search) -> Iterator
             yield f"batch size {size} is left out of the search: the budget does not pay for it"
 
 
+def unpaid(session: Session, screening: Screening, search: Search) -> tuple[int, ...]:
+    """Proposed batch sizes worth searching that the budget did not pay for.
+
+    Args:
+        session: The advice in the making.
+        screening: Stage A.
+        search: The plan of stage B.
+    """
+    return tuple(b for b in worth_searching(session, screening) if b not in search.sizes)
+
+
 def _predicted(session: Session, size: int, scale: float) -> float:
     """Relative time to a given loss: (1 + B/B_noise) × seconds per sample."""
     return (1 + size / scale) * session.stopwatch.rate(size) / size

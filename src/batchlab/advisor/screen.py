@@ -28,6 +28,8 @@ CHECKPOINT_SHARE = 0.05
 SHORT_RUN_SHARE = 0.2
 """Share of the time left that the short run may take where 5 % of a whole run would take more."""
 NOISE_PROBES = 4
+FIT_SHARE, LEAST_FIT_SECONDS = 0.2, 5.0
+"""Share of the time left that finding the largest batch may take, and the least it is given."""
 
 
 def screen(session: Session, end: int) -> Screening:
@@ -76,11 +78,13 @@ def _fitting(session: Session) -> tuple[int, ...] | None:
 def measure_fit(session: Session) -> FitResult:
     """The largest batch that fits."""
     session.listener.progress("finding the largest batch that fits", 0.0)
+    left = session.left
     return fit(
         session.prepared,
         session.baseline,
         memory_limit=session.options.memory_limit,
         max_size=session.prepared.examples,
+        time_limit=max(LEAST_FIT_SECONDS, FIT_SHARE * left) if math.isfinite(left) else None,
     )
 
 

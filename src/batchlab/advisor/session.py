@@ -160,21 +160,7 @@ class Session:
 
     def machine(self) -> Machine:
         """What was measured of this machine so far."""
-        name = (
-            torch.cuda.get_device_name(self.prepared.device)
-            if self.prepared.device.startswith("cuda")
-            else _platform.processor_name()
-        )
-        cores = _platform.available_cores()
-        return Machine(
-            self.fit,
-            self.stopwatch.blocks,
-            self.stopwatch.threads,
-            self.prepared.device,
-            name,
-            cores,
-            self.prepared.task.name,
-        )
+        return machine_of(self.prepared, self.stopwatch, self.fit)
 
     def config(
         self, batch_size: int, learning_rate: float, seed: int, samples: int | None = None
@@ -269,6 +255,23 @@ class Session:
         params, buffers, _ = to_device(state.progress, device)
         with torch.no_grad(), one_thread(device):
             return evaluator(lambda batch: program.evaluate(params, buffers, batch))[0]["metric"]
+
+
+def machine_of(prepared: Prepared, stopwatch: Stopwatch, fit: FitResult | None) -> Machine:
+    """What depends on the machine, with the blocks timed so far.
+
+    Args:
+        prepared: The task.
+        stopwatch: Holds the blocks.
+        fit: What fits, if measured.
+    """
+    device = prepared.device
+    cuda = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if cuda else _platform.processor_name()
+    cores = _platform.available_cores()
+    return Machine(
+        fit, stopwatch.blocks, stopwatch.threads, device, name, cores, prepared.task.name
+    )
 
 
 def over_workers(each: Sequence[float], workers: int) -> float:

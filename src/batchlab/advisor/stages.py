@@ -45,11 +45,11 @@ class Machine:
     task: str = ""
 
     def after(self, timed: dict[str, int]) -> Machine:
-        """The same machine with the first so many blocks of each batch size left out, where two or
-        more remain.
+        """The same machine with the first so many blocks of each batch size left out. A size that
+        was not timed again keeps its last block, whose spread then counts as not known.
         """
         kept = {
-            size: blocks[timed.get(size, 0) :] if len(blocks) - timed.get(size, 0) >= 2 else blocks
+            size: blocks[timed.get(size, 0) :] or blocks[-1:]
             for size, blocks in self.blocks.items()
         }
         return replace(self, blocks=kept)
@@ -180,6 +180,7 @@ class Projection:
         best: Batch size (as text) → its tuned learning rate.
         late: The best of each batch size again from half of the run, empty if not repeated.
         late_start: Where that began.
+        unpaid: Proposed batch sizes that the budget did not pay for.
     """
 
     start: int
@@ -188,6 +189,7 @@ class Projection:
     best: dict[str, float]
     late: tuple[Curve, ...] = ()
     late_start: int = 0
+    unpaid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

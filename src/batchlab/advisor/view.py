@@ -15,6 +15,7 @@ from batchlab.advisor.record import MetricInfo, Setting
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records
 from batchlab.config import RunConfig
 from batchlab.schedules import batch_schedule
+from batchlab.tasks import Prepared
 from batchlab.types import Estimate
 
 
@@ -51,6 +52,29 @@ class Facts:
     prices: dict[str, float]
     provenance: dict[str, str]
     created: str = ""
+
+
+def bare_facts(prepared: Prepared) -> Facts:
+    """What a verdict needs to know of a task.
+
+    Args:
+        prepared: The task.
+    """
+    task, metric = prepared.task, prepared.metric
+    return Facts(
+        task=task.name,
+        command="",
+        version="",
+        builtin=False,
+        baseline=prepared.baseline,
+        metric=MetricInfo(metric.name, metric.maximise, metric.unit),
+        train_examples=prepared.examples,
+        validation_examples=prepared.validation.examples,
+        test_examples=0 if prepared.test is None else prepared.test.examples,
+        assumptions=prepared.assumptions,
+        prices={},
+        provenance={},
+    )
 
 
 @dataclass(frozen=True)

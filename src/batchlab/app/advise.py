@@ -21,9 +21,10 @@ from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stage
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Advice, MetricInfo, Price
+from batchlab.advisor.record import Advice, Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
+from batchlab.advisor.view import bare_facts
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, must
 from batchlab.measure import plain
@@ -375,18 +376,11 @@ def _check_options(prepared: Prepared, options: Options) -> None:
 def _facts(
     prepared: Prepared, options: Options, outcome: Outcome, command: str, builtin: bool
 ) -> Facts:
-    task, metric = prepared.task, prepared.metric
-    return Facts(
-        task=task.name,
+    return replace(
+        bare_facts(prepared),
         command=command,
         version=version(),
         builtin=builtin,
-        baseline=prepared.baseline,
-        metric=MetricInfo(metric.name, metric.maximise, metric.unit),
-        train_examples=prepared.examples,
-        validation_examples=prepared.validation.examples,
-        test_examples=0 if prepared.test is None else prepared.test.examples,
-        assumptions=prepared.assumptions,
         prices=outcome.prices,
         provenance=provenance(prepared, options),
         created=outcome.measured,
@@ -470,6 +464,7 @@ def _write(
             examples=prepared.examples,
             device=prepared.device,
             reached=_reached(advice),
+            threads=1 if prepared.device == "cpu" else 0,
         )
         _platform.write_whole(folder / "apply.py", script)
 

@@ -15,10 +15,10 @@ from batchlab import _platform, schedules
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
-from batchlab.advisor.session import Listener, Silent, Stopwatch
+from batchlab.advisor.session import Listener, Silent, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found
-from batchlab.app.measure import length, machine_of, origin, write
+from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult
 from batchlab.engine.store import collect
@@ -294,10 +294,10 @@ def _train(
         for done, leg in enumerate([*legs, None]):
             if done in due:
                 _visit(stopwatch, sizes, due.index(done) + 1, hears)
-                journal.save("machine", machine_of(stopwatch, None, prepared))
+                journal.save("machine", machine_of(prepared, stopwatch, None))
             if leg is not None:
                 runs |= _train_leg(engine, grid, leg, (done, len(legs)), hears)
-    return runs, machine_of(stopwatch, None, prepared)
+    return runs, machine_of(prepared, stopwatch, None)
 
 
 def _visit(stopwatch: Stopwatch, sizes: Sequence[int], blocks: int, hears: Listener) -> None:

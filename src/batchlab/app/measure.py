@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import noise_along
-from batchlab.advisor.session import Listener, Silent, Stopwatch
+from batchlab.advisor.session import Listener, Silent, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found, provenance
 from batchlab.engine import Engine, Job, evaluation_grid
@@ -244,22 +242,6 @@ def write(path: Path, record: Any) -> None:
     _platform.write_whole(path, json.dumps(to_plain(record), ensure_ascii=False))
 
 
-def machine_of(stopwatch: Stopwatch, fits: finder.FitResult | None, prepared: Prepared) -> Machine:
-    """What depends on the machine, with the blocks timed so far."""
-    cuda = prepared.device == "cuda"
-    name = torch.cuda.get_device_name() if cuda else _platform.processor_name()
-    cores = _platform.available_cores()
-    return Machine(
-        fits,
-        stopwatch.blocks,
-        stopwatch.threads,
-        prepared.device,
-        name,
-        cores,
-        prepared.task.name,
-    )
-
-
 def _ready(
     command: str,
     task: Task | str,
@@ -291,7 +273,7 @@ def _timed(prepared: Prepared, fits: finder.FitResult, hears: Listener) -> Machi
     timings = {s: seconds_per_update(stopwatch.blocks[str(s)]) for s in sizes}
     today = timings.get(max(_sizes(prepared)))
     whole = finder.with_timings(fits, timings.values(), today.loader_share if today else None)
-    return machine_of(stopwatch, whole, prepared)
+    return machine_of(prepared, stopwatch, whole)
 
 
 def sizes_to_time(largest: int, today: Sequence[int]) -> tuple[int, ...]:

@@ -23,13 +23,14 @@ from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
 from batchlab.engine.workers import Workers
-from batchlab.tasks import Prepared
-from batchlab.tasks.source import Source
+from batchlab.tasks import Objective, Prepared
+from batchlab.tasks.source import Source, Stacked
 
 CHUNKS = (256, 64, 16)
 CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
 LEAST_CHUNK, CHUNKS_WANTED = 8, 16
 NAMED_EXAMPLES = 64
+HASHED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,18 @@ class Engine:
 
     @cached_property
     def _task_name(self) -> list[Any]:
-        """What tells one task from another: data, model, loss and metric, not only their names."""
+        """What tells one task from another: data, model, loss and metric by what they give, not by
+        their names. Of data over 256 MiB, 64 examples stand for the rest.
+        """
         prepared = self.prepared
         objective = prepared.objective(0).eval()
         batch = _tree.to(_some(prepared.train), prepared.device, torch.float32)
         with torch.no_grad(), _random.seeded(0, "name"):
             losses, weights = objective(batch)
         loss = f"{float((losses * weights).sum() / weights.sum()):.4g}"
-        sources = [(s.examples, _hash(_tree.leaves(_some(s)))) for s in _sources(prepared)]
-        origin, metric = prepared.task.origin or prepared.task.name, prepared.metric.name
+        sources = [(s.examples, _hash(_whole(s))) for s in _sources(prepared)]
+        origin = prepared.task.origin or prepared.task.name
+        metric = [prepared.metric.name, _scored(prepared, objective, batch)]
         start = _hash(objective.state_dict().values())
         return [origin, sources, start, loss, metric, prepared.device]
 
@@ -339,6 +343,26 @@ def _some(source: Source) -> Any:
     index = torch.linspace(0, source.examples - 1, count).long()
     with _random.seeded(0, "name"):
         return source.batch(index)
+
+
+def _whole(source: Source) -> list[torch.Tensor]:
+    """All examples where they lie in memory and are few enough to be hashed, else some."""
+    if isinstance(source, Stacked):
+        leaves = _tree.leaves(source.tree)
+        if sum(leaf.numel() * leaf.element_size() for leaf in leaves) <= HASHED_BYTES:
+            return leaves
+    return _tree.leaves(_some(source))
+
+
+def _scored(prepared: Prepared, objective: Objective, batch: Any) -> str:
+    """The metric of the untrained model on some examples, to four digits."""
+    if prepared.metric.function is None:
+        return ""
+    try:
+        with torch.no_grad(), _random.seeded(0, "name"):
+            return f"{float(prepared.metric.function(objective.outputs(batch), batch)):.4g}"
+    except Exception as error:  # a user's metric may need more than a few examples
+        return type(error).__name__
 
 
 def _hash(tensors: Iterable[torch.Tensor]) -> str:

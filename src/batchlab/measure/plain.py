@@ -297,6 +297,7 @@ def apply_script(
     micro_batch_size: int | None = None,
     device: str = "auto",
     reached: tuple[str, int] | None = None,
+    threads: int = 0,
 ) -> str:
     """Write a program that trains a task with one setting, in plain PyTorch.
 
@@ -307,6 +308,7 @@ def apply_script(
         micro_batch_size: Examples per forward pass; the whole batch if left out.
         device: Where it trains, as in :func:`batchlab.tasks.prepare`.
         reached: The goal in words and the examples after which it was usually reached, if known.
+        threads: Torch threads of the loop; 0 leaves them as they are.
 
     Returns:
         The text of ``apply.py``: the settings as constants, the loop, evaluation at the end.
@@ -323,9 +325,10 @@ def apply_script(
     micro = micro_batch_size or max(size for _, size in sizes)
     functions = "\n\n\n".join(inspect.getsource(function).rstrip() for function in (make, *LOOP))
     imports = "from batchlab.optim import QHM\n" if make is qhm else ""
+    known = (task, sizes, micro, device, _arguments(make), reached, threads)
     return SCRIPT.format(
         imports=imports,
-        constants=_constants(config, task, sizes, micro, device, _arguments(make), reached),
+        constants=_constants(config, *known),
         rate=_rate_source(config),
         functions=functions,
         make=make.__name__,
@@ -366,6 +369,8 @@ from batchlab.tasks.task import total_weight
 
 def main() -> None:
     """Train, then evaluate on what every decision read and, once, on the test data."""
+    if THREADS:
+        torch.set_num_threads(THREADS)
     prepared = prepare(load(TASK), device=DEVICE)
     model = prepared.objective(SEED, torch.{dtype})
     optimizer = {make}(
@@ -406,6 +411,7 @@ def _constants(
     device: str,
     numbers: list[str],
     reached: tuple[str, int] | None,
+    threads: int,
 ) -> str:
     """The settings, one a line."""
     stop = "examples; None: go on to SAMPLES"
@@ -416,6 +422,7 @@ def _constants(
     lines = [
         f"TASK = {task!r}",
         f"DEVICE = {device!r}",
+        f"THREADS = {threads}  # of torch, as in the measurement; 0: as many as there are cores",
         f"SEED = {config.seed}",
         f"SAMPLES = {config.samples}  # examples drawn, all passes together",
         f"STOP_AFTER = None  # {stop}",
