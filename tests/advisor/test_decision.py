@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,23 @@ from batchlab.types import Estimate
 
 INF, NAN = math.inf, math.nan
 CHANGE, KEEP, OPEN = Verdict.CHANGE, Verdict.KEEP, Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def test_of_near_equals_the_one_that_changes_less_is_chosen():
+    times = {"far": np.array([1.0, 1.0]), "near": np.array([1.04, 1.04])}
+    assert decision.choose(times, changes={"far": 2, "near": 1}) == "near"
+    assert decision.choose(times) == "far"
+    times["near"] = np.array([1.06, 1.06])
+    assert decision.choose(times, changes={"far": 2, "near": 1}) == "far"
+    times["near"] = np.array([1.0, math.inf])
+    assert decision.choose(times, changes={"far": 2, "near": 1}) == "far"
+
+
+@pytest.mark.parametrize("today", [0, 1, 3])
+@pytest.mark.parametrize("lost", range(9))
+def test_more_failures_are_told_by_fishers_test(today, lost):
+    from_scipy = scipy.stats.fisher_exact([[lost, 8 - lost], [today, 8 - today]], "greater")
+    assert decision.fails_more((today, 8), (lost, 8)) == (from_scipy.pvalue <= 0.1 + 1e-9)
 
 
 EQUAL_LOG_SD = 0.35

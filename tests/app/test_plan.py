@@ -161,3 +161,7 @@ def test_what_cannot_be_is_refused_by_name(given, name):
 def test_half_an_example_is_refused():
     with pytest.raises(InvalidTypeError, match="`examples` must be a whole number"):
         plan(examples=1.5)
+
+
+def test_a_batch_larger_than_the_training_is_said_to_train_nothing():
+    assert "none: not one whole batch" in str(plan(examples=100, batch_size=1000))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from batchlab.advisor.record import Advice, Comparison, MetricInfo, Price
+from batchlab.advisor.record import Advice, Comparison, Failures, MetricInfo, Price
 from batchlab.report import (
     brief,
     candidates,
@@ -385,6 +385,14 @@ def test_a_fall_of_the_metric_is_never_called_the_same() -> None:
         assert "97.0 % accuracy in about half the time" in said.en
         assert "accuracy at the end of training fell by 2.0 points" in said.en
         assert "学習終了時の正解率は2.0ポイント下がりました" in said.ja
+
+
+def test_more_failures_are_never_left_out() -> None:
+    failing = dataclasses.replace(sample.change(), failures=Failures(1, 8, 3, 8))
+    for said in (wording.headline(failing), wording.meeting(failing)):
+        assert "3 of 8 trainings failed (today 1 of 8)" in said.en
+        assert "8回中3回の学習が失敗しました（現在は8回中1回）" in said.ja
+    assert "failed" not in wording.headline(sample.change()).en
 
 
 def test_the_engineer_learns_where_to_stop() -> None:

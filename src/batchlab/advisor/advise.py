@@ -128,9 +128,10 @@ def run_stages(
     notes = Notes(listener or Silent())
     if options.budget is None and builtin:
         options = replace(options, budget=DEMO_SECONDS)
-    journal = Journal(out, {"task": _task_facts(prepared), **_fields(options)}, resume)
     began = time.perf_counter()
     with Engine(prepared, out, workers) as engine:
+        task = _task_facts(prepared) | {"content": engine.task_hash}
+        journal = Journal(out, {"task": task, **_fields(options)}, resume)
         session = _session(prepared, options, engine, journal, notes, began)
         stages = _Stages(session, journal)
         if not journal.finished:

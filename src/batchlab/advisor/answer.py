@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from batchlab.advisor.decision import decide, decide_accuracy, stands_out
+from batchlab.advisor.decision import decide, decide_accuracy, fails_more, stands_out
 from batchlab.advisor.judge import (
     Yardstick,
     failed,
@@ -143,10 +143,18 @@ def verdict(view: View) -> Verdict:
     met = all(at_least(view).values())
     if view.options.objective == "accuracy":
         return decide_accuracy(row.difference, view.maximise, met, record.today_chosen)
+    met = met and not _fails_more(view)
     found = decide(row.difference, view.options.worth, met, record.today_chosen)
     # A pair of runs of which neither arrived says nothing: it counts against *keep*.
     sure = found is not Verdict.KEEP or _largest_ratio(view) < view.options.worth
     return found if sure else Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def _fails_more(view: View) -> bool:
+    found = failures(view)
+    if found is None:
+        return False
+    return fails_more((found.today, found.today_runs), (found.recommended, found.recommended_runs))
 
 
 def _projected_verdict(view: View) -> Verdict:
@@ -253,7 +261,8 @@ def decide_repeats(view: View) -> int:
         return _repeats_for_accuracy(view, paired)
     worth, ratio = view.options.worth, paired.estimate.value
     # Where a change is ruled out already, more repeats decide only if they can say *keep*.
-    if ratio >= worth and (record.today_chosen or not all(at_least(view).values())):
+    ruled_out = record.today_chosen or not all(at_least(view).values()) or _fails_more(view)
+    if ratio >= worth and ruled_out:
         return 0
     if paired.method == "sign":
         before, after = view.fresh_samples

@@ -266,7 +266,9 @@ def _choose(
         reached = {n: to_target(groups[n], target, maximise) for n in among}
         objective = session.options.objective
         sizes = {n: groups[n][0].batch_size for n in among}
-        return choose({n: yardstick.measure(objective, reached[n], sizes[n]) for n in among})
+        times = {n: yardstick.measure(objective, reached[n], sizes[n]) for n in among}
+        fewest = {n: 1 + (sizes[n] != session.batch_size) for n in among if n != "today"}
+        return choose(times, changes={"today": 1} | fewest)
 
     chosen = best(able or names[1:])
     return plan.pairs()[int(chosen)], best(["today", chosen]) == "today"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from batchlab.advisor.record import Verdict
 from batchlab.errors import InvalidValueError, must
@@ -23,6 +23,8 @@ WASTE = 1.2
 """A batch size is useful while it wastes at most this factor of throughput or of samples."""
 
 
+NEAR = 1.05
+"""Of finalists so close to the fastest, the one that changes fewest settings is chosen."""
 SEARCH_LOG_SD = 0.35
 """Log-sd of one pair's ratio in the search: the upper end of what was measured (0.23 to 0.33)."""
 
@@ -78,6 +80,27 @@ def decide(
     if allowed and ratio.low > 1 and ratio.value >= worth:
         return Verdict.CHANGE
     return Verdict.KEEP if ratio.high < worth else Verdict.NOT_ENOUGH_EVIDENCE
+
+
+def fails_more(today: tuple[int, int], recommended: tuple[int, int]) -> bool:
+    """Whether trainings with the recommendation fail more often: Fisher's exact test, one-sided,
+    at 10 %.
+
+    Args:
+        today: (failed, all) trainings of today's settings.
+        recommended: The same for the recommendation.
+
+    Source:
+        Fisher, Statistical Methods for Research Workers (1934), 21.02.
+
+    Example:
+        >>> fails_more((0, 8), (4, 8)), fails_more((0, 8), (1, 8))
+        (True, False)
+    """
+    (lost, runs), (before, total) = recommended, today
+    # P(at least so many of all failures fall on the recommendation), were both alike.
+    chance = stats.hypergeom.sf(lost - 1, runs + total, lost + before, runs)
+    return bool(chance <= 0.1 + 1e-9)
 
 
 def stands_out(ratios: Sample, rivals: int, worth: float, timing_log_var: float = 0.0) -> bool:
@@ -148,18 +171,24 @@ def decide_accuracy(
     return Verdict.KEEP if best <= 0 else Verdict.NOT_ENOUGH_EVIDENCE
 
 
-def choose(times: Mapping[str, Sample], baseline: str = "today") -> str:
+def choose(
+    times: Mapping[str, Sample],
+    baseline: str = "today",
+    changes: Mapping[str, int] | None = None,
+) -> str:
     """The one finalist that is fastest on the choosing seeds.
 
     Smallest geometric mean if every run of every finalist reached the target; else smallest upper
-    median, then fewest runs that never reached it. Ties go to the baseline if it is among them,
-    then to the first.
+    median, then fewest runs that never reached it. Of finalists that are at most 5 % slower and
+    fail no more often, the one that changes fewest settings. Ties go to the baseline if it is
+    among them, then to the first.
 
     Args:
         times: Finalist's id → time (cost, samples) per choosing seed, infinite if never. Shape
             ``[n]``, the same n for all. The baseline need not be among them: without it the answer
             is the best alternative, which is what a confirmation compares with the baseline.
         baseline: Id that wins ties.
+        changes: Id → settings in which it differs from today's; equal for all if left out.
 
     Returns:
         An id.
@@ -176,10 +205,13 @@ def choose(times: Mapping[str, Sample], baseline: str = "today") -> str:
 
     def rank(name: str) -> tuple[float, int, bool]:
         row = table[name]
-        middle = float(np.log(row).mean()) if finite else _upper_median(row)
+        middle = math.exp(np.log(row).mean()) if finite else _upper_median(row)
         return middle, int(np.isinf(row).sum()), name != baseline
 
-    return min(table, key=rank)
+    best = min(table, key=rank)
+    middle, lost, _ = rank(best)
+    near = [n for n in table if rank(n)[0] <= NEAR * middle and rank(n)[1] <= lost]
+    return min(near or [best], key=lambda name: ((changes or {}).get(name, 0), rank(name)))
 
 
 def choose_accuracy(metrics: Mapping[str, Sample], maximise: bool, baseline: str = "today") -> str:

@@ -136,7 +136,9 @@ def plane(view: View) -> tuple[PlanePoint, ...]:
 
 def _working(view: View, curves: Sequence[Curve]) -> set[float]:
     """Rates of one batch size that work, each judged against the others where its own search
-    ended.
+    ended: its metric is within one standard deviation between seeds of the best, and its loss has
+    come at least half as far down as the best's. Where the scatter is wide the first alone would
+    let a rate pass that has hardly moved.
     """
     assert view.projection is not None
     works, sd = set(), seed_sd(view.projection) or 0.0
@@ -146,7 +148,9 @@ def _working(view: View, curves: Sequence[Curve]) -> set[float]:
         end = curve.samples[-1]
         level = {c.learning_rate: _metric_at(c, end) for c in curves if c.samples[-1] >= end}
         found = working_rates(level, sd, view.maximise)
-        if found is not None and curve.learning_rate in found.works:
+        falls = [_fall_at(c, end) for c in curves if c.samples[-1] >= end]
+        moved = _fall_at(curve, end) >= 0.5 * max(falls) > 0
+        if found is not None and curve.learning_rate in found.works and moved:
             works.add(curve.learning_rate)
     return works
 
@@ -220,7 +224,9 @@ def _rate_range(view: View, size: int) -> tuple[float | None, float | None]:
     mine = [c for c in _searched(projection) if c.batch_size == size]
     rates = sorted(c.learning_rate for c in mine)
     chosen = projection.best[str(size)]
-    works = _working(view, mine) | {chosen}
+    works = _working(view, mine)
+    if chosen not in works:
+        return None, None
     low, high = unbroken([rate in works for rate in rates], rates.index(chosen))
     return rates[low], rates[high]
 
@@ -404,6 +410,13 @@ def useful(view: View) -> tuple[int | None, int | None]:
 def _metric_estimate(values: np.ndarray, unit: str) -> Estimate | None:
     known = values[np.isfinite(values)]
     return mean_estimate(known, unit) if len(known) else None
+
+
+def _fall_at(curve: Curve, samples: int) -> float:
+    """Fall of the validation loss up to here, mean of the last three; −∞ for a diverged run."""
+    there = [x for s, x in zip(curve.samples, curve.loss, strict=True) if s <= samples][-3:]
+    fall = curve.loss[0] - float(np.mean(there)) if there else -math.inf
+    return fall if curve.status is not Status.DIVERGED and math.isfinite(fall) else -math.inf
 
 
 def _metric_at(curve: Curve, samples: int) -> float:

@@ -13,6 +13,7 @@ from batchlab.advisor.stages import Screening
 from batchlab.engine import Job, RunResult, RunState
 from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
+from batchlab.errors import TaskError
 from batchlab.measure.fit import FitResult, fit
 from batchlab.measure.noise import (
     NoiseProbe,
@@ -50,6 +51,7 @@ def screen(session: Session, end: int) -> Screening:
     run, _ = short_run(session, end, probe)
     if session.engine.reused == reused:
         session.engine_factor = _engine_factor(session, run, probe.seconds)
+    _check_metric(session, run)
     noise = noise_along(run.series)
     proposals = propose(
         session.batch_size,
@@ -79,13 +81,27 @@ def measure_fit(session: Session) -> FitResult:
     """The largest batch that fits."""
     session.listener.progress("finding the largest batch that fits", 0.0)
     left = session.left
-    return fit(
+    found = fit(
         session.prepared,
         session.baseline,
         memory_limit=session.options.memory_limit,
         max_size=session.prepared.examples,
         time_limit=max(LEAST_FIT_SECONDS, FIT_SHARE * left) if math.isfinite(left) else None,
     )
+    if not found.largest and found.bound_by == "nothing fits":
+        raise TaskError(f"Nothing can be measured: {found.sentence}")
+    return found
+
+
+def _check_metric(session: Session, run: RunResult) -> None:
+    """A metric that is never a number decides nothing."""
+    values = run.series["metric"].values if "metric" in run.series else ()
+    if len(values) and not any(map(math.isfinite, values)):
+        name = session.prepared.metric.name
+        raise TaskError(
+            f"The metric `{name}` was NaN or infinite at every evaluation of a short run of "
+            "today's settings. Return a finite number from it."
+        )
 
 
 def checkpoint_samples(session: Session) -> int:

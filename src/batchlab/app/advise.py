@@ -26,7 +26,7 @@ from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidValueError, ResultError, TaskError, must
+from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
@@ -119,6 +119,8 @@ def advise(
     _check_options(prepared, options)
     folder = Path(out) if out is not None else default_out("advise", loaded)
     builtin = argument in BUILTIN
+    if resume and not (folder / "plan.json").exists() and listener is not None:
+        listener.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
     with _platform.DirectoryLock(folder):
         outcome = run_stages(
             prepared, options, folder, resume=resume, builtin=builtin, listener=listener
@@ -176,6 +178,7 @@ def dry_run(
     """
     loaded, _ = found(task, data)
     prepared = prepare(loaded, device=device)
+    _check_options(prepared, options)
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
@@ -486,11 +489,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise ResultError(
             f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing)."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return _json(path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise cannot_read(path, str(error).splitlines()[0]) from error
 
 
 def _stage(folder: Path, name: str, kind: Any) -> Any:
     path = folder / f"{name}.json"
-    return (
-        from_plain(kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-    )
+    return from_plain(kind, _json(path)) if path.is_file() else None

@@ -58,6 +58,9 @@ class Conversion:
     nshb: float
 
 
+NOTHING = "none: not one whole batch fits into the samples"
+
+
 @dataclass(frozen=True)
 class PlanReport:
     """What a training consists of.
@@ -98,7 +101,7 @@ class PlanReport:
         rows = [
             ("training set", f"{self.examples:,} examples, {self.epochs:g} epochs"),
             *_phase_rows(self.phases, self.last),
-            ("updates", f"{self.updates:,} in all"),
+            ("updates", f"{self.updates:,} in all" if self.updates else NOTHING),
             ("short batches", f"{self.short_batches:,} in all")
             if self.short_batches
             else ("", ""),

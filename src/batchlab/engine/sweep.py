@@ -186,6 +186,11 @@ class Engine:
             updates += len(updates_of(configs[i], self.prepared.examples, begin, job.until))
         return Cell(digest.hexdigest()[:20], executor, reason, tuple(runs), updates)
 
+    @property
+    def task_hash(self) -> str:
+        """Short hash of what the task is: data, untrained model, loss and metric."""
+        return hashlib.sha256(json.dumps(self._task_name).encode()).hexdigest()[:16]
+
     @cached_property
     def _task_name(self) -> list[Any]:
         """What tells one task from another: data, model, loss and metric by what they give, not by

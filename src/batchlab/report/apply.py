@@ -138,8 +138,10 @@ def note(advice: Advice) -> Text:
     return Text(
         "Change these together; everything else stays as it is (schedule, warm-up, length in "
         "examples). "
-        "A runnable script lies beside this page: `apply.py`.",
+        "The time is saved by stopping when the goal is reached (`STOP_AFTER`). A runnable script "
+        "lies beside this page: `apply.py`.",
         "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のまま"
         "にしてください。"
+        "時間の節約は、目標に達した時点で学習を止めること（`STOP_AFTER`）で得られます。"
         "実行できるスクリプト`apply.py`が、このページと同じフォルダーにあります。",
     )

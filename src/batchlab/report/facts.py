@@ -154,6 +154,18 @@ def harm(advice: Advice, compared: Comparison) -> tuple[float, float]:
     return change.value, change.high
 
 
+def more_failures(advice: Advice) -> bool:
+    """Whether more trainings failed with the recommendation, or the alternative, than today.
+
+    Args:
+        advice: The record.
+    """
+    found = advice.failures
+    if found is None or not (found.today_runs and found.recommended_runs):
+        return False
+    return found.recommended / found.recommended_runs > found.today / found.today_runs
+
+
 def worsened(advice: Advice) -> bool:
     """Whether the metric at the end is worse beyond doubt, on fresh trainings.
 

@@ -92,7 +92,15 @@ def _reason_to_change(advice: Advice) -> Text:
             effect=join((effect(advice), _loss_clause(advice)), "; ", "、"),
         )
     parts = join((effect(advice), _loss_clause(advice)), "; ", "、")
-    return say("{first}.", "{first}。", first=Text(phrases.capital(parts.en), parts.ja))
+    failed = phrases.failures(advice)
+    return say(
+        "{first}{sep}{failed}.",
+        "{first}。{failed}{end}",
+        first=Text(phrases.capital(parts.en), parts.ja),
+        sep="; but " if failed.en else "",
+        failed=failed,
+        end="。" if failed.ja else "",
+    )
 
 
 def effect(advice: Advice) -> Text:
@@ -204,6 +212,12 @@ def _reason_to_wait(advice: Advice) -> Text:
     if facts.unmet(advice):
         return _demand_unmet(advice)
     compared = facts.gain(advice)
+    if phrases.failures(advice).en and compared is not None and compared.difference.low > 1:
+        return say(
+            "The best alternative is faster, but {f}: too many to change.",
+            "最も良い候補は速いものの、{f}。変更は勧められません。",
+            f=phrases.failures(advice),
+        )
     if compared is None or not compared.difference.low > 0:
         return join((_unclear(advice, compared), _to_decide(advice)))
     words = phrases.better(compared.quantity)

@@ -137,7 +137,32 @@ def alone(advice: Advice) -> Text:
             "学習率を元のままにすると{r}倍にとどまりました。",
             r=formats.ratio(found),
         )
-    return join((warning, what))
+    return join((warning, what, _rate_alone(advice)))
+
+
+def _rate_alone(advice: Advice) -> Text:
+    """What the learning rate does by itself, on the seeds that chose."""
+    rows = {c.setting.id: c for c in advice.candidates}
+    today = rows.get(advice.today.id)
+    others = [
+        c
+        for c in advice.candidates
+        if c.setting.batch_size == advice.today.batch_size
+        and c.setting.id != advice.today.id
+        and today is not None
+        and c.evidence is today.evidence
+    ]
+    if today is None or not others or today.seconds_to_target is None:
+        return EMPTY
+    time = others[0].seconds_to_target
+    if time is None or not (0 < time.value < math.inf and today.seconds_to_target.value > 0):
+        return EMPTY
+    return say(
+        "The learning rate alone ({r}) gave about {g}×.",
+        "学習率だけを{r}に変えた場合は約{g}倍でした。",
+        r=formats.rate(others[0].setting.learning_rate),
+        g=formats.ratio(today.seconds_to_target.value / time.value),
+    )
 
 
 def engineer(advice: Advice) -> tuple[Text, ...]:
@@ -207,12 +232,30 @@ def _stopping(advice: Advice) -> Text:
     today, new = (formats.number(s / advice.train_examples, 2) for s in samples)
     return say(
         "to save the time, stop once the goal is reached: after about {new} epochs (today {today}"
-        ") of {all}",
+        ") of {all}{whole}",
         "時間を節約するには、目標に達した時点で止めること：約{new}エポック（現在は{today}）、全{all}"
-        "エポック中",
+        "エポック中{whole}",
+        whole=_whole_length(advice),
         new=new,
         today=today,
         all=formats.number(advice.today.samples / advice.train_examples, 3),
+    )
+
+
+def _whole_length(advice: Advice) -> Text:
+    """How much faster a training of the whole length is."""
+    rows = [facts.candidate(advice, s) for s in (advice.today, advice.recommended)]
+    each = [
+        row.seconds_per_update.value / row.setting.batch_size
+        for row in rows
+        if row and row.seconds_per_update and isinstance(row.setting.batch_size, int)
+    ]
+    if len(each) < 2 or not each[1] > 0:
+        return EMPTY
+    return say(
+        "; trained to the end it is {r}× as fast",
+        "（最後まで学習させた場合の速さは{r}倍）",
+        r=formats.ratio(each[0] / each[1]),
     )
 
 
@@ -234,8 +277,8 @@ def _useful_range(advice: Advice) -> Text:
         return EMPTY
     if low > high:
         return say(
-            "no batch size wastes neither: below {t} time is wasted, above {d} data",
-            "時間もデータも無駄にしないバッチサイズはなし（{t}未満では時間が、{d}超ではデータが無駄になる）",
+            "every batch size wastes something here: below {t} time, above {d} data",
+            "どのバッチサイズでも何かが無駄になる（{t}未満では時間、{d}超ではデータ）",
             t=formats.count(low),
             d=formats.count(high),
         )

@@ -68,7 +68,10 @@ def _meeting_change(advice: Advice) -> Text:
 
 
 def _fall(advice: Advice) -> Text:
-    """The price of the change, where the metric at the end is worse beyond doubt."""
+    """The price of the change: a metric that is worse beyond doubt, trainings that failed."""
+    failed = phrases.failures(advice)
+    if failed.en:
+        return say("; but {f}", "ただし、{f}。", f=failed)
     compared = facts.metric_comparison(advice)
     if compared is None or not facts.worsened(advice) or advice.objective == "accuracy":
         return EMPTY

@@ -35,6 +35,25 @@ def arrived(advice: Advice) -> Text:
     return say("the same {m}", "同じ{m}", m=names.metric(advice.metric))
 
 
+def failures(advice: Advice) -> Text:
+    """How many trainings failed, where they are more than today's; else nothing.
+
+    Args:
+        advice: The record.
+    """
+    found = advice.failures
+    if found is None or not facts.more_failures(advice):
+        return EMPTY
+    return say(
+        "{a} of {b} trainings failed (today {c} of {d})",
+        "{b}回中{a}回の学習が失敗しました（現在は{d}回中{c}回）",
+        a=found.recommended,
+        b=found.recommended_runs,
+        c=found.today,
+        d=found.today_runs,
+    )
+
+
 def better(quantity: str) -> tuple[str, str, str]:
     """As <fast>, <faster>, and the quality's name in Japanese."""
     words = {
