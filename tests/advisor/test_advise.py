@@ -285,6 +285,40 @@ def test_another_task_is_refused(written):
         )
 
 
+def test_other_data_or_another_model_under_the_same_name_are_refused(written):
+    out, _ = written
+    given = {"budget": 90.0, "out": out, "device": "cpu", "seeds": 2, "confirm_seeds": 3}
+    x, y = tiny.data()
+    x[5, 2] += 1.0
+    for changed in (
+        {"train": (x, y)},
+        {"model": lambda: torch.nn.Sequential(torch.nn.Linear(8, 2))},
+        {"metric": Metric("accuracy", lambda outputs, batch: 0.5, maximise=True, unit="%")},
+    ):
+        other = dataclasses.replace(tiny.task(), **changed)
+        with pytest.raises(ResultError, match="another task"):
+            advise(other, resume=True, batch_sizes=(16, 128), **given)
+
+
+def test_a_metric_that_is_never_a_number_is_refused(tmp_path):
+    nan = Metric("mine", lambda outputs, batch: float("nan"), maximise=True)
+    with pytest.raises(TaskError, match="`mine` was NaN or infinite at every evaluation"):
+        advise(dataclasses.replace(tiny.task(), metric=nan), out=tmp_path / "out", device="cpu")
+
+
+def test_where_nothing_fits_nothing_is_advised(tmp_path):
+    with pytest.raises(TaskError, match="Nothing can be measured"):
+        advise(tiny.task(), out=tmp_path / "out", device="cpu", memory_limit="1KiB")
+
+
+def test_a_damaged_record_is_one_sentence(written, tmp_path):
+    out, _ = written
+    shutil.copytree(out, tmp_path / "copy")
+    (tmp_path / "copy" / "facts.json").write_text("{bro")
+    with pytest.raises(ResultError, match="facts.json"):
+        again(tmp_path / "copy", None, (None, None, None))
+
+
 def test_another_price_changes_money_and_nothing_else(written):
     out, made = written
     dear = again(out, None, (12.0, None, None))
