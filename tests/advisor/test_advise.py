@@ -315,7 +315,7 @@ def test_a_damaged_record_is_one_sentence(written, tmp_path):
     out, _ = written
     shutil.copytree(out, tmp_path / "copy")
     (tmp_path / "copy" / "facts.json").write_text("{bro")
-    with pytest.raises(ResultError, match="facts.json"):
+    with pytest.raises(ResultError, match=r"facts\.json"):
         again(tmp_path / "copy", None, (None, None, None))
 
 
