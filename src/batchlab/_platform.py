@@ -117,6 +117,38 @@ def format_bytes(size: float) -> str:
     return f"{size / 2 ** (10 * power):.1f} {'KMGT'[power - 1]}iB"
 
 
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs; one that may not be asked about does.
+
+    Example:
+        >>> is_running(os.getpid())
+        True
+    """
+    if sys.platform == "win32":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+UNFINISHED = ".batchlab-"
+"""How the names of files begin that are not whole yet."""
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes had begun to write, in a folder that nobody else writes to.
+
+    Args:
+        folder: With everything in it; need not exist.
+    """
+    for path in Path(folder).rglob(f"{UNFINISHED}*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename.
 
@@ -134,7 +166,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -189,6 +221,7 @@ class DirectoryLock:
                 "another --out."
             ) from error
         self._descriptor = descriptor
+        remove_unfinished(self.path)
         return self
 
     def __exit__(

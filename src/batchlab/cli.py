@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -31,6 +33,7 @@ Reals = Annotated[
 ]
 PROGRAM = "batchlab"
 DEMO_PRICE = 1.2
+NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
 RESUMABLE = ("advise", "demo", "compare")
 
 
@@ -56,6 +59,7 @@ def advise(
     data: Place = None,
     dry_run: bool = False,
     resume: bool = False,
+    verbose: bool = False,
     json: bool = False,
 ) -> None:
     """Measure which batch size and learning rate to use, what each costs, and how sure that is.
@@ -82,11 +86,10 @@ def advise(
         data: Folder with the data of mnist or cifar10.
         dry_run: Print what each stage would cost, and stop.
         resume: Go on with an unfinished directory, or spend a larger budget.
+        verbose: Also print how the runs were trained, and why so.
         json: Print advice.json and nothing else.
     """
-    given = {
-        name: value for name, value in locals().items() if name not in ("task", "dry_run", "json")
-    }
+    given = {name: value for name, value in locals().items() if name not in NOT_PASSED_ON}
     given["at_least"] = _demands(at_least)
     if dry_run:
         _show(_prices(task, given), json)
@@ -95,6 +98,10 @@ def advise(
     with listener:
         advice, folder = _advice(task, given, listener)
     _show_advice(advice, folder, json)
+    if verbose and not json:
+        from batchlab.app.advise import ways
+
+        print("\n".join(ways(folder)))
     if advice.partial:
         sys.exit(130)
 
@@ -367,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given in (["--version"], ["-V"]):
         print(f"{PROGRAM} {batchlab.__version__}")
         return
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -381,10 +389,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         hint = " Add --resume to go on." if given[0] in RESUMABLE else ""
         print(f"{PROGRAM}: interrupted.{hint}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: stops as Ctrl-C does."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _typed() -> str:

@@ -9,11 +9,11 @@ from torch.utils import _pytree
 from batchlab.engine.job import (
     EVALUATIONS,
     LEAST_EVALUATIONS,
-    Clock,
     RunState,
     evaluation_grid,
     state_from_bytes,
     state_to_bytes,
+    stops,
     updates_of,
 )
 from batchlab.engine.step import start_of
@@ -35,17 +35,10 @@ def test_a_long_run_is_evaluated_forty_times():
     assert len(evaluation_grid(100, 100_000)) == 41
 
 
-def test_a_clock_strikes_once_for_all_moments_that_were_passed():
-    clock = Clock((30, 0, 10, 20))
-    assert [clock.due(samples) for samples in (0, 5, 10, 25, 29, 100, 101)] == [
-        True,
-        False,
-        True,
-        True,
-        False,
-        True,
-        False,
-    ]
+def test_a_stop_comes_once_for_all_moments_that_were_passed():
+    plan = [(0, 5), (5, 5), (10, 15), (25, 4), (29, 71), (100, 1)]
+    assert sorted(stops(plan, 0, (30, 0, 10, 20))) == [0, 2, 3, 5]
+    assert sorted(stops(plan[2:], 10, (0, 10, 11, 101, 102))) == [0, 1, 4]
 
 
 def test_updates_stop_where_they_are_told():

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from batchlab.engine import Job
+from batchlab.engine import Job, loop, stacked
 from batchlab.engine.capability import probe_capability
+from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.stacked import train_stacked
 from batchlab.rules import RULES
 from batchlab.types import Status
@@ -187,4 +188,87 @@ def test_a_stack_that_stops_early_says_how_far_it_came():
     capability = probe_capability(prepared, configs[0])
     found = train_stacked(prepared, configs, job, capability, tick=shares.append)
     assert [(r.samples, r.updates) for r, _ in found] == [(80, 10)] * 4
-    assert shares == [0.0]
+    assert shares == [1.0]
+
+
+# Slots
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_runs_that_wait_for_a_slot_train_as_they_would_have(slots):
+    prepared, configs = tiny.ready(tiny.batch_norm), several(samples=160)
+    capability, job = probe_capability(prepared, configs[0]), tiny.job(160)
+    together = train_stacked(prepared, configs, job, capability)
+    queued = train_stacked(prepared, configs, job, capability, slots=slots)
+    for (a, one), (b, other) in zip(together, queued, strict=True):
+        assert np.abs(tiny.numbers(a) - tiny.numbers(b)).max() <= SMOOTH
+        assert (a.updates, a.samples) == (b.updates, b.samples) == (one.updates, one.samples)
+        assert tiny.leaves(other).keys() == tiny.leaves(one).keys()
+
+
+def test_the_slot_of_a_diverged_run_is_refilled_while_the_others_go_on(monkeypatch):
+    """θ of run 0 falls off the cliff at its fourth update; run 2 takes its slot, and run 1 does
+    not notice.
+    """
+    configs, prepared = rates(0.4, 0.001, 0.24, samples=160), falling(Cliff)
+    alone = [tiny.trained(prepared, [c], "stacked")[0].runs[0] for c in configs]
+    capability = probe_capability(prepared, configs[0])
+    monkeypatch.setattr(stacked, "LONGEST_LEG", 2)
+    kept = []
+    whole = stacked.Stack._refill
+
+    def refill(stack):
+        whole(stack)
+        kept.append(list(stack.slots))
+
+    monkeypatch.setattr(stacked.Stack, "_refill", refill)
+    found = train_stacked(prepared, configs, tiny.job(160), capability, slots=2)
+    assert kept[0] == [2, 1]
+    for (result, _), one in zip(found, alone, strict=True):
+        assert (result.status, result.updates, result.samples) == (
+            one.status,
+            one.updates,
+            one.samples,
+        )
+        assert tiny.series_facts(result) == tiny.series_facts(one)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("executor", ["stacked", "loop"])
+def test_a_cell_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, monkeypatch, stop, executor):
+    class Killed(Exception):
+        pass
+
+    configs = several(samples=160)[: 4 if executor == "stacked" else 1]
+    prepared = tiny.ready(tiny.with_dropout)
+    capability, job = probe_capability(prepared, configs[0]), tiny.job(160)
+    monkeypatch.setattr(stacked, "LONGEST_LEG", 3)
+    monkeypatch.setattr(loop, "TICK_UPDATES", 3)
+
+    def train(folder, tick=None):
+        keeper = Checkpoint(folder, seconds=0.0)
+        if executor == "loop":
+            return [loop.train_alone(prepared, configs[0], job, capability, None, tick, keeper)]
+        return train_stacked(
+            prepared, configs, job, capability, None, tick, slots=2, checkpoint=keeper
+        )
+
+    calls = []
+
+    def tick(share):
+        calls.append(share)
+        if len(calls) > stop:
+            raise Killed
+
+    whole = train(None)
+    with pytest.raises(Killed):
+        train(tmp_path, tick)
+    assert (tmp_path / "checkpoint.npz").exists()
+    calls.clear()
+    resumed = train(tmp_path, calls.append)
+    assert calls[0] > 0.0
+    for (a, one), (b, other) in zip(whole, resumed, strict=True):
+        assert tiny.series_facts(a) == tiny.series_facts(b)
+        assert (a.status, a.updates, a.samples) == (b.status, b.updates, b.samples)
+        same = zip(tiny.leaves(one).values(), tiny.leaves(other).values(), strict=True)
+        assert all(torch.equal(x, y) for x, y in same)

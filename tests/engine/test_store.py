@@ -201,8 +201,8 @@ class Stop:
 @pytest.mark.parametrize("executor", ["loop", "stacked"])
 def test_an_interrupted_sweep_goes_on_to_the_same_trace(tmp_path, share, executor, monkeypatch):
     monkeypatch.setattr(sweep, "LEAST_CHUNK", 1)
-    for module in (loop, stacked):
-        monkeypatch.setattr(module, "TICK_UPDATES", 1)
+    monkeypatch.setattr(loop, "TICK_UPDATES", 1)
+    monkeypatch.setattr(stacked, "LONGEST_LEG", 1)
     whole, _ = tiny.trained(tiny.ready(), CONFIGS, executor)
     with (
         pytest.raises(KeyboardInterrupt),

@@ -25,8 +25,8 @@ def test_the_plan_covers_every_run_once_and_starts_with_the_longest():
     cells = Engine(tiny.ready(), None, 0).plan(configs, tiny.job())
     assert sorted(i for cell in cells for i in cell.runs) == list(range(7))
     assert [cell.updates for cell in cells] == sorted((c.updates for c in cells), reverse=True)
-    assert {cell.executor for cell in cells} == {"stacked"}
-    assert all("no convolution" in cell.reason for cell in cells)
+    assert {cell.choice.executor for cell in cells} == {"stacked"}
+    assert all("no convolution" in cell.choice.reason for cell in cells)
 
 
 def test_only_runs_of_one_shape_share_a_cell():
@@ -57,7 +57,7 @@ def test_chunks_do_not_depend_on_the_number_of_workers(runs, sizes):
 def test_the_loop_gets_a_cell_for_each_run():
     cells = Engine(tiny.ready(), None, 0, "loop").plan(SEVERAL, tiny.job())
     assert sorted(cell.runs for cell in cells) == [(i,) for i in range(5)]
-    assert {cell.reason for cell in cells} == {"asked for"}
+    assert {cell.choice.reason for cell in cells} == {"asked for"}
     assert len({cell.name for cell in cells}) == 5
 
 

@@ -25,6 +25,7 @@ from batchlab.advisor.record import Advice, Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
+from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
@@ -322,6 +323,18 @@ def _check_machine(measured: Machine | None, task: str, folder: str | Path) -> N
             f"`{folder}` was measured with the task {measured.task}, this result is of {task}. "
             f"Run batchlab fit with {task} on that machine."
         )
+
+
+def ways(folder: Path) -> list[str]:
+    """How the runs of a result were trained, and why so; one line each.
+
+    Args:
+        folder: Result directory.
+    """
+    plan = _read(folder / "plan.json")["stages"].get("A", {})
+    lines = [f"executor by rule: {plan.get('executor')} ({plan.get('why')})"]
+    timed = Choices(folder / EXECUTORS).all()
+    return lines + [f"executor by timing: {one.executor} ({one.reason})" for one in timed]
 
 
 def found(task: Task | str, data: str | Path | None = None) -> tuple[Task, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from batchlab import _random
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
+from batchlab.engine.checkpoint import SECONDS, Checkpoint
 from batchlab.engine.job import Job, RunState
 from batchlab.engine.loop import train_alone
 from batchlab.engine.stacked import train_stacked
@@ -33,6 +35,10 @@ class Work:
         job: When to evaluate and probe.
         capability: What the model needs.
         starts: Where each run goes on from.
+        slots: Runs of a stack that train at a time; 0: all of them.
+        unit: Batches in one compiled program; 0: nothing is compiled.
+        folder: Where the state is kept meanwhile, or None.
+        checkpoint_seconds: How often.
     """
 
     executor: str
@@ -40,6 +46,10 @@ class Work:
     job: Job
     capability: Capability
     starts: tuple[RunState | None, ...]
+    slots: int = 0
+    unit: int = 0
+    folder: Path | None = None
+    checkpoint_seconds: float = SECONDS
 
 
 def run_cell(
@@ -70,10 +80,22 @@ def run_cell(
 
 
 def _run(prepared: Prepared, work: Work, tick: Callable[[float], None] | None) -> Results:
+    checkpoint = Checkpoint(work.folder, work.checkpoint_seconds)
     if work.executor == "stacked":
-        return train_stacked(prepared, work.configs, work.job, work.capability, work.starts, tick)
+        return train_stacked(
+            prepared,
+            work.configs,
+            work.job,
+            work.capability,
+            work.starts,
+            tick,
+            slots=work.slots or None,
+            unit=work.unit,
+            checkpoint=checkpoint,
+        )
+    # The loop executor's cells hold one run each: one checkpoint is enough.
     return [
-        train_alone(prepared, config, work.job, work.capability, start, tick)
+        train_alone(prepared, config, work.job, work.capability, start, tick, checkpoint)
         for config, start in zip(work.configs, work.starts, strict=True)
     ]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -82,19 +83,25 @@ def evaluation_grid(examples: int, samples: int, start: int = 0) -> tuple[int, .
     return tuple(start + round(i * (samples - start) / count) for i in range(count + 1))
 
 
-class Clock:
-    """Hands out the moments of a grid as training passes them."""
+def stops(plan: Sequence[tuple[int, int]], begin: int, moments: Iterable[int]) -> frozenset[int]:
+    """After how many batches of a plan a moment of a grid has just been passed.
 
-    def __init__(self, moments: Iterable[int]) -> None:
-        self._moments = sorted(moments)
-        self._next = 0
+    Args:
+        plan: (first sample, batch size) of every batch.
+        begin: Samples before the first.
+        moments: Sample counts.
 
-    def due(self, samples: int) -> bool:
-        """Whether at least one moment has been passed since the last call."""
-        before = self._next
-        while self._next < len(self._moments) and self._moments[self._next] <= samples:
-            self._next += 1
-        return self._next > before
+    Returns:
+        Numbers of batches, 0 for moments at or before ``begin``; a moment after the last batch is
+        in none.
+
+    Example:
+        >>> sorted(stops([(0, 8), (8, 8), (16, 8)], 0, (0, 5, 8, 20, 99)))
+        [0, 1, 3]
+    """
+    after = [begin, *(first + size for first, size in plan)]
+    places = (bisect.bisect_left(after, moment) for moment in moments)
+    return frozenset(place for place in places if place < len(after))
 
 
 def updates_of(

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -14,8 +16,9 @@ from torch.utils import _pytree
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
+from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Clock, Job, RunState, to_device, updates_of
+from batchlab.engine.job import Job, RunState, stops, to_device, updates_of
 from batchlab.engine.step import (
     DTYPES,
     Program,
@@ -29,7 +32,7 @@ from batchlab.engine.trace import Recorder, RunResult, Series
 from batchlab.samplers import Stream
 from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Stacked
-from batchlab.types import Status, Tree
+from batchlab.types import Params, Status, Tree
 
 Tick = Callable[[float], None]
 """Told the share of a cell that is done."""
@@ -44,6 +47,7 @@ def train_alone(
     capability: Capability,
     start: RunState | None = None,
     tick: Tick | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[RunResult, RunState | None]:
     """Train one run to its end, or until it diverges.
 
@@ -54,24 +58,31 @@ def train_alone(
         capability: What the model needs.
         start: Where to go on from, or None.
         tick: Told the share that is done.
+        checkpoint: Where the state is kept meanwhile.
 
     Returns:
         The result, and the state at the end if it was asked for and the run has not diverged.
     """
-    run = _Run(prepared, config, job, capability, start)
-    plan = updates_of(config, prepared.examples, run.samples, job.until)
-    run.record()
-    for done, (first, size) in enumerate(plan):
+    run, keeper = Alone(prepared, config, job, capability, start), checkpoint or Checkpoint(None)
+    found = keeper.load()
+    if found is None:
+        run.record()
+    else:
+        run.restore(*found)
+    for first, size in run.plan[run.done :]:
         run.update(first, size)
         if run.diverged:
             return run.result(), None
-        run.record(last=done + 1 == len(plan))
-        if tick is not None and done % TICK_UPDATES == 0:
-            tick(done / len(plan))
+        run.record()
+        if (run.done - 1) % TICK_UPDATES == 0:
+            if tick is not None:
+                tick((run.done - 1) / len(run.plan))
+            if keeper.due():
+                keeper.save(*run.saved())
     return run.result(), run.state() if job.keep_end else None
 
 
-class _Run:
+class Alone:
     """One run in progress."""
 
     def __init__(
@@ -92,6 +103,9 @@ class _Run:
         self.progress = fresh if start is None else to_device(start.progress, prepared.device)
         if capability.convolutions:
             self.progress = _channels_last(self.progress)
+        kernels = {n: p for n, p in self.progress.params.items() if p.ndim == 4}
+        self.layout = {n: _stride_of(p) for n, p in kernels.items() if capability.convolutions}
+        self.progress = self.progress._replace(params=self._laid_out(self.progress.params))
         self.samples, self.updates = (0, 0) if start is None else (start.samples, start.updates)
         self.diverged = False
         self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
@@ -99,7 +113,12 @@ class _Run:
         self.rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
         self.stream = Stream(prepared.examples, config.seed)
         self.key = torch.tensor(dropout_key(config.seed), device=prepared.device)
-        self.evaluations, self.probes = Clock(job.evaluate_at), Clock(job.probe_at)
+        self.plan = updates_of(config, prepared.examples, self.samples, job.until)
+        self.done = 0
+        self.evaluations = stops(self.plan, self.samples, job.evaluate_at)
+        if self.plan:
+            self.evaluations |= {len(self.plan)}
+        self.probes = stops(self.plan, self.samples, job.probe_at)
         self.recorder = Recorder()
         self.losses: list[float] = []
 
@@ -118,9 +137,24 @@ class _Run:
             self.diverged = not finite
             if self.diverged:
                 return
-            self.progress = progress
+            self.progress = progress._replace(params=self._laid_out(progress.params))
             self.losses.append(float(loss))
-        self.samples = first + size
+        self.samples, self.done = first + size, self.done + 1
+
+    def _laid_out(self, params: Params) -> Params:
+        """Kernels in channels_last once more: where there is one channel, an update loses track of
+        the order, and activations would change theirs with it.
+        """
+        if not self.layout:
+            return params
+        return {
+            name: value
+            if value.stride() == self.layout.get(name, value.stride())
+            else torch.empty_strided(
+                value.shape, self.layout[name], dtype=value.dtype, device=value.device
+            ).copy_(value)
+            for name, value in params.items()
+        }
 
     def _batch(self, first: int, size: int) -> Tree:
         """The next batch; what the user's collate draws is named by its first sample."""
@@ -137,15 +171,15 @@ class _Run:
             return contextlib.nullcontext()
         return _random.seeded(self.config.seed, purpose, counter)
 
-    def record(self, last: bool = False) -> None:
+    def record(self) -> None:
         """Evaluate and probe if their moment has come."""
-        if self.evaluations.due(self.samples) or last:
+        if self.done in self.evaluations:
             values = self._evaluate()
             if self.losses:
                 values["train_loss"] = sum(self.losses) / len(self.losses)
                 self.losses.clear()
             self.recorder.add(self.updates, self.samples, values)
-        if self.job.probe is not None and self.probes.due(self.samples):
+        if self.job.probe is not None and self.done in self.probes:
             with _random.seeded(self.config.seed, "probe", self.updates):
                 found = self.job.probe(loaded(self.objective, self.progress), self.samples)
             self.recorder.add(self.updates, self.samples, found)
@@ -176,6 +210,30 @@ class _Run:
             lambda leaf: leaf.detach().to("cpu", copy=True).contiguous(), self.progress
         )
         return RunState(progress, self.samples, self.updates)
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """All that :meth:`restore` needs."""
+        leaves = _pytree.tree_leaves(self.state().progress)
+        facts = {
+            "done": self.done,
+            "samples": self.samples,
+            "updates": self.updates,
+            "rows": self.recorder.rows,
+            "losses": self.losses,
+            "seconds": time.perf_counter() - self.began,
+        }
+        return facts, {f"now{i}": leaf.numpy() for i, leaf in enumerate(leaves)}
+
+    def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from what :meth:`saved` gave."""
+        self.done, self.samples, self.updates = (facts[n] for n in ("done", "samples", "updates"))
+        self.recorder, self.losses = Recorder(facts["rows"]), facts["losses"]
+        self.began -= facts["seconds"]
+        old, structure = _pytree.tree_flatten(self.progress)
+        found = [torch.from_numpy(arrays[f"now{i}"]) for i in range(len(old))]
+        self.progress = to_device(_pytree.tree_unflatten(found, structure), self.prepared.device)
+        if self.capability.convolutions:
+            self.progress = _channels_last(self.progress)
 
 
 def result_of(
@@ -248,6 +306,12 @@ def loaded(objective: Objective, progress: Progress) -> Objective:
         for name, tensor in [*own.named_parameters(), *own.named_buffers()]:
             tensor.copy_(values[name])
     return own
+
+
+def _stride_of(kernel: Tensor) -> tuple[int, ...]:
+    """Strides of channels_last, which torch leaves open where there is one channel."""
+    _, inputs, height, width = kernel.shape
+    return inputs * height * width, 1, inputs * width, inputs
 
 
 def _channels_last(progress: Progress) -> Progress:

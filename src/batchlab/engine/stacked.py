@@ -1,34 +1,40 @@
-"""The stacked executor: R runs of one shape as one program."""
+"""The stacked executor: many runs of one shape, S of them at a time as one program."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool
-from torch import Tensor
+from torch import nn
 from torch.utils import _pytree
 
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
+from batchlab.engine.checkpoint import Checkpoint
+from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Clock, Job, RunState, to_device, updates_of
-from batchlab.engine.loop import (
-    TICK_UPDATES,
-    Tick,
-    dropout_key,
-    loaded,
-    program_of,
-    result_of,
-)
-from batchlab.engine.step import DTYPES, Progress, make_step, numbers_of, rule_of, start_of
+from batchlab.engine.job import Job, RunState, stops, to_device, updates_of
+from batchlab.engine.loop import Tick, dropout_key, loaded, program_of, result_of
+from batchlab.engine.step import DTYPES, Progress, numbers_of, rule_of, start_of
 from batchlab.engine.trace import Recorder, RunResult
 from batchlab.rules import Numbers
 from batchlab.samplers import Stream
 from batchlab.tasks import Prepared
-from batchlab.types import Tree
+from batchlab.tasks.source import Stacked
+from batchlab.types import Status
+
+INDEX_BYTES = 16 * 2**20
+LONGEST_LEG = 1024
+LEG_FLOP = 2e10
+"""A leg ends after so many batches, bytes of index or operations: about a second."""
+EMPTY = -1
+
+End = tuple[RunResult, RunState | None]
 
 
 def train_stacked(
@@ -38,36 +44,47 @@ def train_stacked(
     capability: Capability,
     starts: Sequence[RunState | None] | None = None,
     tick: Tick | None = None,
-) -> list[tuple[RunResult, RunState | None]]:
+    *,
+    slots: int | None = None,
+    unit: int = 0,
+    checkpoint: Checkpoint | None = None,
+) -> list[End]:
     """Train runs that share every static shape, together.
 
     Args:
         prepared: The task.
-        configs: Resolved runs that differ only in numbers and seeds. R of them.
+        configs: Resolved runs that differ only in numbers and seeds.
         job: When to evaluate and probe.
         capability: What the model needs.
         starts: Where each goes on from, all at the same samples and updates.
         tick: Told the share that is done.
+        slots: Runs that train at a time, S; the others wait until a slot is free. All if left out.
+        unit: Batches that one compiled program trains; 0: nothing is compiled.
+        checkpoint: Where the state is kept meanwhile.
 
     Returns:
         Per run the result, and the state at the end if it was asked for and the run has not
         diverged.
     """
-    runs = _Stack(prepared, configs, job, capability, starts or [None] * len(configs))
-    plan = updates_of(configs[0], prepared.examples, runs.samples, job.until)
-    runs.record()
-    for done, (first, size) in enumerate(plan):
-        runs.update(first, size)
-        if not runs.alive:
-            break
-        runs.record(last=done + 1 == len(plan))
-        if tick is not None and done % TICK_UPDATES == 0:
-            tick(done / len(plan))
-    return runs.results()
+    begins = list(starts or [None] * len(configs))
+    runs = Stack(prepared, configs, job, capability, begins, slots or len(configs), unit)
+    keeper = checkpoint or Checkpoint(None)
+    found = keeper.load()
+    if found is None:
+        runs.fill()
+    else:
+        runs.restore(*found)
+    while runs.active:
+        runs.leg()
+        if tick is not None:
+            tick(runs.share())
+        if runs.active and keeper.due():
+            keeper.save(*runs.saved())
+    return [runs.ends[run] for run in range(len(configs))]
 
 
-class _Stack:
-    """R runs in progress; ``alive`` says which of the cell's runs the rows are."""
+class Stack:
+    """Runs in progress: ``slots[row]`` is the run that a row of every tensor belongs to."""
 
     def __init__(
         self,
@@ -76,121 +93,358 @@ class _Stack:
         job: Job,
         capability: Capability,
         starts: Sequence[RunState | None],
+        slots: int,
+        unit: int,
     ) -> None:
-        self.prepared, self.configs, self.job = prepared, list(configs), job
-        self.began = time.perf_counter()
-        self.alive = list(range(len(configs)))
-        first, dtype = configs[0], DTYPES[configs[0].precision]
-        self.objective = prepared.objective(first.seed, dtype).train()
+        self.prepared, self.configs, self.job, self.starts = prepared, configs, job, starts
+        self.began, self.unit = time.perf_counter(), unit
+        first = configs[0]
+        self.dtype = DTYPES[first.precision]
+        self.objective = prepared.objective(first.seed, self.dtype).train()
+        self.linear = {
+            f"{name}.weight"
+            for name, module in self.objective.named_modules()
+            if isinstance(module, nn.Linear)
+        }
         self.program = program_of(first, self.objective, capability)
-        self.step = make_step(self.program, torch.vmap)
+        self.eager = make_block(self.program, first.reuse, self.dtype)
+        self.compiled: dict[int, Run] = {}
         self.predict = torch.vmap(self.program.evaluate, in_dims=(0, 0, None))
-        self.progress = stack([self._start(c, s) for c, s in zip(configs, starts, strict=True)])
+        self.evaluator = Evaluator(
+            prepared.validation, prepared.metric, prepared.device, self.dtype
+        )
+        assert isinstance(prepared.train, Stacked)
+        self.data = _tree.map_leaves(lambda x: x.to(prepared.device), prepared.train.tree)
         begin = starts[0]
         self.samples, self.updates = (0, 0) if begin is None else (begin.samples, begin.updates)
-        self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
-        like = next(iter(self.progress.params.values()))
-        each = [numbers_of(config, like) for config in configs]
-        self.numbers = Numbers(*map(torch.stack, zip(*each, strict=True)))
-        self.rate = schedules.rate_schedule(first.lr_schedule, warmup=first.warmup)
-        self.streams = [Stream(prepared.examples, config.seed) for config in configs]
-        keys = [dropout_key(config.seed) for config in configs]
-        self.keys = torch.tensor(keys, device=prepared.device)
-        self.loss_sum, self.loss_count = torch.zeros_like(self.numbers.learning_rate), 0
-        self.evaluations, self.probes = Clock(job.evaluate_at), Clock(job.probe_at)
+        self.plan = updates_of(first, prepared.examples, self.samples, job.until)
+        self.evaluations = stops(self.plan, self.samples, job.evaluate_at)
+        if self.plan:
+            self.evaluations |= {len(self.plan)}
+        self.probes = stops(self.plan, self.samples, job.probe_at)
+        sizes = [size for _, size in self.plan]
+        self.edges = {i for i in range(1, len(sizes)) if sizes[i] != sizes[i - 1]}
+        self.multiplier = self._multipliers(first)
+        flop = capability.flop_per_example * max(sizes, default=1) * slots * first.reuse
+        fitting = INDEX_BYTES / (8 * slots * max(sizes, default=1)), LEG_FLOP / max(flop, 1.0)
+        self.longest = max(1, min(LONGEST_LEG, *map(int, fitting)))
+        self.count = min(slots, len(configs)) if not unit else slots
+        self.queue = list(range(len(configs)))
+        self.slots: list[int] = []
+        self.done: list[int] = []
+        self.loss_sum, self.loss_count = np.zeros(self.count), np.zeros(self.count, dtype=int)
         self.recorders = [Recorder() for _ in configs]
-        self.ends: dict[int, tuple[RunResult, RunState | None]] = {}
+        self.streams = [Stream(prepared.examples, config.seed) for config in configs]
+        self.ends: dict[int, End] = {}
 
-    def _start(self, config: RunConfig, state: RunState | None) -> Progress:
+    def _multipliers(self, config: RunConfig) -> torch.Tensor:
+        """Share of the peak learning rate at each batch of the plan."""
+        assert isinstance(config.samples, int)
+        rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
+        shares = [rate(first / config.samples) for first, _ in self.plan]
+        return torch.tensor(shares, dtype=self.dtype)
+
+    @property
+    def active(self) -> list[int]:
+        """Rows that hold a run."""
+        return [row for row, run in enumerate(self.slots) if run != EMPTY]
+
+    def share(self) -> float:
+        """How much of the cell is done, in batches."""
+        whole = max(1, len(self.plan))
+        waiting = len(self.queue) + sum(1 - self.done[row] / whole for row in self.active)
+        return 1.0 - waiting / len(self.configs)
+
+    # ------------------------------------------------------------------ rows come and go
+
+    def fill(self) -> None:
+        """The first runs into the slots; of a compiled stack the rest are copies that count for
+        nothing.
+        """
+        runs = self.queue[: self.count]
+        self.queue = self.queue[self.count :]
+        self.slots = runs + [EMPTY] * (self.count - len(runs))
+        self.done = [0] * self.count
+        shown = [run if run != EMPTY else runs[0] for run in self.slots]
+        self.progress = self._laid_out(stack([self._start(run) for run in shown]))
+        self._numbers(shown)
+        self._arrive(self.active)
+
+    def _start(self, run: int) -> Progress:
+        config, state = self.configs[run], self.starts[run]
         if state is not None:
             return to_device(state.progress, self.prepared.device)
-        objective = self.prepared.objective(config.seed, DTYPES[config.precision])
-        return start_of(objective, rule_of(config))
+        return start_of(self.prepared.objective(config.seed, self.dtype), rule_of(config))
 
-    def update(self, first: int, size: int) -> None:
-        """One batch of every run, used ``reuse`` times; runs that diverge leave the stack."""
-        config = self.configs[0]
-        assert isinstance(config.samples, int)
-        batch = self._batches(first, size)
-        rate = self.rate(first / config.samples)
-        for _ in range(config.reuse):
-            numbers = self.numbers._replace(learning_rate=self.numbers.learning_rate * rate)
-            progress, loss, finite = self.step(
-                self.progress, numbers, batch, self.keys + self.updates
-            )
-            self.progress, self.updates = progress, self.updates + 1
-            self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
-            if not bool(finite.all()):
-                batch = self._drop(finite, batch)
-            if not self.alive:
-                return
-        self.samples = first + size
+    def _laid_out(self, progress: Progress) -> Progress:
+        """Weights of linear layers, and what the rule keeps for them, input by output in memory:
+        stacked backward passes give their gradients so, and an update that reads across rows
+        takes longer than the products.
+        """
 
-    def _batches(self, first: int, size: int) -> Tree:
-        """The next batch of each run, leaves ``[R, B, …]``."""
-        index = torch.stack([self.streams[run].take(first, size)[0] for run in self.alive])
-        batch = self.prepared.train.batch(index)
-        return _tree.to(batch, self.prepared.device, DTYPES[self.configs[0].precision])
+        def lay(path: Any, leaf: torch.Tensor) -> torch.Tensor:
+            name = getattr(path[-1], "key", None)
+            if leaf.ndim != 3 or name not in self.linear:
+                return leaf
+            return leaf.transpose(1, 2).contiguous().transpose(1, 2)
 
-    def _drop(self, finite: Bool[Tensor, " R"], batch: Tree) -> Tree:
-        """Take the rows of diverged runs out; what is left of the batch."""
-        for row in (~finite).nonzero().flatten().tolist():
-            self._end(self.alive[row], diverged=True)
-        rows = finite.nonzero().flatten()
-        self.alive = [self.alive[row] for row in rows.tolist()]
-        self.progress = _pytree.tree_map(lambda leaf: leaf[rows], self.progress)
-        self.numbers = Numbers(*(n[rows] for n in self.numbers))
-        self.keys, self.loss_sum = self.keys[rows], self.loss_sum[rows]
-        return _tree.take(batch, rows)
+        return _pytree.tree_map_with_path(lay, progress)
 
-    def record(self, last: bool = False) -> None:
-        """Evaluate and probe if their moment has come."""
-        if self.evaluations.due(self.samples) or last:
-            self._evaluate()
-        if self.job.probe is None or not self.probes.due(self.samples):
+    def _numbers(self, runs: Sequence[int]) -> None:
+        """Numbers and dropout keys of the rows' runs."""
+        like = next(iter(self.progress.params.values()))
+        each = [numbers_of(self.configs[run], like) for run in runs]
+        self.numbers = Numbers(*map(torch.stack, zip(*each, strict=True)))
+        keys = [dropout_key(self.configs[run].seed) for run in runs]
+        self.keys = torch.tensor(keys, device=self.prepared.device)
+
+    def _refill(self) -> None:
+        """Waiting runs into free slots; where batches change size, only once all are free. What
+        is left free is taken out of an eager stack.
+        """
+        free = [row for row, run in enumerate(self.slots) if run == EMPTY]
+        if not self.queue or (self.edges and len(free) < len(self.slots)):
+            if free and not self.unit:
+                self._keep(self.active)
             return
-        for row, run in enumerate(self.alive):
-            with _random.seeded(self.configs[run].seed, "probe", self.updates):
-                own = loaded(self.objective, _row(self.progress, row))
-                found = self.job.probe(own, self.samples)
-            self.recorders[run].add(self.updates, self.samples, found)
+        rows = free[: len(self.queue)]
+        for row in rows:
+            self.slots[row], self.done[row] = self.queue.pop(0), 0
+            self.loss_sum[row], self.loss_count[row] = 0.0, 0
+        fresh = stack([self._start(self.slots[row]) for row in rows])
+        place = torch.tensor(rows, device=self.prepared.device)
+        joined = _pytree.tree_map(
+            lambda old, new: old.index_copy(0, place, new), self.progress, fresh
+        )
+        self.progress = self._laid_out(joined)
+        self._numbers([max(run, 0) for run in self.slots])
+        self._arrive(rows)
 
-    def _evaluate(self) -> None:
+    def _keep(self, rows: list[int]) -> None:
+        """These rows only."""
+        index = torch.tensor(rows, device=self.prepared.device, dtype=torch.int64)
+        self.progress = self._laid_out(_pytree.tree_map(lambda leaf: leaf[index], self.progress))
+        self.numbers = Numbers(*(n[index] for n in self.numbers))
+        self.keys = self.keys[index]
+        self.slots, self.done = ([which[r] for r in rows] for which in (self.slots, self.done))
+        self.loss_sum, self.loss_count = self.loss_sum[rows], self.loss_count[rows]
+
+    def _arrive(self, rows: Iterable[int]) -> None:
+        """What is due where rows have got to; rows at the end of their plan leave."""
+        there = list(rows)
+        self._evaluate([row for row in there if self.done[row] in self.evaluations])
+        for row in there:
+            if self.job.probe is not None and self.done[row] in self.probes:
+                self._probe(row)
+        ended = [row for row in there if self.done[row] == len(self.plan)]
+        for row in ended:
+            self._end(row, None, self._state(row) if self.job.keep_end else None)
+        if ended:
+            self._refill()
+
+    # ------------------------------------------------------------------ training
+
+    def leg(self) -> None:
+        """Train every run up to the next moment at which something is due."""
+        rows = self.active
+        wanted = self.evaluations | self.probes | self.edges
+        nearest = (min(s for s in wanted if s > self.done[r]) - self.done[r] for r in rows)
+        count = min(self.longest, *nearest)
+        losses, finite = self._train(self._orders(count))
+        self.loss_sum = np.cumsum(np.vstack([self.loss_sum, losses]), axis=0)[-1]
+        self.loss_count += len(losses)
+        for row in rows:
+            self.done[row] += count
+        broken = [row for row in rows if not finite[:, row].all()]
+        for row in broken:
+            tried = int(np.argmin(finite[:, row])) + 1
+            self._end(row, (count, tried), None)
+        self._arrive(row for row in rows if row not in broken)
+        if broken:
+            self._refill()
+
+    def some(self, batches: int) -> int:
+        """Train a few batches of every row for timing, from the start again at the plan's end.
+
+        Args:
+            batches: At most; fewer where the plan or a change of the batch size is nearer.
+
+        Returns:
+            Batches trained.
+        """
+        if self.done[0] >= len(self.plan):
+            self.done = [0] * len(self.done)
+        edges = [edge - self.done[0] for edge in self.edges if edge > self.done[0]]
+        count = min(batches, len(self.plan) - self.done[0], *edges)
+        self._train(self._orders(count))
+        self.done = [done + count for done in self.done]
+        return count
+
+    def _orders(self, count: int) -> Orders:
+        """What the next batches use; rows without a run repeat the first example, at rate 0."""
+        size = self.plan[self.done[self.active[0]]][1]
+        index = torch.zeros(len(self.slots), count, size, dtype=torch.int64)
+        multiplier = torch.zeros(len(self.slots), count, dtype=self.dtype)
+        keys = torch.zeros(len(self.slots), count, dtype=torch.int64)
+        reuse = self.configs[0].reuse
+        for row in self.active:
+            done = self.done[row]
+            stream = self.streams[self.slots[row]]
+            index[row] = stream.take(self.plan[done][0], count * size)[0].reshape(count, size)
+            multiplier[row] = self.multiplier[done : done + count]
+            keys[row] = self.updates + reuse * torch.arange(done, done + count)
+        to = self.prepared.device
+        parts = (t.transpose(0, 1).contiguous().to(to) for t in (index, multiplier, keys))
+        orders = Orders(*parts)
+        return orders._replace(keys=orders.keys + self.keys)
+
+    def _train(self, orders: Orders) -> tuple[np.ndarray, np.ndarray]:
+        """Losses and finiteness of every update, shape ``[updates, S]``."""
+        parts: list[Block] = []
+        for piece in self._pieces(orders):
+            block = self._block(piece)(self.progress, self.numbers, piece, self.data)
+            self.progress = block.progress
+            parts.append(block)
+        losses = torch.cat([part.losses for part in parts]).double().cpu().numpy()
+        return losses, torch.cat([part.finite for part in parts]).cpu().numpy()
+
+    def _pieces(self, orders: Orders) -> list[Orders]:
+        """Calls of the program: of ``unit`` batches as long as there are so many, then of one."""
+        count = len(orders.index)
+        if not self.unit:
+            return [orders]
+        whole = count - count % self.unit
+        ends = [*range(0, whole, self.unit), *range(whole, count + 1)]
+        return [Orders(*(part[a:b] for part in orders)) for a, b in itertools.pairwise(ends)]
+
+    def _block(self, orders: Orders) -> Run:
+        if not self.unit:
+            return self.eager
+        key = tuple(orders.index.shape)
+        if key not in self.compiled:
+            self.compiled[key] = compile_block(
+                self.eager, self.progress, self.numbers, orders, self.data
+            )
+        return self.compiled[key]
+
+    # ------------------------------------------------------------------ what is left behind
+
+    def _evaluate(self, rows: list[int]) -> None:
+        if not rows:
+            return
         self.objective.eval()
         with torch.no_grad():
             params, buffers, _ = self.progress
+            if len(rows) < len(self.slots):
+                index = torch.tensor(rows, device=self.prepared.device)
+                params, buffers = (_tree.map(lambda x: x[index], p) for p in (params, buffers))
             found = self.evaluator(lambda batch: self.predict(params, buffers, batch))
         self.objective.train()
-        means = (self.loss_sum / max(1, self.loss_count)).tolist()
-        for row, run in enumerate(self.alive):
-            trained = {"train_loss": means[row]} if self.loss_count else {}
-            self.recorders[run].add(self.updates, self.samples, found[row] | trained)
-        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), 0
+        for row, values in zip(rows, found, strict=True):
+            if self.loss_count[row]:
+                mean = float(self.loss_sum[row] / self.loss_count[row])
+                values = values | {"train_loss": mean}
+            self._record(row, values)
+            self.loss_sum[row], self.loss_count[row] = 0.0, 0
 
-    def results(self) -> list[tuple[RunResult, RunState | None]]:
-        """What every run left behind."""
-        for row, run in enumerate(self.alive):
-            self._end(run, diverged=False, state=self._state(row) if self.job.keep_end else None)
-        return [self.ends[run] for run in range(len(self.configs))]
+    def _probe(self, row: int) -> None:
+        assert self.job.probe is not None
+        samples, updates = self._place(row)
+        with _random.seeded(self.configs[self.slots[row]].seed, "probe", updates):
+            own = loaded(self.objective, _row(self.progress, row))
+            self._record(row, self.job.probe(own, samples))
 
-    def _end(self, run: int, *, diverged: bool, state: RunState | None = None) -> None:
-        """Write down how a run ended."""
+    def _record(self, row: int, values: dict[str, float]) -> None:
+        samples, updates = self._place(row)
+        self.recorders[self.slots[row]].add(updates, samples, values)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """Samples and updates of a row's run."""
+        done = self.done[row]
+        last = self.plan[done - 1] if done else (self.samples, 0)
+        return sum(last), self.updates + done * self.configs[0].reuse
+
+    def _end(self, row: int, broken: tuple[int, int] | None, state: RunState | None) -> None:
+        """Write down how a run ended and free its slot; ``broken``: (batches of the last leg,
+        updates tried in it).
+        """
+        reuse, run = self.configs[0].reuse, self.slots[row]
+        if broken is not None:
+            count, tried = broken
+            self.done[row] += (tried - 1) // reuse - count
+        samples, updates = self._place(row)
+        if broken is not None:
+            updates += (broken[1] - 1) % reuse + 1
         result = result_of(
             self.configs[run],
-            diverged=diverged,
-            updates=self.updates,
-            samples=self.samples,
+            diverged=broken is not None,
+            updates=updates,
+            samples=samples,
             seconds=time.perf_counter() - self.began,
             executor="stacked",
             series=self.recorders[run].series(),
         )
-        self.ends[run] = result, state
+        self.ends[run], self.slots[row] = (result, state), EMPTY
 
     def _state(self, row: int) -> RunState:
         progress = _pytree.tree_map(
             lambda leaf: leaf.detach().cpu().clone(), _row(self.progress, row)
         )
-        return RunState(progress, self.samples, self.updates)
+        return RunState(progress, *self._place(row))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """All that :meth:`restore` needs."""
+        leaves = _pytree.tree_leaves(self.progress)
+        arrays = {f"now{i}": leaf.detach().cpu().numpy() for i, leaf in enumerate(leaves)}
+        arrays |= {"loss_sum": self.loss_sum, "loss_count": self.loss_count}
+        ends = {}
+        for run, (result, state) in self.ends.items():
+            diverged = result.status is Status.DIVERGED
+            ends[run] = [diverged, result.updates, result.samples, result.seconds]
+            if state is not None:
+                found = _pytree.tree_leaves(state.progress)
+                arrays |= {f"end{run}.{i}": leaf.numpy() for i, leaf in enumerate(found)}
+        facts = {
+            "slots": self.slots,
+            "done": self.done,
+            "queue": self.queue,
+            "ends": ends,
+            "rows": [recorder.rows for recorder in self.recorders],
+            "seconds": time.perf_counter() - self.began,
+        }
+        return facts, arrays
+
+    def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from what :meth:`saved` gave."""
+        self.slots, self.done, self.queue = facts["slots"], facts["done"], facts["queue"]
+        self.loss_sum, self.loss_count = arrays["loss_sum"], arrays["loss_count"]
+        self.recorders = [Recorder(rows) for rows in facts["rows"]]
+        self.began -= facts["seconds"]
+        like = self._start(0)
+        _, structure = _pytree.tree_flatten(like)
+
+        def tensors(prefix: str) -> Progress:
+            names = [f"{prefix}{i}" for i in range(structure.num_leaves)]
+            return _pytree.tree_unflatten([torch.from_numpy(arrays[n]) for n in names], structure)
+
+        self.progress = self._laid_out(to_device(tensors("now"), self.prepared.device))
+        self._numbers([max(run, 0) for run in self.slots])
+        for name, (diverged, updates, samples, seconds) in facts["ends"].items():
+            run = int(name)
+            result = result_of(
+                self.configs[run],
+                diverged=diverged,
+                updates=updates,
+                samples=samples,
+                seconds=seconds,
+                executor="stacked",
+                series=self.recorders[run].series(),
+            )
+            kept = f"end{run}.0" in arrays
+            state = RunState(tensors(f"end{run}."), samples, updates) if kept else None
+            self.ends[run] = result, state
 
 
 def _row(progress: Progress, row: int) -> Progress:

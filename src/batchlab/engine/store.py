@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from batchlab import _platform
+from batchlab.engine.checkpoint import NAME
 from batchlab.engine.job import RunState, state_from_bytes, state_to_bytes
 from batchlab.engine.step import Progress
 from batchlab.engine.trace import RunResult, Trace, to_parquet
@@ -34,6 +35,7 @@ def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]
         _platform.write_whole(folder / name, data)
     seal = {"format": FORMAT, "files": {name: _facts(data) for name, data in files.items()}}
     _platform.write_whole(folder / "done.json", json.dumps(seal, indent=1))
+    (folder / NAME).unlink(missing_ok=True)
 
 
 def load_cell(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,18 @@ from batchlab import _platform, _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell
+from batchlab.engine.checkpoint import SECONDS
+from batchlab.engine.choice import (
+    CACHE_BYTES,
+    EXECUTORS,
+    Choice,
+    Choices,
+    Effort,
+    by_rule,
+    choose,
+    effort_of,
+    slots_of,
+)
 from batchlab.engine.job import Job, RunState, state_to_bytes, updates_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
@@ -27,8 +39,7 @@ from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Source, Stacked
 
 CHUNKS = (256, 64, 16)
-CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
-LEAST_CHUNK, CHUNKS_WANTED = 8, 16
+LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
 NAMED_EXAMPLES = 64
 HASHED_BYTES = 2**28
 
@@ -39,15 +50,13 @@ class Cell:
 
     Attributes:
         name: Hash of everything its results depend on.
-        executor: ``stacked`` or ``loop``.
-        reason: Why that one.
+        choice: How it is trained, and why.
         runs: Which runs of the sweep.
         updates: Updates of all of them together, for progress.
     """
 
     name: str
-    executor: str
-    reason: str
+    choice: Choice
     runs: tuple[int, ...]
     updates: int
 
@@ -60,6 +69,7 @@ class Engine:
         out: Result directory, or None to keep nothing.
         workers: Worker processes; one per core if left out, 0 for none (always on a GPU).
         executor: ``stacked`` or ``loop`` to force one.
+        checkpoint_seconds: Between two checkpoints inside a cell.
 
     Attributes:
         prepared: The task.
@@ -73,15 +83,19 @@ class Engine:
         out: Path | None = None,
         workers: int | None = None,
         executor: str | None = None,
+        checkpoint_seconds: float = SECONDS,
     ) -> None:
         count = _platform.available_cores() if workers is None else workers
         self.prepared = prepared
         self.workers = count if prepared.device == "cpu" else 0
         self.reused = 0
         self._folder = None if out is None else out / "cells"
-        self._forced = executor
+        self._forced, self._checkpoint_seconds = executor, checkpoint_seconds
+        if self._folder is not None:
+            _platform.remove_unfinished(self._folder)
         self._processes = Workers(prepared, max(1, self.workers))
         self._capabilities: dict[tuple[Any, ...], Capability] = {}
+        self._choices = Choices(None if out is None else out / EXECUTORS)
 
     def __enter__(self) -> Engine:
         return self
@@ -128,33 +142,54 @@ class Engine:
         begins = _begins(configs, starts)
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, (config, start) in enumerate(zip(configs, begins, strict=True)):
-            executor, reason = self._executor(config)
             place = (0, 0) if start is None else (start.samples, start.updates)
-            alone = i if executor == "loop" else -1
-            key = executor, reason, alone, place, *_static(config)
-            groups.setdefault(key, []).append(i)
-        cells = [
-            self._cell(executor, reason, chunk, configs, job, begins)
-            for (executor, reason, *_), runs in groups.items()
-            for chunk in self._chunks(runs)
-        ]
+            groups.setdefault((place, *_static(config)), []).append(i)
+        cells = []
+        for runs in groups.values():
+            choice = self._choice([configs[i] for i in runs], begins[runs[0]], job)
+            cells += [
+                self._cell(choice, chunk, configs, job, begins)
+                for chunk in self._chunks(runs, choice)
+            ]
         return sorted(cells, key=lambda cell: -cell.updates)
 
-    def _executor(self, config: RunConfig) -> tuple[str, str]:
-        capability = self.capability(config)
-        assert config.batch_size is not None
-        largest = max(schedules.batch_schedule(config.batch_size).sizes)
-        chosen, reason = capability.executor(largest)
-        if self._forced is None or self._forced == chosen:
-            return chosen, reason
-        if self._forced == "stacked" and not capability.stackable:
-            return chosen, reason
-        return self._forced, "asked for"
+    def _choice(self, configs: Sequence[RunConfig], start: RunState | None, job: Job) -> Choice:
+        """How like runs are trained: as a sweep before has written down, else timed now."""
+        first = configs[0]
+        capability = self.capability(first)
+        assert first.batch_size is not None
+        largest = max(schedules.batch_schedule(first.batch_size).sizes)
+        rule = by_rule(capability, largest)
+        if self._forced is not None:
+            if self._forced == rule.executor or not capability.stackable:
+                return rule
+            return replace(rule, executor=self._forced, reason="asked for")
+        begin = 0 if start is None else start.samples
+        updates = len(configs) * first.reuse
+        updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
+        effort = effort_of(capability, largest, updates)
+        if effort is Effort.NONE:
+            return rule
+        slots = slots_of(self.prepared, len(configs))
+        shape = first.rule, largest, first.precision, first.clip_norm is None, first.reuse
+        key = hashlib.sha256(repr((*shape, slots, str(effort))).encode()).hexdigest()[:16]
+        known = self._choices.get(key)
+        if known is None:
+            with one_thread(self.prepared.device):
+                known = choose(self.prepared, configs, capability, slots, effort)
+            self._choices.keep(key, known)
+        return known
 
-    def _chunks(self, runs: list[int]) -> list[list[int]]:
-        """Enough chunks for many workers, of at least 8 runs, each small enough for the cache."""
-        wanted = max(LEAST_CHUNK, math.ceil(len(runs) / CHUNKS_WANTED))
-        size = min(self._chunk_size, wanted)
+    def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:
+        """One run for the loop executor. A stack: enough cells for many workers, of at least 8
+        runs, each small enough for the cache; where slots are refilled or a program has to be
+        compiled for each, fewer and longer ones.
+        """
+        if choice.executor == "loop":
+            return [[run] for run in runs]
+        cells = COMPILED_CELLS if choice.unit else CHUNKS_WANTED
+        wanted = max(choice.slots or LEAST_CHUNK, math.ceil(len(runs) / cells))
+        size = wanted if choice.slots else min(self._chunk_size, wanted)
         return [runs[i : i + size] for i in range(0, len(runs), size)]
 
     @cached_property
@@ -166,14 +201,13 @@ class Engine:
 
     def _cell(
         self,
-        executor: str,
-        reason: str,
+        choice: Choice,
         runs: list[int],
         configs: Sequence[RunConfig],
         job: Job,
         starts: Sequence[RunState | None],
     ) -> Cell:
-        digest = hashlib.sha256(json.dumps([FORMAT, executor, self._task_name]).encode())
+        digest = hashlib.sha256(json.dumps([FORMAT, choice.executor, self._task_name]).encode())
         asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, _probe_name(job)
         digest.update(repr(asked).encode())
         updates = 0
@@ -184,7 +218,7 @@ class Engine:
             digest.update(hashlib.sha256(state).digest())
             begin = 0 if start is None else start.samples
             updates += len(updates_of(configs[i], self.prepared.examples, begin, job.until))
-        return Cell(digest.hexdigest()[:20], executor, reason, tuple(runs), updates)
+        return Cell(digest.hexdigest()[:20], choice, tuple(runs), updates)
 
     @property
     def task_hash(self) -> str:
@@ -238,11 +272,15 @@ class Engine:
         self.reused += len(cells) - len(left)
         works = {
             cell.name: Work(
-                cell.executor,
+                cell.choice.executor,
                 tuple(configs[i] for i in cell.runs),
                 job,
                 self.capability(configs[cell.runs[0]]),
                 tuple(begins[i] for i in cell.runs),
+                cell.choice.slots,
+                cell.choice.unit,
+                None if self._folder is None else self._folder / cell.name,
+                self._checkpoint_seconds,
             )
             for cell in left
         }

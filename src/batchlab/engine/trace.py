@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,20 +124,24 @@ def to_parquet(table: pl.DataFrame) -> bytes:
 
 
 class Recorder:
-    """Collects what one run records."""
+    """Collects what one run records.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[tuple[int, int, float]]] = {}
+    Attributes:
+        rows: Name → (updates, samples, value) of each record.
+    """
+
+    def __init__(self, rows: Mapping[str, Sequence[Sequence[float]]] | None = None) -> None:
+        self.rows = {name: [tuple(row) for row in kept] for name, kept in (rows or {}).items()}
 
     def add(self, updates: int, samples: int, values: dict[str, float]) -> None:
         """Record some quantities at one moment."""
         for name, value in values.items():
-            self._rows.setdefault(name, []).append((updates, samples, value))
+            self.rows.setdefault(name, []).append((updates, samples, value))
 
     def series(self) -> dict[str, Series]:
         """All that was recorded."""
         made = {}
-        for name, rows in self._rows.items():
+        for name, rows in self.rows.items():
             updates, samples, values = zip(*rows, strict=True)
             made[name] = Series(
                 np.array(updates), np.array(samples), np.array(values, dtype=float)

@@ -25,6 +25,7 @@ from batchlab.tasks import Prepared, load, prepare
 from batchlab.tasks.loading import import_origin
 
 POLL_SECONDS = 0.25
+SCRATCH = "batchlab-scratch-"
 
 
 class Workers:
@@ -84,12 +85,21 @@ class Workers:
     def _start(self) -> tuple[loky.ProcessPoolExecutor, Path]:
         """The processes, and the folder where they find the task."""
         if self._pool is None or self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="batchlab-"))
+            _remove_orphans()
+            self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
             (self._scratch / "task").write_bytes(_packed(self._prepared))
             self._pool = loky.ProcessPoolExecutor(
                 max_workers=self._count, initializer=_begin, initargs=(os.getpid(),)
             )
         return self._pool, self._scratch
+
+
+def _remove_orphans() -> None:
+    """Delete the scratch folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        owner = folder.name.removeprefix(SCRATCH).split("-")[0]
+        if owner.isdigit() and not _platform.is_running(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _packed(prepared: Prepared) -> bytes:

@@ -1,0 +1,78 @@
+"""The state of an unfinished cell on disk: one file, written whole, without pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchlab import _platform
+
+NAME = "checkpoint.npz"
+SECONDS = 60.0
+SHARE = 0.02
+"""Of the time that writing may take."""
+FORMAT = 1
+_FACTS = "facts.json"
+
+
+class Checkpoint:
+    """Writes a cell's state from time to time and reads it back.
+
+    Args:
+        folder: ``cells/<hash>``, or None to keep nothing.
+        seconds: Between two checkpoints; longer where writing one takes more than 2 % of that.
+    """
+
+    def __init__(self, folder: Path | None, seconds: float = SECONDS) -> None:
+        self._path = None if folder is None else folder / NAME
+        self._seconds = seconds
+        self._wait = seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self._path is not None and time.monotonic() - self._last >= self._wait
+
+    def save(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Write plain values and arrays; the file before stays until the new one is whole.
+
+        Args:
+            facts: For JSON.
+            arrays: By name.
+        """
+        if self._path is None:
+            return
+        began = time.monotonic()
+        text = json.dumps({"format": FORMAT, **facts}).encode()
+        buffer = io.BytesIO()
+        np.savez(buffer, **{_FACTS: np.frombuffer(text, dtype=np.uint8)}, **arrays)
+        _platform.write_whole(self._path, buffer.getvalue())
+        self._last = time.monotonic()
+        self._wait = max(self._seconds, (self._last - began) / SHARE)
+
+    def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What was saved last.
+
+        Returns:
+            Facts and arrays; None if there is nothing, or nothing that can be trusted: a damaged
+            file is set aside, and the cell begins anew.
+        """
+        if self._path is None or not self._path.is_file():
+            return None
+        try:
+            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files}
+            facts = json.loads(arrays.pop(_FACTS).tobytes())
+            if facts.pop("format") != FORMAT:
+                raise ValueError("another format")
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+            self._path.replace(self._path.with_suffix(".damaged"))
+            return None
+        return facts, arrays

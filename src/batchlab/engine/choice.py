@@ -1,0 +1,245 @@
+"""How the runs of a cell are trained: timed while planning, then written down."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from batchlab import _platform, _random, schedules
+from batchlab.config import RunConfig
+from batchlab.engine.capability import Capability
+from batchlab.engine.compiled import why_not_compiled
+from batchlab.engine.job import Job
+from batchlab.engine.loop import Alone
+from batchlab.engine.stacked import Stack
+from batchlab.errors import cannot_read
+from batchlab.tasks import Prepared
+from batchlab.types import from_plain, to_plain
+
+TIMED_SECONDS, COMPILED_SECONDS = 20.0, 120.0
+"""Runs expected to take less processor time are not worth timing, resp. compiling."""
+EXECUTORS = "executors.json"
+"""Where a result directory keeps its choices."""
+CANDIDATE_SECONDS, LEAST_ROUNDS = 0.15, 3
+CALL_SECONDS, FLOP_PER_SECOND = 3e-4, 2e10
+SLOTS = (16, 64, 256)
+CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
+UNROLLED_FLOP = 1e6
+UNROLLED = 16
+"""Batches in one compiled program where a single one is over before it has begun."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the runs of a group are trained.
+
+    Attributes:
+        executor: ``stacked`` or ``loop``.
+        slots: Runs that train at a time in a stack; 0: all of a cell.
+        unit: Batches in one compiled program; 0: nothing is compiled.
+        reason: Why, in words.
+        timings: Way → seconds of one update of one run, on one thread; empty if not timed.
+    """
+
+    executor: str
+    slots: int
+    unit: int
+    reason: str
+    timings: dict[str, float]
+
+
+class Choices:
+    """What was chosen before, in a file of the result directory; resume times nothing again.
+
+    Args:
+        path: The file, or None to remember it in this process only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, Choice] = {}
+        if path is not None and path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                self._known = {key: from_plain(Choice, value) for key, value in found.items()}
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise cannot_read(path, str(error).splitlines()[0]) from error
+
+    def get(self, key: str) -> Choice | None:
+        """The choice for a group of runs, if it was made."""
+        return self._known.get(key)
+
+    def all(self) -> list[Choice]:
+        """Every choice that was made, in its order."""
+        return list(self._known.values())
+
+    def keep(self, key: str, choice: Choice) -> None:
+        """Write a choice down before it is used."""
+        self._known[key] = choice
+        if self._path is not None:
+            text = json.dumps({k: to_plain(v) for k, v in self._known.items()}, indent=1)
+            _platform.write_whole(self._path, text)
+
+
+def by_rule(capability: Capability, batch_size: int) -> Choice:
+    """Without timing: no convolution and few operations are stacked.
+
+    Args:
+        capability: What the model needs.
+        batch_size: The largest.
+    """
+    executor, reason = capability.executor(batch_size)
+    return Choice(executor, 0, 0, reason, {})
+
+
+class Effort(StrEnum):
+    """How much may be spent on finding the fastest way."""
+
+    NONE = "none"
+    TIMED = "timed"
+    COMPILED = "compiled"
+
+
+def effort_of(capability: Capability, batch_size: int, updates: int) -> Effort:
+    """What so many updates of single runs are worth, by a rough guess of the processor time they
+    take.
+
+    Args:
+        capability: What the model needs.
+        batch_size: The largest.
+        updates: Of all runs together.
+
+    Example:
+        >>> small = Capability(True, "", False, False, False, 1e5)
+        >>> [str(effort_of(small, 32, n)) for n in (1_000, 100_000, 1_000_000)]
+        ['none', 'timed', 'compiled']
+    """
+    flop = capability.flop_per_example * batch_size
+    seconds = updates * (CALL_SECONDS + flop / FLOP_PER_SECOND)
+    if seconds < TIMED_SECONDS:
+        return Effort.NONE
+    return Effort.TIMED if seconds < COMPILED_SECONDS else Effort.COMPILED
+
+
+def choose(
+    prepared: Prepared,
+    configs: Sequence[RunConfig],
+    capability: Capability,
+    slots: Sequence[int],
+    effort: Effort,
+) -> Choice:
+    """The fastest way to train runs that share every static shape, found by trying.
+
+    Every candidate trains a few updates on the real shapes, on one thread, in turns; the shortest
+    median per update of one run wins. Nothing is kept of it.
+
+    Args:
+        prepared: The task.
+        configs: The runs.
+        capability: What the model needs.
+        slots: Stack sizes to try, ascending.
+        effort: Whether compiling is tried.
+
+    Returns:
+        The choice with its timings.
+    """
+    if not capability.stackable or len(configs) < 2:
+        return Choice("loop", 0, 0, capability.reason or "a single run", {})
+    ways = {"loop": _loop(prepared, configs[0], capability)}
+    ways |= {f"stacked {s}": _stack(prepared, configs, capability, s, 0) for s in slots}
+    timed = _race(ways)
+    missing = "it would not pay back"
+    unit = unit_of(capability, max(schedules.batch_schedule(configs[0].batch_size or 1).sizes))
+    if effort is Effort.COMPILED:
+        missing = why_not_compiled(prepared.device)
+    if not missing:
+        try:
+            # One run at a time stays in the nearest cache, many spread the cost of a call.
+            stacks = {s: _stack(prepared, configs, capability, s, unit) for s in (1, slots[-1])}
+            timed |= _race({f"compiled {s}": stack for s, stack in stacks.items()})
+        except Exception as error:  # a compiler may fail on any model; the other ways remain
+            missing = f"compiling failed ({type(error).__name__})"
+    best = min(timed, key=lambda name: timed[name])
+    kind, _, many = best.partition(" ")
+    told = ", ".join(f"{name} {1e6 * seconds:.3g} µs" for name, seconds in timed.items())
+    reason = f"fastest of {told}" + (f"; not compiled: {missing}" if missing else "")
+    executor = "loop" if kind == "loop" else "stacked"
+    return Choice(executor, int(many or 0), unit if kind == "compiled" else 0, reason, timed)
+
+
+def slots_of(prepared: Prepared, runs: int) -> list[int]:
+    """Stack sizes worth trying: 16, 64, 256, as far as there are runs and parameters, gradients
+    and state fill at most half the last-level cache; always one.
+    """
+    module = prepared.objective(0)
+    need = 4 * sum(p.numel() * p.element_size() for p in module.parameters())
+    fitting = [s for s in SLOTS if s * need <= CACHE_BYTES / 2]
+    enough = [s for s in fitting if s <= runs]
+    return enough or [min(runs, SLOTS[0])]
+
+
+def unit_of(capability: Capability, batch_size: int) -> int:
+    """Batches that one compiled program trains."""
+    return UNROLLED if capability.flop_per_example * batch_size < UNROLLED_FLOP else 1
+
+
+def _loop(
+    prepared: Prepared, config: RunConfig, capability: Capability
+) -> Callable[[], tuple[float, int]]:
+    """Trains one more batch: seconds, updates of single runs."""
+    run = Alone(prepared, config, Job(()), capability, None)
+
+    def go() -> tuple[float, int]:
+        if run.done >= len(run.plan):
+            run.done = 0
+        began = time.perf_counter()
+        run.update(*run.plan[run.done])
+        return time.perf_counter() - began, config.reuse
+
+    return go
+
+
+def _stack(
+    prepared: Prepared,
+    configs: Sequence[RunConfig],
+    capability: Capability,
+    slots: int,
+    unit: int,
+) -> Callable[[], tuple[float, int]]:
+    """Trains a few more batches of a stack: seconds, updates of single runs."""
+    runs = [configs[i % len(configs)] for i in range(slots)]
+    stack = Stack(prepared, runs, Job(()), capability, [None] * slots, slots, unit)
+    stack.fill()
+    batches = max(1, unit) * (1 if unit > 1 else 2)
+
+    def go() -> tuple[float, int]:
+        began = time.perf_counter()
+        trained = stack.some(batches)
+        return time.perf_counter() - began, trained * slots * runs[0].reuse
+
+    return go
+
+
+def _race(ways: dict[str, Callable[[], tuple[float, int]]]) -> dict[str, float]:
+    """Median seconds of one update of one run, the candidates in turns; the first round, which
+    warms up and compiles, does not count.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with _random.seeded(0, "choice"):
+        for go in ways.values():
+            go()
+        began = time.perf_counter()
+        rounds = 0
+        while rounds < LEAST_ROUNDS or (
+            time.perf_counter() - began < CANDIDATE_SECONDS * len(ways) and rounds < 50
+        ):
+            for name, go in ways.items():
+                seconds, updates = go()
+                times[name].append(seconds / updates)
+            rounds += 1
+    return {name: statistics.median(found) for name, found in times.items()}

@@ -1,0 +1,133 @@
+"""How a group of runs is trained: timed once, written down, read ever after."""
+
+import json
+
+import pytest
+
+from batchlab.engine import choice, compiled, sweep
+from batchlab.engine.capability import Capability, probe_capability
+from batchlab.engine.choice import Choice, Choices, Effort, choose, effort_of, slots_of
+from batchlab.engine.sweep import Engine
+from batchlab.errors import ResultError
+from tests.engine import tiny
+
+SEVERAL = [tiny.run(seed=s) for s in range(4)]
+SMALL = Capability(True, "", False, False, False, 1e5)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Candidates take what this dictionary says; who was timed is in its list."""
+    seconds, asked = {"loop": 3.0, "stacked": 2.0, "compiled": 1.0}, []
+
+    def race(ways):
+        asked.extend(ways)
+        return {name: seconds[name.split()[0]] for name in ways}
+
+    monkeypatch.setattr(choice, "_race", race)
+    return seconds, asked
+
+
+def chosen(effort=Effort.TIMED, configs=SEVERAL):
+    prepared = tiny.ready()
+    return choose(prepared, configs, probe_capability(prepared, configs[0]), [4], effort)
+
+
+def test_the_fastest_candidate_is_chosen_and_named_with_its_timings(timed):
+    seconds, _ = timed
+    assert (chosen().executor, chosen().slots, chosen().unit) == ("stacked", 4, 0)
+    assert chosen().timings == {"loop": 3.0, "stacked 4": 2.0}
+    assert "fastest of loop 3e+06 µs, stacked 4 2e+06 µs" in chosen().reason
+    seconds["loop"] = 0.5
+    assert (chosen().executor, chosen().slots) == ("loop", 0)
+
+
+def test_compiling_is_tried_only_where_it_can_pay_back(timed, monkeypatch):
+    _, asked = timed
+    monkeypatch.setattr(choice, "why_not_compiled", lambda device: "")
+    assert "would not pay back" in chosen().reason
+    assert not any("compiled" in name for name in asked)
+    found = chosen(Effort.COMPILED)
+    assert (found.executor, found.slots, found.unit) == ("stacked", 1, choice.UNROLLED)
+    monkeypatch.setattr(choice, "why_not_compiled", lambda device: "there is no C++ compiler")
+    assert "not compiled: there is no C++ compiler" in chosen(Effort.COMPILED).reason
+
+
+def test_a_compiler_that_fails_leaves_the_other_ways(timed, monkeypatch):
+    monkeypatch.setattr(choice, "why_not_compiled", lambda device: "")
+    whole = choice._race
+
+    def race(ways):
+        if any("compiled" in name for name in ways):
+            raise RuntimeError("internal error")
+        return whole(ways)
+
+    monkeypatch.setattr(choice, "_race", race)
+    found = chosen(Effort.COMPILED)
+    assert found.executor == "stacked"
+    assert "compiling failed (RuntimeError)" in found.reason
+
+
+def test_a_model_that_cannot_be_stacked_is_not_timed(timed):
+    _, asked = timed
+    alone = Capability(False, "it draws", False, False, True, 1e5)
+    found = choose(tiny.ready(), SEVERAL, alone, [4], Effort.COMPILED)
+    assert (found.executor, found.reason, asked) == ("loop", "it draws", [])
+
+
+@pytest.mark.parametrize(
+    ("updates", "effort"), [(100, Effort.NONE), (10**5, Effort.TIMED), (10**7, Effort.COMPILED)]
+)
+def test_effort_follows_the_work(updates, effort):
+    assert effort_of(SMALL, 32, updates) is effort
+
+
+def test_real_candidates_are_timed_on_the_real_shapes():
+    found = chosen()
+    assert set(found.timings) == {"loop", "stacked 4"}
+    assert all(0 < seconds < 1 for seconds in found.timings.values())
+
+
+def test_a_choice_is_made_once_and_read_by_whoever_resumes(tmp_path, timed, monkeypatch):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+    _, asked = timed
+    first, _ = tiny_trained(tmp_path)
+    assert asked == ["loop", "stacked 4"]
+    assert json.loads((tmp_path / choice.EXECUTORS).read_text())
+    again, reused = tiny_trained(tmp_path)
+    assert len(asked) == 2
+    assert reused > 0
+    assert tiny.facts(first) == tiny.facts(again)
+
+
+def tiny_trained(out):
+    with Engine(tiny.ready(), out, 0) as engine:
+        trace, _ = engine.train(SEVERAL, tiny.job())
+    return trace, engine.reused
+
+
+def test_a_damaged_list_of_choices_is_one_sentence(tmp_path):
+    (tmp_path / "executors.json").write_text("{half")
+    with pytest.raises(ResultError, match=r"executors\.json"):
+        Choices(tmp_path / "executors.json")
+
+
+def test_choices_survive_as_a_file(tmp_path):
+    made = Choice("stacked", 16, 1, "fastest", {"loop": 1.0})
+    Choices(tmp_path / "c.json").keep("key", made)
+    assert Choices(tmp_path / "c.json").get("key") == made
+    assert Choices(tmp_path / "c.json").all() == [made]
+
+
+def test_stacks_are_as_large_as_the_cache_and_the_runs_allow(monkeypatch):
+    prepared = tiny.ready()
+    assert slots_of(prepared, 300) == [16, 64, 256]
+    assert slots_of(prepared, 20) == [16]
+    assert slots_of(prepared, 5) == [5]
+    monkeypatch.setattr(choice, "CACHE_BYTES", 1)
+    assert slots_of(prepared, 300) == [16]
+
+
+def test_the_compiler_is_looked_for_by_name(monkeypatch):
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: "/usr/bin/g++")
+    assert compiled.why_not_compiled("cpu") == ""

@@ -1,0 +1,84 @@
+"""Several updates as one program: the same numbers, traced as plain tensor operations."""
+
+import pytest
+import torch
+from torch.utils import _pytree
+
+from batchlab.engine import compiled, stacked
+from batchlab.engine.capability import probe_capability
+from batchlab.engine.job import Job
+from batchlab.engine.stacked import Stack, train_stacked
+from tests.engine import tiny
+
+MODELS = [tiny.mlp, tiny.batch_norm, tiny.with_dropout]
+
+
+def runs(count=3, **changes):
+    return [tiny.run(seed=s, learning_rate=0.02 * (s + 1), **changes) for s in range(count)]
+
+
+def ready(model, unit, configs, slots=None):
+    prepared = tiny.ready(model)
+    capability = probe_capability(prepared, configs[0])
+    stack = Stack(
+        prepared, configs, Job(()), capability, [None] * len(configs), slots or len(configs), unit
+    )
+    stack.fill()
+    return stack
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Traced and functionalised as for the compiler, then run by torch."""
+    whole = compiled.compile_block
+
+    def traced(*given):
+        return whole(*given, backend="aot_eager")
+
+    monkeypatch.setattr(stacked, "compile_block", traced)
+
+
+@pytest.mark.usefixtures("without_compiler")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("unit", [1, 4])
+def test_a_compiled_block_gives_what_the_eager_one_gives(model, unit):
+    configs = runs(reuse=2, rule="adam", clip_norm=0.5, lr_schedule="cosine")
+    eager, fast = (ready(model, u, configs) for u in (0, unit))
+    expected, found = (stack._train(stack._orders(6)) for stack in (eager, fast))
+    assert expected[0].shape == found[0].shape == (12, 3)
+    assert abs(expected[0] - found[0]).max() < 1e-10
+    assert (expected[1] == found[1]).all()
+    one, other = (_pytree.tree_leaves(stack.progress) for stack in (eager, fast))
+    assert all(
+        torch.allclose(a.double(), b.double(), atol=1e-10) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_a_compiled_stack_is_padded_and_trains_the_same_trace():
+    configs = runs(5, samples=160)
+    prepared = tiny.ready()
+    capability = probe_capability(prepared, configs[0])
+    job = tiny.job(160)
+    plain = train_stacked(prepared, configs, job, capability)
+    fast = train_stacked(prepared, configs, job, capability, slots=8, unit=1)
+    for (a, one), (b, other) in zip(plain, fast, strict=True):
+        assert abs(tiny.numbers(a) - tiny.numbers(b)).max() < 1e-10
+        assert (one.samples, one.updates) == (other.samples, other.updates)
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    assert "there is no C++ compiler" in compiled.why_not_compiled("cpu")
+    assert "nothing is compiled for mps" in compiled.why_not_compiled("mps")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_the_real_compiler_gives_the_same_in_float64(model):
+    if compiled.why_not_compiled("cpu"):
+        pytest.skip("no C++ compiler")
+    configs = runs(4)
+    eager, fast = (ready(model, u, configs) for u in (0, 2))
+    expected, found = (stack._train(stack._orders(50)) for stack in (eager, fast))
+    assert abs(expected[0] - found[0]).max() < 1e-10

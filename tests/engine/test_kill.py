@@ -1,0 +1,20 @@
+"""Killed at any moment, a sweep goes on to the same result."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_killed_sweep_resumes_to_the_same_result():
+    """Two kills of each executor; `benchmarks/kill.py` without arguments does fifty."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--trials", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills, 0 failures" in done.stdout
