@@ -247,6 +247,23 @@ class QHM(_VelocityOptimizer):
         torch._foreach_add_(params, velocity, alpha=-rate * nu)
 
 
+def _descend_in_place(
+    params: list[Tensor], grads: list[Tensor], velocity: list[Tensor], group: Group
+) -> None:
+    """θ ← θ − α(g + λθ)."""
+    torch._foreach_add_(params, _decayed(grads, params, group), alpha=-float(group["lr"]))
+
+
+IN_PLACE: dict[str, Callable[[list[Tensor], list[Tensor], list[Tensor], Group], None]] = {
+    "sgd": _descend_in_place,
+    "shb": SHB._step_in_place,
+    "nshb": NSHB._step_in_place,
+    "qhm": QHM._step_in_place,
+}
+"""Rule → ``(params, grads, velocity, group)``: its update of all parameters at once, overwriting
+``params`` and ``velocity`` (none for sgd); ``group`` holds lr, momentum, weight_decay and nu."""
+
+
 def _decayed(grads: list[Tensor], params: list[Tensor], group: Group) -> list[Tensor]:
     """The gradients g + λθ; those given stay as they are."""
     decay = float(group["weight_decay"])

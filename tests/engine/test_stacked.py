@@ -115,7 +115,7 @@ class Jump(nn.Module):
         self.theta, self.still = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
 
     def forward(self, inputs):
-        return (self.theta + self.theta.abs().sqrt()).expand(len(inputs)) * self.still.detach()
+        return (self.theta + 2 * self.theta.abs().sqrt()).expand(len(inputs)) * self.still.detach()
 
 
 def falling(model, **changes):
@@ -144,8 +144,9 @@ def test_the_first_update_with_a_loss_that_is_not_finite_is_named(executor, reus
 
 @pytest.mark.parametrize("executor", ["loop", "stacked"])
 def test_the_first_update_that_makes_a_parameter_not_finite_is_named(executor):
-    # √|θ| has the slope ½ at θ = 1: the first update by 1/1.5 lands on 0, the second on infinity.
-    trace, _ = tiny.trained(falling(Jump), rates(1 / 1.5, 0.001, samples=80), executor)
+    # θ + 2√|θ| has the slope 2 at θ = 1: the first update by ½ lands on 0 exactly, the second on
+    # infinity.
+    trace, _ = tiny.trained(falling(Jump), rates(0.5, 0.001, samples=80), executor)
     assert [r.status for r in trace.runs] == [Status.DIVERGED, Status.OK]
     assert trace.runs[0].updates == 2
 

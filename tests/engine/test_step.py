@@ -8,7 +8,8 @@ from torch import nn
 
 from batchlab import _random
 from batchlab.engine.step import Program, make_step, numbers_of, start_of, weighted_sum
-from batchlab.rules import RULES
+from batchlab.optim import IN_PLACE
+from batchlab.rules import RULES, Numbers
 from tests import reference
 from tests.engine import tiny
 
@@ -234,3 +235,35 @@ def test_bfloat16_trains_near_float32_with_a_loss_that_stays_in_bfloat16(executo
     assert exact[-1] < exact[0] / 2
     assert not (exact == rough).all()
     assert abs(rough / exact - 1).max() < 0.05
+
+
+@pytest.mark.parametrize("rule", list(IN_PLACE))
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_the_update_in_place_is_the_pure_one(rule, clip_norm):
+    """100 updates in float64; a sign or factor would part them at once."""
+    prepared = tiny.ready()
+    objective = prepared.objective(0, torch.float64)
+    program = Program(objective, RULES[rule], clip_norm, False, False)
+    config = tiny.run(rule=rule, weight_decay=0.01, nu=0.4)
+    numbers = numbers_of(config, torch.zeros((), dtype=torch.float64))
+    batch = prepared.train.batch(torch.arange(8))
+    pure, fast = (start_of(objective, program.rule) for _ in range(2))
+    steps = make_step(program), make_step(program, in_place=True)
+    for t in range(100):
+        pure, _, good = steps[0](pure, numbers, batch, torch.tensor(t))
+        fast, _, fine = steps[1](fast, numbers, batch, torch.tensor(t))
+        assert bool(good)
+        assert bool(fine)
+    for name, value in pure.params.items():
+        torch.testing.assert_close(fast.params[name], value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_update_in_place_notices_what_is_not_finite(bad):
+    program = Program(tiny.ready().objective(0), RULES["sgd"], None, False, False)
+    numbers = Numbers.of(learning_rate=1.0, dtype=torch.float32)
+    params = {"a": torch.ones(3), "b": torch.ones(2)}
+    for grad, finite in ((1.0, True), (bad, False)):
+        own = {name: value.clone() for name, value in params.items()}
+        grads = {"a": torch.ones(3), "b": torch.tensor([0.0, grad])}
+        assert bool(program.overwrite(own, grads, (), numbers)[2]) is finite

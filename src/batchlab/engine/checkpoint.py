@@ -52,7 +52,8 @@ class Checkpoint:
         began = time.monotonic()
         text = json.dumps({"format": FORMAT, **facts}).encode()
         buffer = io.BytesIO()
-        np.savez(buffer, **{_FACTS: np.frombuffer(text, dtype=np.uint8)}, **arrays)
+        whole = {_FACTS: np.frombuffer(text, dtype=np.uint8), **arrays}
+        np.savez(buffer, **whole)  # pyright: ignore[reportArgumentType]
         _platform.write_whole(self._path, buffer.getvalue())
         self._last = time.monotonic()
         self._wait = max(self._seconds, (self._last - began) / SHARE)

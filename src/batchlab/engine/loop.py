@@ -98,9 +98,14 @@ class Alone:
         dtype = DTYPES[config.precision]
         self.objective = prepared.objective(config.seed, dtype).train()
         self.program = program_of(config, self.objective, capability)
-        self.step = make_step(self.program)
+        self.step = make_step(self.program, in_place=prepared.device == "cpu")
         fresh = start_of(self.objective, self.program.rule)
-        self.progress = fresh if start is None else to_device(start.progress, prepared.device)
+        # A copy: the state that was handed in may start other runs too.
+        self.progress = (
+            fresh
+            if start is None
+            else _pytree.tree_map(torch.clone, to_device(start.progress, prepared.device))
+        )
         if capability.convolutions:
             self.progress = _channels_last(self.progress)
         kernels = {n: p for n, p in self.progress.params.items() if p.ndim == 4}

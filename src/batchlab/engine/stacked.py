@@ -108,7 +108,7 @@ class Stack:
         }
         self.program = program_of(first, self.objective, capability)
         self.eager = make_block(self.program, first.reuse, self.dtype)
-        self.compiled: dict[int, Run] = {}
+        self.compiled: dict[tuple[int, ...], Run] = {}
         self.predict = torch.vmap(self.program.evaluate, in_dims=(0, 0, None))
         self.evaluator = Evaluator(
             prepared.validation, prepared.metric, prepared.device, self.dtype

@@ -1,8 +1,12 @@
 """One update, written for one run; the executors call it directly or map it over R runs."""
 
+# The _foreach functions are what torch.optim itself is made of; they have no public name.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +19,7 @@ from torch.func import functional_call
 from batchlab import _tree as tree
 from batchlab.config import RunConfig
 from batchlab.engine.dropout import NamedDropout
+from batchlab.optim import IN_PLACE
 from batchlab.rules import RULES, Numbers, Rule
 from batchlab.tasks import Objective
 from batchlab.types import Params, Tree
@@ -93,12 +98,33 @@ class Program:
         self, params: Params, grads: Params, rule_state: Any, numbers: Numbers
     ) -> tuple[Params, Any, Tensor]:
         """θ + Δ: clip, then the rule; and whether every parameter is finite."""
-        if self.clip_norm is not None:
-            share = self.clip_norm / (tree.norm(grads) + 1e-6)
-            grads = tree.scale(share.clamp(max=1.0), grads)
-        delta, rule_state = self.rule.update(grads, rule_state, params, numbers)
+        delta, rule_state = self.rule.update(self._clipped(grads), rule_state, params, numbers)
         params = tree.add(params, delta)
         return params, rule_state, tree.is_finite(params)
+
+    def overwrite(
+        self, params: Params, grads: Params, rule_state: Any, numbers: Numbers
+    ) -> tuple[Params, Any, Tensor]:
+        """The same as :meth:`advance` into the same memory, for one run whose rule has a form in
+        place: an update then reads and writes every number once.
+        """
+        group = {
+            "lr": float(numbers.learning_rate),
+            "momentum": float(numbers.momentum),
+            "weight_decay": float(numbers.weight_decay),
+            "nu": float(numbers.nu),
+        }
+        velocity = getattr(rule_state, "velocity", {})
+        own, given = list(params.values()), list(self._clipped(grads).values())
+        IN_PLACE[self.rule.name](own, given, [velocity[n] for n in params if velocity], group)
+        largest = torch.stack(list(torch._foreach_norm(own, math.inf)))
+        return params, rule_state, largest.isfinite().all()
+
+    def _clipped(self, grads: Params) -> Params:
+        if self.clip_norm is None:
+            return grads
+        share = self.clip_norm / (tree.norm(grads) + 1e-6)
+        return tree.scale(share.clamp(max=1.0), grads)
 
     def _precision(self, like: Tensor) -> Any:
         if not self.autocast:
@@ -119,7 +145,9 @@ def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def make_step(
-    program: Program, over_runs: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    program: Program,
+    over_runs: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    in_place: bool = False,
 ) -> Callable[[Progress, Numbers, Tree, Tensor], Stepped]:
     """The step of a cell.
 
@@ -130,12 +158,16 @@ def make_step(
     Args:
         program: What the runs share.
         over_runs: Maps a function of one run over R (``torch.vmap``), or None for one run alone.
+        in_place: Whether one run alone may overwrite the parameters and state it is given, where
+            the rule has a form for that.
 
     Returns:
         ``(progress, numbers, batch, key) → Stepped``.
     """
     loss_of = over_runs(program.loss) if over_runs else program.loss
     advance = over_runs(program.advance) if over_runs else program.advance
+    if in_place and over_runs is None and program.rule.name in IN_PLACE:
+        advance = program.overwrite
 
     def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
         params = {n: value.detach().requires_grad_() for n, value in progress.params.items()}
