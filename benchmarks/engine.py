@@ -33,8 +33,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from batchlab import _platform
 from batchlab.config import RunConfig
+from batchlab.engine import Engine
 from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.choice import Effort, choose, slots_of, unit_of
+from batchlab.engine.choice import Effort, slots_of, unit_of
 from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.stacked import Stack
@@ -327,11 +328,11 @@ def measure(row: Row, cores: int, turns: int, seconds: float) -> dict[str, Any]:
     prepared = prepared_of(row)
     configs = configs_of(row, prepared, row.runs)
     capability = probe_capability(prepared, configs[0])
-    torch.set_num_threads(1)
     slots = slots_of(prepared, max(1, row.runs // cores))
-    began = time.perf_counter()
-    choice = choose(prepared, configs, capability, slots, Effort.COMPILED)
-    planning = time.perf_counter() - began
+    with Engine(prepared) as engine:
+        began = time.perf_counter()
+        choice = engine._timed(configs, capability, slots, Effort.COMPILED)
+        planning = time.perf_counter() - began
     chosen = "loop"
     if choice.executor == "stacked":
         chosen = f"{'compiled' if choice.unit else 'stacked'} {choice.slots}"

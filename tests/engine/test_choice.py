@@ -1,13 +1,16 @@
 """How a group of runs is trained: timed once, written down, read ever after."""
 
 import json
+import os
+import time
 
 import pytest
 
 from batchlab.engine import choice, compiled, sweep
 from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.choice import Choice, Choices, Effort, choose, effort_of, slots_of
+from batchlab.engine.choice import Choice, Choices, Effort, choose, effort_of, slots_of, timings
 from batchlab.engine.sweep import Engine
+from batchlab.engine.workers import Workers
 from batchlab.errors import ResultError
 from tests.engine import tiny
 
@@ -30,7 +33,8 @@ def timed(monkeypatch):
 
 def chosen(effort=Effort.TIMED, configs=SEVERAL):
     prepared = tiny.ready()
-    return choose(prepared, configs, probe_capability(prepared, configs[0]), [4], effort)
+    capability = probe_capability(prepared, configs[0])
+    return choose([timings(prepared, configs, capability, [4], effort)], capability, configs[0])
 
 
 def test_the_fastest_candidate_is_chosen_and_named_with_its_timings(timed):
@@ -68,11 +72,38 @@ def test_a_compiler_that_fails_leaves_the_other_ways(timed, monkeypatch):
     assert "compiling failed (RuntimeError)" in found.reason
 
 
-def test_a_model_that_cannot_be_stacked_is_not_timed(timed):
+def test_a_model_that_cannot_be_stacked_is_not_timed(timed, monkeypatch):
     _, asked = timed
-    alone = Capability(False, "it draws", False, False, True, 1e5)
-    found = choose(tiny.ready(), SEVERAL, alone, [4], Effort.COMPILED)
-    assert (found.executor, found.reason, asked) == ("loop", "it draws", [])
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.COMPILED)
+    with Engine(tiny.ready(), None, 0) as engine:
+        alone = Capability(False, "it draws", False, False, True, 1e5)
+        monkeypatch.setattr(engine, "capability", lambda config: alone)
+        cells = engine.plan(SEVERAL, tiny.job())
+    assert {(c.choice.executor, c.choice.reason) for c in cells} == {("loop", "it draws")}
+    assert asked == []
+
+
+def test_what_several_processes_have_found_is_averaged():
+    found = [({"loop": 2.0, "stacked 4": 1.0}, ""), ({"loop": 2.0, "stacked 4": 5.0}, "")]
+    made = choose(found, SMALL, SEVERAL[0])
+    assert (made.executor, made.timings) == ("loop", {"loop": 2.0, "stacked 4": 3.0})
+    found[1][0].pop("loop")  # a way that failed in one process is not a way
+    assert choose(found, SMALL, SEVERAL[0]).timings == {"stacked 4": 3.0}
+
+
+def test_workers_time_at_the_same_time():
+    processes = Workers(tiny.ready(), 2)
+    try:
+        found = processes.everywhere(os_of)
+    finally:
+        processes.close()
+    assert len(set(found)) == 2
+
+
+def os_of(prepared):
+    """Slow enough that no process can answer twice."""
+    time.sleep(1.0)
+    return os.getpid()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ TIMED_SECONDS, COMPILED_SECONDS = 20.0, 120.0
 """Runs expected to take less processor time are not worth timing, resp. compiling."""
 EXECUTORS = "executors.json"
 """Where a result directory keeps its choices."""
-CANDIDATE_SECONDS, LEAST_ROUNDS = 0.15, 3
+TURNS, TURN_SECONDS = 5, 0.03
 CALL_SECONDS, FLOP_PER_SECOND = 3e-4, 2e10
 SLOTS = (16, 64, 256)
 CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
@@ -126,17 +126,16 @@ def effort_of(capability: Capability, batch_size: int, updates: int) -> Effort:
     return Effort.TIMED if seconds < COMPILED_SECONDS else Effort.COMPILED
 
 
-def choose(
+def timings(
     prepared: Prepared,
     configs: Sequence[RunConfig],
     capability: Capability,
     slots: Sequence[int],
     effort: Effort,
-) -> Choice:
-    """The fastest way to train runs that share every static shape, found by trying.
+) -> tuple[dict[str, float], str]:
+    """Seconds of one update of one run by every way to train runs that share every static shape.
 
-    Every candidate trains a few updates on the real shapes, on one thread, in turns; the shortest
-    median per update of one run wins. Nothing is kept of it.
+    Every candidate trains on the real shapes, on one thread, in turns. Nothing is kept of it.
 
     Args:
         prepared: The task.
@@ -146,30 +145,53 @@ def choose(
         effort: Whether compiling is tried.
 
     Returns:
-        The choice with its timings.
+        (way → median seconds, why nothing was compiled; empty if it was).
     """
-    if not capability.stackable or len(configs) < 2:
-        return Choice("loop", 0, 0, capability.reason or "a single run", {})
     ways = {"loop": _loop(prepared, configs[0], capability)}
     ways |= {f"stacked {s}": _stack(prepared, configs, capability, s, 0) for s in slots}
-    timed = _race(ways)
+    found = _race(ways)
     missing = "it would not pay back"
-    unit = unit_of(capability, max(schedules.batch_schedule(configs[0].batch_size or 1).sizes))
     if effort is Effort.COMPILED:
         missing = why_not_compiled(prepared.device)
     if not missing:
+        unit = unit_of(capability, _largest(configs[0]))
         try:
             # One run at a time stays in the nearest cache, many spread the cost of a call.
             stacks = {s: _stack(prepared, configs, capability, s, unit) for s in (1, slots[-1])}
-            timed |= _race({f"compiled {s}": stack for s, stack in stacks.items()})
+            found |= _race({f"compiled {s}": stack for s, stack in stacks.items()})
         except Exception as error:  # a compiler may fail on any model; the other ways remain
             missing = f"compiling failed ({type(error).__name__})"
+    return found, missing
+
+
+def choose(
+    found: Sequence[tuple[dict[str, float], str]], capability: Capability, config: RunConfig
+) -> Choice:
+    """The fastest way, by what processes that timed at the same time have found.
+
+    Args:
+        found: What :func:`timings` gave in each process: alone, a way that needs much memory would
+            look faster than it is beside its like.
+        capability: What the model needs.
+        config: One of the runs.
+
+    Returns:
+        The choice with its reason and the means of the timings.
+    """
+    names = [name for name in found[0][0] if all(name in timed for timed, _ in found)]
+    timed = {name: statistics.fmean(one[name] for one, _ in found) for name in names}
+    missing = next((why for _, why in found if why), "")
     best = min(timed, key=lambda name: timed[name])
     kind, _, many = best.partition(" ")
     told = ", ".join(f"{name} {1e6 * seconds:.3g} µs" for name, seconds in timed.items())
     reason = f"fastest of {told}" + (f"; not compiled: {missing}" if missing else "")
+    unit = unit_of(capability, _largest(config)) if kind == "compiled" else 0
     executor = "loop" if kind == "loop" else "stacked"
-    return Choice(executor, int(many or 0), unit if kind == "compiled" else 0, reason, timed)
+    return Choice(executor, int(many or 0), unit, reason, timed)
+
+
+def _largest(config: RunConfig) -> int:
+    return max(schedules.batch_schedule(config.batch_size or 1).sizes)
 
 
 def slots_of(prepared: Prepared, runs: int) -> list[int]:
@@ -226,20 +248,19 @@ def _stack(
 
 
 def _race(ways: dict[str, Callable[[], tuple[float, int]]]) -> dict[str, float]:
-    """Median seconds of one update of one run, the candidates in turns; the first round, which
-    warms up and compiles, does not count.
+    """Median seconds of one update of one run, the candidates in turns long enough that each has
+    the cache to itself. Before, every one warms up, and compiles.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     with _random.seeded(0, "choice"):
         for go in ways.values():
             go()
-        began = time.perf_counter()
-        rounds = 0
-        while rounds < LEAST_ROUNDS or (
-            time.perf_counter() - began < CANDIDATE_SECONDS * len(ways) and rounds < 50
-        ):
+        for _ in range(TURNS):
             for name, go in ways.items():
-                seconds, updates = go()
-                times[name].append(seconds / updates)
-            rounds += 1
+                go()
+                spent, done = 0.0, 0
+                while spent < TURN_SECONDS:
+                    seconds, updates = go()
+                    spent, done = spent + seconds, done + updates
+                times[name].append(spent / done)
     return {name: statistics.median(found) for name, found in times.items()}

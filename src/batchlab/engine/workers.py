@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import loky
@@ -75,6 +76,33 @@ class Workers:
                 for name, work in works.items()
             }
             yield from _collect(waiting, shares, partly)
+        except BrokenProcessPool as error:
+            self.close()
+            raise TaskError(_died(self._prepared.task.name)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def everywhere(self, function: Callable[..., Any], *given: Any) -> list[Any]:
+        """Call a function of the task in every process at the same time.
+
+        Args:
+            function: ``(prepared, *given) → result``.
+            given: Its other arguments.
+
+        Returns:
+            One result a process.
+
+        Raises:
+            TaskError: If the user's code raises or ends its process.
+        """
+        try:
+            pool, scratch = self._start()
+            called = [
+                pool.submit(_call, str(scratch / "task"), function, given)
+                for _ in range(self._count)
+            ]
+            return [future.result() for future in called]
         except BrokenProcessPool as error:
             self.close()
             raise TaskError(_died(self._prepared.task.name)) from error
@@ -173,6 +201,10 @@ def _work(task: str, share: str, work: Work) -> Results:
             Path(share).write_text(f"{done:.4f}")
 
     return run_cell(_read_task(task), work, tick)
+
+
+def _call(task: str, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    return function(_read_task(task), *given)
 
 
 def _read_share(path: Path) -> float:
