@@ -252,6 +252,11 @@ def _whole_length(advice: Advice) -> Text:
     ]
     if len(each) < 2 or not each[1] > 0:
         return EMPTY
+    if advice.today.batch_size == advice.recommended.batch_size:
+        return Text(
+            "; trained to the end it takes as long as today",
+            "（最後まで学習させた場合の時間は現在と同じ）",
+        )
     return say(
         "; trained to the end it is {r}× as fast",
         "（最後まで学習させた場合の速さは{r}倍）",
