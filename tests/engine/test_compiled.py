@@ -76,6 +76,7 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_real_compiler_gives_the_same_in_float64(model):
+    # A compiler is no requirement; what it is given is tested without one above, everywhere.
     if compiled.why_not_compiled("cpu"):
         pytest.skip("no C++ compiler")
     configs = runs(4)

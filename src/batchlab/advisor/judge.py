@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from batchlab.advisor.project import equal_fall
+from batchlab.advisor.project import end_loss, equal_fall
 from batchlab.advisor.record import Price
 from batchlab.advisor.stages import Curve, Machine, Projection
 from batchlab.engine import evaluation_grid
@@ -151,7 +151,7 @@ def meets(
     Returns:
         Demand as text → whether it is met.
     """
-    losses = np.array([np.mean(c.loss[-3:]) for c in curves])
+    losses = np.array([end_loss(c) for c in curves])
     ends = {"loss": (float(losses.mean()), False)}
     ends[metric] = (float(final_metric(curves).mean()), maximise)
     return {

@@ -73,6 +73,7 @@ class Checkpoint:
             facts = json.loads(arrays.pop(_FACTS).tobytes())
             if facts.pop("format") != FORMAT:
                 raise ValueError("another format")
+        # What zipfile, NumPy and JSON raise on damaged bytes, depending on where the damage is.
         except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
             self._path.replace(self._path.with_suffix(".damaged"))
             return None

@@ -198,11 +198,17 @@ def slots_of(prepared: Prepared, runs: int) -> list[int]:
     """Stack sizes worth trying: 16, 64, 256, as far as there are runs and parameters, gradients
     and state fill at most half the last-level cache; always one.
     """
+    enough = [s for s in slots_that_fit(prepared) if s <= runs]
+    return enough or [min(runs, SLOTS[0])]
+
+
+def slots_that_fit(prepared: Prepared) -> list[int]:
+    """Of 16, 64, 256 those with which parameters, gradients and state fill at most half the
+    last-level cache.
+    """
     module = prepared.objective(0)
     need = 4 * sum(p.numel() * p.element_size() for p in module.parameters())
-    fitting = [s for s in SLOTS if s * need <= CACHE_BYTES / 2]
-    enough = [s for s in fitting if s <= runs]
-    return enough or [min(runs, SLOTS[0])]
+    return [s for s in SLOTS if s * need <= CACHE_BYTES / 2]
 
 
 def unit_of(capability: Capability, batch_size: int) -> int:

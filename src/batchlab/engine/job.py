@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -116,20 +116,32 @@ def updates_of(
 
 def state_to_bytes(state: RunState) -> bytes:
     """A state as the bytes of an ``.npz`` file without pickles."""
-    leaves = _pytree.tree_leaves(state.progress)
-    arrays = {f"leaf{i}": leaf.numpy() for i, leaf in enumerate(leaves)}
+    arrays = to_arrays("leaf", state.progress)
     buffer = io.BytesIO()
-    np.savez(buffer, counts=np.array([state.samples, state.updates]), **arrays)
+    whole = {"counts": np.array([state.samples, state.updates]), **arrays}
+    np.savez(buffer, **whole)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
 
 
 def state_from_bytes(data: bytes, like: Progress) -> RunState:
     """Undo :func:`state_to_bytes`; ``like`` gives the structure."""
-    _, structure = _pytree.tree_flatten(like)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        leaves = [torch.from_numpy(arrays[f"leaf{i}"]) for i in range(structure.num_leaves)]
         samples, updates = arrays["counts"].tolist()
-    return RunState(_pytree.tree_unflatten(leaves, structure), samples, updates)
+        return RunState(from_arrays("leaf", arrays, like), samples, updates)
+
+
+def to_arrays(prefix: str, progress: Progress) -> dict[str, np.ndarray]:
+    """Every tensor of a run as an array, named ``prefix0``, ``prefix1`` …"""
+    leaves = _pytree.tree_leaves(progress)
+    return {f"{prefix}{i}": leaf.detach().cpu().numpy() for i, leaf in enumerate(leaves)}
+
+
+def from_arrays(prefix: str, arrays: Mapping[str, np.ndarray], like: Progress) -> Progress:
+    """Undo :func:`to_arrays`; ``like`` gives the structure."""
+    _, structure = _pytree.tree_flatten(like)
+    names = (f"{prefix}{i}" for i in range(structure.num_leaves))
+    leaves = [torch.from_numpy(arrays[name]) for name in names]
+    return _pytree.tree_unflatten(leaves, structure)
 
 
 def to_device(progress: Progress, device: str) -> Progress:

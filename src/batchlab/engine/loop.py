@@ -18,7 +18,7 @@ from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Job, RunState, stops, to_device, updates_of
+from batchlab.engine.job import Job, RunState, from_arrays, stops, to_arrays, to_device, updates_of
 from batchlab.engine.step import (
     DTYPES,
     Program,
@@ -218,7 +218,6 @@ class Alone:
 
     def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that :meth:`restore` needs."""
-        leaves = _pytree.tree_leaves(self.state().progress)
         facts = {
             "done": self.done,
             "samples": self.samples,
@@ -227,16 +226,15 @@ class Alone:
             "losses": self.losses,
             "seconds": time.perf_counter() - self.began,
         }
-        return facts, {f"now{i}": leaf.numpy() for i, leaf in enumerate(leaves)}
+        return facts, to_arrays("now", self.state().progress)
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from what :meth:`saved` gave."""
         self.done, self.samples, self.updates = (facts[n] for n in ("done", "samples", "updates"))
         self.recorder, self.losses = Recorder(facts["rows"]), facts["losses"]
         self.began -= facts["seconds"]
-        old, structure = _pytree.tree_flatten(self.progress)
-        found = [torch.from_numpy(arrays[f"now{i}"]) for i in range(len(old))]
-        self.progress = to_device(_pytree.tree_unflatten(found, structure), self.prepared.device)
+        found = from_arrays("now", arrays, self.progress)
+        self.progress = to_device(found, self.prepared.device)
         if self.capability.convolutions:
             self.progress = _channels_last(self.progress)
 

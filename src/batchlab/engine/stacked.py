@@ -18,7 +18,7 @@ from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Job, RunState, stops, to_device, updates_of
+from batchlab.engine.job import Job, RunState, from_arrays, stops, to_arrays, to_device, updates_of
 from batchlab.engine.loop import Tick, dropout_key, loaded, program_of, result_of
 from batchlab.engine.step import DTYPES, Progress, numbers_of, rule_of, start_of
 from batchlab.engine.trace import Recorder, RunResult
@@ -396,16 +396,14 @@ class Stack:
 
     def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that :meth:`restore` needs."""
-        leaves = _pytree.tree_leaves(self.progress)
-        arrays = {f"now{i}": leaf.detach().cpu().numpy() for i, leaf in enumerate(leaves)}
+        arrays = to_arrays("now", self.progress)
         arrays |= {"loss_sum": self.loss_sum, "loss_count": self.loss_count}
         ends = {}
         for run, (result, state) in self.ends.items():
             diverged = result.status is Status.DIVERGED
             ends[run] = [diverged, result.updates, result.samples, result.seconds]
             if state is not None:
-                found = _pytree.tree_leaves(state.progress)
-                arrays |= {f"end{run}.{i}": leaf.numpy() for i, leaf in enumerate(found)}
+                arrays |= to_arrays(f"end{run}.", state.progress)
         facts = {
             "slots": self.slots,
             "done": self.done,
@@ -423,13 +421,8 @@ class Stack:
         self.recorders = [Recorder(rows) for rows in facts["rows"]]
         self.began -= facts["seconds"]
         like = self._start(0)
-        _, structure = _pytree.tree_flatten(like)
-
-        def tensors(prefix: str) -> Progress:
-            names = [f"{prefix}{i}" for i in range(structure.num_leaves)]
-            return _pytree.tree_unflatten([torch.from_numpy(arrays[n]) for n in names], structure)
-
-        self.progress = self._laid_out(to_device(tensors("now"), self.prepared.device))
+        found = from_arrays("now", arrays, like)
+        self.progress = self._laid_out(to_device(found, self.prepared.device))
         self._numbers([max(run, 0) for run in self.slots])
         for name, (diverged, updates, samples, seconds) in facts["ends"].items():
             run = int(name)
@@ -443,7 +436,8 @@ class Stack:
                 series=self.recorders[run].series(),
             )
             kept = f"end{run}.0" in arrays
-            state = RunState(tensors(f"end{run}."), samples, updates) if kept else None
+            ended = from_arrays(f"end{run}.", arrays, like) if kept else None
+            state = None if ended is None else RunState(ended, samples, updates)
             self.ends[run] = result, state
 
 

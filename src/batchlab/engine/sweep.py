@@ -20,8 +20,8 @@ from batchlab.engine.capability import Capability, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell
 from batchlab.engine.checkpoint import SECONDS
 from batchlab.engine.choice import (
-    CACHE_BYTES,
     EXECUTORS,
+    SLOTS,
     Choice,
     Choices,
     Effort,
@@ -29,6 +29,7 @@ from batchlab.engine.choice import (
     choose,
     effort_of,
     slots_of,
+    slots_that_fit,
     timings,
 )
 from batchlab.engine.job import Job, RunState, state_to_bytes, updates_of
@@ -39,7 +40,6 @@ from batchlab.engine.workers import Workers
 from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Source, Stacked
 
-CHUNKS = (256, 64, 16)
 LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
 NAMED_EXAMPLES = 64
 HASHED_BYTES = 2**28
@@ -213,9 +213,7 @@ class Engine:
     @cached_property
     def _chunk_size(self) -> int:
         """Largest of 16, 64, 256 runs whose parameters, gradients and state fit half the cache."""
-        module = self.prepared.objective(0)
-        need = 4 * sum(p.numel() * p.element_size() for p in module.parameters())
-        return next((c for c in CHUNKS if c * need <= CACHE_BYTES / 2), CHUNKS[-1])
+        return max(slots_that_fit(self.prepared), default=SLOTS[0])
 
     def _cell(
         self,

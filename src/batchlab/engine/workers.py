@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,20 +69,13 @@ class Workers:
         Raises:
             TaskError: If the user's code raises or ends its process.
         """
-        try:
-            pool, scratch = self._start()
+        with self._started() as (pool, scratch):
             shares = {name: scratch / f"share-{name}" for name in works}
             waiting: dict[Future[Results], str] = {
                 pool.submit(_work, str(scratch / "task"), str(shares[name]), work): name
                 for name, work in works.items()
             }
             yield from _collect(waiting, shares, partly)
-        except BrokenProcessPool as error:
-            self.close()
-            raise TaskError(_died(self._prepared.task.name)) from error
-        except BaseException:
-            self.close()
-            raise
 
     def everywhere(self, function: Callable[..., Any], *given: Any) -> list[Any]:
         """Call a function of the task in every process at the same time.
@@ -96,13 +90,18 @@ class Workers:
         Raises:
             TaskError: If the user's code raises or ends its process.
         """
-        try:
-            pool, scratch = self._start()
+        with self._started() as (pool, scratch):
             called = [
                 pool.submit(_call, str(scratch / "task"), function, given)
                 for _ in range(self._count)
             ]
             return [future.result() for future in called]
+
+    @contextmanager
+    def _started(self) -> Iterator[tuple[loky.ProcessPoolExecutor, Path]]:
+        """The processes, ended by whatever goes wrong while they are used."""
+        try:
+            yield self._start()
         except BrokenProcessPool as error:
             self.close()
             raise TaskError(_died(self._prepared.task.name)) from error

@@ -91,7 +91,6 @@ UNTESTED = {
     "schedule": Text("other learning-rate schedules", "別の学習率スケジュール"),
 }
 PICTURES = ("digits", "mnist", "cifar10")
-LETTERS = {"learning_rate": "lr"}
 
 
 def metric(info: MetricInfo) -> Text:
