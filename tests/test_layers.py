@@ -13,7 +13,7 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _random _platform
+    _tree _random _platform _memory
     schedules stats models
     rules samplers theory
     optim data

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from batchlab import _platform, _random
+from batchlab._memory import is_out_of_memory
 from batchlab._platform import MemoryLimit
 from batchlab.config import RunConfig
 from batchlab.errors import UserError
@@ -27,18 +28,6 @@ from batchlab.tasks.task import total_weight
 
 GUARD_SHARE = 0.1
 LEAST_GUARD_BYTES = 64 * 2**20
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "unable to allocate",
-    "bad_alloc",
-    "alloc_failed",
-    "could not create a memory object",
-    "defaultcpuallocator",
-)
-"""Parts of messages, in lower case, by which libraries say that memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +49,6 @@ class Assignment:
     memory_limit: int | str | None
     threads: int
     parent: int
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: by its type, or by its text.
-
-    Example:
-        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-        True
-        >>> is_out_of_memory(RuntimeError("CUDA error: invalid configuration argument"))
-        False
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError | OSError) and any(
-        part in text for part in OUT_OF_MEMORY
-    )
 
 
 def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Tensor) -> None:

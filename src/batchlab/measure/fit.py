@@ -17,12 +17,13 @@ import cloudpickle
 import torch
 
 from batchlab import _platform, schedules
+from batchlab._memory import OUT_OF_MEMORY
 from batchlab._platform import MemoryLimit, format_bytes
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure import throughput
 from batchlab.measure._finder import Failure, Found, Outcome, find_largest
-from batchlab.measure._trial import OUT_OF_MEMORY, Assignment, Trials
+from batchlab.measure._trial import Assignment, Trials
 from batchlab.measure.throughput import Timing
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate

@@ -1,0 +1,35 @@
+"""By what errors libraries say that memory ran out."""
+
+from __future__ import annotations
+
+import torch
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a memory object",
+    "defaultcpuallocator",
+)
+"""Parts of messages, in lower case, by which libraries say that memory ran out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: by its type, or by its text.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("CUDA error: invalid configuration argument"))
+        False
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        part in text for part in OUT_OF_MEMORY
+    )
