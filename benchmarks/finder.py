@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchlab import _random
-from batchlab.measure._finder import Failure, Found, Outcome, find_largest
+from batchlab._finder import Failure, Found, Outcome, find_largest
 
 MB, GB = 10**6, 10**9
 MOST_UNDER = 0.03

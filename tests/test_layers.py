@@ -14,7 +14,8 @@ LAYERS = [
     for line in """
     types errors
     _tree _random _platform _memory
-    schedules stats models
+    _finder
+    schedules stats models _meter
     rules samplers theory
     optim data
     config

@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +64,38 @@ def permutation(examples: int, seed: int, pass_: int) -> Int[Tensor, " N"]:
     return torch.randperm(examples, generator=generator(seed, "order", pass_))
 
 
+class Generators(NamedTuple):
+    """The states of the global generators, to be put back bit for bit."""
+
+    python: Any
+    numpy: Any
+    torch: Tensor
+    cuda: list[Tensor]
+
+    @staticmethod
+    def now() -> Generators:
+        """Where they stand.
+
+        Example:
+            >>> before = Generators.now()
+            >>> a = torch.rand(1)
+            >>> before.put_back()
+            >>> bool(torch.rand(1) == a)
+            True
+        """
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+        return Generators(*states, cuda)
+
+    def put_back(self) -> None:
+        """Let them stand there again; a GPU that was not in use then stays as it is."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.random.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+
 @contextmanager
 def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
     """Seed Python, NumPy and torch globally for a while, then restore all three bit for bit.
@@ -76,21 +108,17 @@ def seeded(seed: int, purpose: str, *counters: int) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    state = random.getstate(), np.random.get_state()
-    number = key(seed, purpose, *counters)
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            random.seed(number)
-            np.random.seed(number & 0xFFFFFFFF)
-            # Not torch.manual_seed: where CUDA is not in use yet, that seeds its start for good.
-            torch.default_generator.manual_seed(number)
-            if devices:
-                torch.cuda.manual_seed_all(number)
-            yield
-        finally:
-            random.setstate(state[0])
-            np.random.set_state(state[1])
+    before, number = Generators.now(), key(seed, purpose, *counters)
+    try:
+        random.seed(number)
+        np.random.seed(number & 0xFFFFFFFF)
+        # Not torch.manual_seed: where CUDA is not in use yet, that seeds its start for good.
+        torch.default_generator.manual_seed(number)
+        if before.cuda:
+            torch.cuda.manual_seed_all(number)
+        yield
+    finally:
+        before.put_back()
 
 
 class GlobalState(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -115,6 +116,24 @@ def size(batch: Tree) -> int:
         3
     """
     return len(leaves(batch)[0])
+
+
+def elements(item: Any) -> int:
+    """Numbers in one example: its tensors and arrays, however nested; anything else counts one.
+
+    Example:
+        >>> elements({"x": torch.ones(3, 2), "y": 7})
+        7
+    """
+    if isinstance(item, Tensor):
+        return item.numel()
+    if isinstance(item, np.ndarray):
+        return item.size
+    if isinstance(item, dict):
+        return sum(elements(value) for value in item.values())
+    if isinstance(item, tuple | list):
+        return sum(elements(value) for value in item)
+    return 1
 
 
 def take(batch: Tree, index: Tensor) -> Tree:

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from batchlab import _platform
+from batchlab._finder import Failure
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError
 from batchlab.measure import _trial
 from batchlab.measure import fit as module
-from batchlab.measure._finder import Failure
 from batchlab.measure.fit import FitResult, Trial, fit, obituary, sentence_of, with_timings
 from batchlab.measure.throughput import Block, seconds_per_update
 from batchlab.tasks import Task, load, prepare
@@ -259,19 +259,6 @@ def test_impossible_input_is_refused(arguments, sentence):
     prepared = prepare(closure_task(torch.randn(40, 3), 5), device="cpu")
     with pytest.raises(InvalidValueError, match=sentence):
         fit(prepared, **arguments)
-
-
-@pytest.mark.parametrize("margin", ["1GiB", 2**30])
-def test_a_margin_as_large_as_the_limit_is_refused(margin):
-    limit = _platform.MemoryLimit(2**30, "--memory-limit")
-    with pytest.raises(InvalidValueError, match=r"`margin` must be below the limit of 1\.0 GiB"):
-        module._margin(margin, limit)
-
-
-def test_the_margin_is_in_bytes():
-    limit = _platform.MemoryLimit(2**30, "--memory-limit")
-    found = [module._margin(margin, limit) for margin in (0, 12345, "1MiB", None)]
-    assert found == [0, 12345, MIB, 2**30 // 20]
 
 
 # What a trial runs

@@ -6,7 +6,6 @@ map much more than it may use. Its answers come back over a connection; its deat
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor
 
 from batchlab import _platform, _random
-from batchlab._memory import is_out_of_memory
-from batchlab._platform import MemoryLimit
+from batchlab._finder import Outcome
+from batchlab._meter import Meter, memory_or_crash, tried
 from batchlab.config import RunConfig
 from batchlab.errors import UserError
 from batchlab.measure import plain
-from batchlab.measure._finder import Failure, Outcome
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.task import total_weight
 
@@ -77,41 +75,6 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
             model(plain.move(prepared.validation.batch(held), model), predict=True)
 
 
-class Meter:
-    """Peak memory of what runs between ``reset`` and ``peak``, above what was in use at first."""
-
-    def __init__(self, device: str) -> None:
-        self.cuda = torch.device(device).type == "cuda"
-        self.device = device
-        self.base = torch.cuda.memory_reserved(device) if self.cuda else _platform.current_rss()
-
-    def limit(self, given: int | str | None) -> MemoryLimit:
-        """Bytes that may be used on top of what was in use at first."""
-        if not self.cuda:
-            return _platform.memory_limit(given)
-        free = MemoryLimit(torch.cuda.mem_get_info(self.device)[0], "memory free on the GPU")
-        if given is None:
-            return free
-        asked = MemoryLimit(_platform.parse_bytes(given), "--memory-limit")
-        return min(asked, free, key=lambda limit: limit.bytes)
-
-    def reset(self) -> None:
-        """Forget the peak so far."""
-        gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            _platform.reset_peak_rss()
-
-    def peak(self) -> int:
-        """Largest bytes since the reset, above the base."""
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
-            return max(0, torch.cuda.max_memory_reserved(self.device) - self.base)
-        return max(0, _platform.peak_rss() - self.base)
-
-
 class Trials:
     """A prepared task and a meter, if there is one: tries sizes in this process."""
 
@@ -123,23 +86,12 @@ class Trials:
 
     def __call__(self, size: int) -> Outcome:
         """Run a size and say what it took, or what ended it."""
-        if self.meter is not None:
-            self.meter.reset()
-        failed = self._failure(size)
-        # Outside the except clause: an exception keeps the frames, and their tensors, alive.
-        if failed is not None:
-            gc.collect()
-            return failed
-        return Outcome(True, None if self.meter is None else self.meter.peak())
-
-    def _failure(self, size: int) -> Outcome | None:
-        try:
-            run_two_steps(self.prepared, self.config, self.train[:size], self.held[:size])
-        except Exception as error:
-            kind = Failure.MEMORY if is_out_of_memory(error) else Failure.CRASH
-            first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-            return Outcome(False, None, f"{type(error).__name__}: {first}", kind)
-        return None
+        train, held = self.train[:size], self.held[:size]
+        return tried(
+            lambda: run_two_steps(self.prepared, self.config, train, held),
+            self.meter,
+            memory_or_crash,
+        )
 
 
 def main(descriptor: int) -> None:

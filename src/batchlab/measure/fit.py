@@ -17,19 +17,17 @@ import cloudpickle
 import torch
 
 from batchlab import _platform, schedules
+from batchlab._finder import Failure, Found, Outcome, find_largest
 from batchlab._memory import OUT_OF_MEMORY
+from batchlab._meter import margin_bytes, unmeasured
 from batchlab._platform import MemoryLimit, format_bytes
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure import throughput
-from batchlab.measure._finder import Failure, Found, Outcome, find_largest
 from batchlab.measure._trial import Assignment, Trials
 from batchlab.measure.throughput import Timing
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
-
-MARGIN_SHARE = 20
-"""Without a margin of the user's own, one part in this many of the limit is kept free."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,13 @@ def fit(
     if cap < 1:
         raise InvalidValueError(must("max_size", "at least 1", max_size))
     first = min(start or min(_sizes(config)), cap)
-    if not _has_meter(prepared.device):
-        return _unmeasured(prepared, config, first)
+    if why := unmeasured(prepared.device):
+        return _unmeasured(prepared, config, first, why)
     deadline = None if time_limit is None else time.monotonic() + time_limit
     task = _Carried(prepared, config, memory_limit, threads)
     with contextlib.closing(_Child(task, deadline)) as child:
         limit = child.limit
-        keep = _margin(margin, limit)
+        keep = margin_bytes(margin, limit)
         child.allowed = limit.bytes - keep if limit.bytes else None
         found = find_largest(
             child.trial, max_size=cap, start=first, limit=limit.bytes or None, margin=keep
@@ -296,14 +294,8 @@ def obituary(code: int, last_words: str) -> Outcome:
     return Outcome(False, None, f"{how}: {last_words}" if last_words else how, kind)
 
 
-def _has_meter(device: str) -> bool:
-    """Whether memory can be measured: on Linux, on the processor and on NVIDIA's GPUs."""
-    return torch.device(device).type in ("cpu", "cuda") and not _platform.memory_unavailable()
-
-
-def _unmeasured(prepared: Prepared, config: RunConfig, size: int) -> FitResult:
+def _unmeasured(prepared: Prepared, config: RunConfig, size: int, why: str) -> FitResult:
     """Where memory cannot be measured, one size runs, so that at least it is known to run."""
-    why = _platform.memory_unavailable() or f"memory cannot be measured on {prepared.device}"
     outcome = Trials(prepared, config)(size)
     trial = Trial(size, outcome.fits, 0, reason=outcome.reason)
     word = "runs" if outcome.fits else f"does not run ({outcome.reason})"
@@ -314,16 +306,6 @@ def _unmeasured(prepared: Prepared, config: RunConfig, size: int) -> FitResult:
 
 def _sizes(config: RunConfig) -> tuple[int, ...]:
     return schedules.batch_schedule(config.batch_size or 1).sizes
-
-
-def _margin(margin: int | str | None, limit: MemoryLimit) -> int:
-    """Bytes to keep free, below the limit."""
-    if margin is None:
-        return limit.bytes // MARGIN_SHARE
-    keep = 0 if margin in (0, "0") else _platform.parse_bytes(margin, "margin")
-    if limit.bytes and keep >= limit.bytes:
-        raise InvalidValueError(must("margin", f"below the limit of {limit}", margin))
-    return keep
 
 
 def _result(

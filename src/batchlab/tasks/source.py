@@ -95,7 +95,7 @@ class Listed:
 
     def elements(self) -> Int[Tensor, " N"]:
         """See :class:`Source`."""
-        return torch.tensor([_count(item) for item in self.items])
+        return torch.tensor([_tree.elements(item) for item in self.items])
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Streamed:
         At most 256 evenly spaced examples are read; the rest count as their largest.
         """
         index = torch.linspace(0, self.examples - 1, min(self.examples, 256)).long()
-        sizes = torch.tensor([_count(self._read(0, 0, i)) for i in index.tolist()])
+        sizes = torch.tensor([_tree.elements(self._read(0, 0, i)) for i in index.tolist()])
         return torch.full((self.examples,), int(sizes.max())).index_copy(0, index, sizes)
 
 
@@ -232,7 +232,7 @@ def _from_dataset(data: Any, collate: Callable[[list[Any]], Tree] | None, name: 
         raise TaskError(must(name, "at least one example", "an empty data set"))
     join = collate or default_collate
     first = [_item(data, i) for i in range(min(CHECKED_ITEMS, len(data)))]
-    size = sum(_count(item) for item in first) / len(first) * 4 * len(data)
+    size = sum(_tree.elements(item) for item in first) / len(first) * 4 * len(data)
     if size > MEMORY_LIMIT_BYTES or not _reads_agree(data, len(first)):
         return Streamed(data, join)
     items = [_item(data, i) for i in range(len(data))]
@@ -279,16 +279,3 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list):
         return all(_same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
-
-
-def _count(item: Any) -> int:
-    """Elements of one example."""
-    if isinstance(item, Tensor):
-        return item.numel()
-    if isinstance(item, np.ndarray):
-        return item.size
-    if isinstance(item, dict):
-        return sum(map(_count, item.values()))
-    if isinstance(item, tuple | list):
-        return sum(map(_count, item))
-    return 1

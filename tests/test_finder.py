@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchlab._finder import Failure, Found, Outcome, find_largest
 from batchlab.errors import InvalidValueError
-from batchlab.measure._finder import Failure, Found, Outcome, find_largest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "finder.py"
+PATH = Path(__file__).parents[1] / "benchmarks" / "finder.py"
 SPEC = importlib.util.spec_from_file_location("benchmark_finder", PATH)
 assert SPEC is not None
 assert SPEC.loader is not None
