@@ -6,7 +6,7 @@ import torch
 
 from batchlab import _tree as tree
 from batchlab.errors import InvalidValueError
-from batchlab.rules import RULES, Numbers, is_sgd_family
+from batchlab.rules import RULES, Numbers, Scales, is_sgd_family
 from tests import reference
 
 VALUES = {
@@ -226,3 +226,10 @@ def test_sgd_family_is_what_is_linear_in_the_gradient():
 def test_unknown_rule_is_refused():
     with pytest.raises(InvalidValueError, match=r"`rule` must be one of sgd, shb, .*; got 'sdg'"):
         is_sgd_family("sdg")
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "weight_decay"])
+@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
+def test_an_impossible_scale_is_refused(field, value):
+    with pytest.raises(InvalidValueError, match=f"`Scales.{field}` must be finite, 0 or more"):
+        Scales(**{field: value})

@@ -7,7 +7,7 @@ import torch
 
 from batchlab import _tree as tree
 from batchlab.data import StreamBatchSampler
-from batchlab.rules import RULES, Velocity
+from batchlab.rules import RULES, Scales, Velocity, grouped
 from batchlab.samplers import Stream
 from batchlab.schedules import SHAPES, BatchSchedule, RateSchedule, batch_schedule, rate_schedule
 from batchlab.testing import check_batch_sampler, check_rule, check_sampler, check_schedule
@@ -18,6 +18,12 @@ from batchlab.testing import check_batch_sampler, check_rule, check_sampler, che
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_every_rule_keeps_the_contract(rule):
     check_rule(rule)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_every_rule_keeps_the_contract_with_groups(rule):
+    scales = {"w": Scales(0.5, 2.0), "b": Scales(weight_decay=0.0)}
+    check_rule(grouped(rule, scales))
 
 
 def heavy_ball(step=None, after=None, **fields):

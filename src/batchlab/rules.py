@@ -7,8 +7,10 @@ decay, and Δ what is added to θ. State starts at zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -64,6 +66,37 @@ class Numbers(NamedTuple):
         return cls(*(torch.tensor(value, dtype=dtype, device=device) for value in values))
 
 
+@dataclass(frozen=True)
+class Scales:
+    """A parameter's own numbers, as multiples of the run's.
+
+    Attributes:
+        learning_rate: Of the learning rate, 0 or more; 0 leaves the parameter as it is.
+        weight_decay: Of the weight decay, 0 or more; 0 for what is not decayed.
+
+    Example:
+        >>> scaled = Scales(weight_decay=0.0).of(Numbers.of(learning_rate=0.5, weight_decay=0.1))
+        >>> scaled.learning_rate.item(), scaled.weight_decay.item()
+        (0.5, 0.0)
+    """
+
+    learning_rate: float = 1.0
+    weight_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InvalidValueError(must(f"Scales.{name}", "finite, 0 or more", value))
+
+    def of(self, numbers: Numbers) -> Numbers:
+        """The numbers of this parameter."""
+        return numbers._replace(
+            learning_rate=self.learning_rate * numbers.learning_rate,
+            weight_decay=self.weight_decay * numbers.weight_decay,
+        )
+
+
 class NoState(NamedTuple):
     """A rule that remembers nothing."""
 
@@ -89,6 +122,12 @@ class ScaledVelocity(NamedTuple):
     velocity: Params
 
 
+class Grouped(NamedTuple):
+    """What a rule remembers of each group of parameters."""
+
+    states: tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class Rule:
     """An update rule.
@@ -101,6 +140,7 @@ class Rule:
             parameters.
         uses: The fields of :class:`Numbers` it reads; the others have no effect.
         sgd_family: Whether, without weight decay, the step is linear in the gradients.
+        groups: Parameters with numbers of their own; made by :func:`grouped`.
     """
 
     name: str
@@ -108,6 +148,7 @@ class Rule:
     update: Callable[[Params, Any, Params, Numbers], tuple[Params, Any]]
     uses: frozenset[str]
     sgd_family: bool
+    groups: Mapping[str, Scales] = field(default_factory=dict)
 
 
 def sgd() -> Rule:
@@ -248,6 +289,67 @@ def rmsprop() -> Rule:
         return tree.scale(-numbers.learning_rate, v), ScaledVelocity(s, v)
 
     return Rule("rmsprop", init, update, _WITH_SECOND_MOMENT, False)
+
+
+def grouped(rule: Rule, groups: Mapping[str, Scales]) -> Rule:
+    """The same rule with numbers of their own for some parameters, as in ``param_groups``.
+
+    Every group of parameters is updated by the rule's one equation, and remembered for itself.
+
+    Args:
+        rule: A rule without groups.
+        groups: Parameter → its scales; the others have the run's numbers.
+
+    Returns:
+        The rule; ``rule`` itself where every scale is 1.
+
+    Example:
+        >>> rule = grouped(sgd(), {"b": Scales(learning_rate=0.5)})
+        >>> params = {"a": torch.ones(()), "b": torch.ones(())}
+        >>> numbers = Numbers.of(learning_rate=1.0)
+        >>> rule.update(params, rule.init(params), params, numbers)[0]
+        {'a': tensor(-1.), 'b': tensor(-0.5000)}
+    """
+    own = {name: scales for name, scales in groups.items() if scales != Scales()}
+    if not own:
+        return rule
+
+    def init(params: Params) -> Grouped:
+        return Grouped(
+            tuple(rule.init(_some(params, names)) for names in parts(params, own).values())
+        )
+
+    def update(
+        grads: Params, state: Grouped, params: Params, numbers: Numbers
+    ) -> tuple[Params, Grouped]:
+        delta, after = {}, []
+        for (scales, names), before in zip(parts(params, own).items(), state.states, strict=True):
+            g, theta = _some(grads, names), _some(params, names)
+            step, remembered = rule.update(g, before, theta, scales.of(numbers))
+            delta |= step
+            after.append(remembered)
+        return delta, Grouped(tuple(after))
+
+    return dataclasses.replace(rule, init=init, update=update, groups=own)
+
+
+def parts(names: Iterable[str], groups: Mapping[str, Scales]) -> dict[Scales, list[str]]:
+    """The groups that parameters fall into, in the order of their first members.
+
+    Example:
+        >>> parts("abc", {"b": Scales(weight_decay=0.0)})[Scales()]
+        ['a', 'c']
+    """
+    if not groups:
+        return {Scales(): list(names)}
+    found: dict[Scales, list[str]] = {}
+    for name in names:
+        found.setdefault(groups.get(name, Scales()), []).append(name)
+    return found
+
+
+def _some(params: Params, names: list[str]) -> Params:
+    return {name: params[name] for name in names}
 
 
 _WITH_MOMENTUM = frozenset({"learning_rate", "momentum", "weight_decay"})

@@ -160,9 +160,9 @@ def test_what_the_budget_does_not_pay_for_is_said():
 
 
 def test_a_checkpoint_at_rest_keeps_the_weights_and_loses_the_velocity():
-    session = made.session()
-    config = session.baseline.replace(rule="shb", momentum=0.9)
-    progress = start_of(session.prepared.objective(0), rule_of(config))
+    session = made.session(rule="shb")
+    rule = rule_of(session.baseline, session.prepared.task)
+    progress = start_of(session.prepared.objective(0), rule)
     moving = progress.rule_state._replace(
         **{
             name: {k: v + 1 for k, v in value.items()}
@@ -170,7 +170,7 @@ def test_a_checkpoint_at_rest_keeps_the_weights_and_loses_the_velocity():
             if isinstance(value, dict)
         }
     )
-    state = at_rest(RunState(progress._replace(rule_state=moving), 100, 3), config)
+    state = at_rest(RunState(progress._replace(rule_state=moving), 100, 3), session)
     assert state.progress.params is progress.params
     assert (state.samples, state.updates) == (100, 3)
     for value in state.progress.rule_state._asdict().values():

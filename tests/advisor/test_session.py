@@ -109,7 +109,7 @@ def test_a_short_sweep_or_one_read_from_disk_teaches_nothing(monkeypatch):
 def test_a_run_that_goes_on_costs_only_the_rest():
     session = made.session(rates={32: 0.5}, samples=320)
     config, job = session.config(32, 0.1, 0), Job((0, 160, 320))
-    progress = start_of(session.prepared.objective(0), rule_of(config))
+    progress = start_of(session.prepared.objective(0), rule_of(config, session.prepared.task))
     begun = RunState(progress, 160, 5)
     assert session._expected([config], job, None) == pytest.approx(5.0)
     assert session._expected([config], job, [begun]) == pytest.approx(2.5)

@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_the_loop_takes_the_rules_steps(rule, clip_norm):
     rate = schedules.rate_schedule("cosine", warmup=0.2)
     model = model_of(task)
     expected = follow_the_rule(config, copy.deepcopy(model), batches, rate, clip_norm)
-    optimizer = plain.make_optimizer(model.parameters(), config)
+    optimizer = plain.make_optimizer(model, config)
     weight_of = functools.partial(total_weight, task)
     for i, batch in enumerate(batches):
         multiplier = rate(i / len(batches))
@@ -181,13 +182,13 @@ def test_every_rule_has_an_optimizer():
 
 def test_a_rule_without_momentum_still_makes_nesterov():
     config = RunConfig(rule="nesterov", momentum=0.0).resolved(EXAMPLES)
-    optimizer = plain.make_optimizer([nn.Parameter(torch.ones(1))], config)
+    optimizer = plain.make_optimizer(model_of(weighted_task()), config)
     assert not optimizer.param_groups[0]["nesterov"]
 
 
 def test_an_unresolved_run_is_refused():
     with pytest.raises(InvalidTypeError, match=r"`config` must be resolved"):
-        plain.make_optimizer([], RunConfig())
+        plain.make_optimizer(model_of(weighted_task()), RunConfig())
 
 
 @pytest.mark.parametrize("spec", [16, "0:8 1ep:16 100:32", "0:8 3upd:24"])
@@ -284,11 +285,44 @@ def test_apply_runs_and_trains_as_the_loop_does(tmp_path):
     assert test > 0.7
 
 
+GROUPED_FILE = TASK_FILE.replace(
+    "metric=", 'groups={"0.bias": Scales(weight_decay=0), "2.weight": Scales(0.5)}, metric='
+).replace("import RunConfig", "import RunConfig\nfrom batchlab.rules import Scales")
+
+
+def test_apply_keeps_the_groups_of_parameters(tmp_path):
+    (tmp_path / "mine.py").write_text(GROUPED_FILE, encoding="utf-8")
+    prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")
+    config = prepared.baseline.replace(rule="adamw", learning_rate=0.03, weight_decay=0.5)
+    text = plain.apply_script(
+        config, prepared.task.origin, examples=prepared.examples, device="cpu", groups=True
+    )
+    ends = "\n    torch.save(model.state_dict(), 'model.pt')\n\n\nif __name__"
+    (tmp_path / "apply.py").write_text(text.replace("\n\n\nif __name__", ends), encoding="utf-8")
+    done = run(tmp_path / "apply.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "model.pt")
+    alone = Capability(False, "", False, False, False, 0.0)
+    job = Job(evaluate_at=(0, config.samples), keep_end=True)
+    for groups, same in ((prepared.task.groups, True), ({}, False)):
+        own = replace(prepared, task=replace(prepared.task, groups=groups))
+        expected = train_alone(own, config, job, alone)[1].progress.params
+        away = max(float((found[name] - expected[name]).abs().max()) for name in expected)
+        assert (away < 1e-5) is same
+
+
+def test_apply_of_a_plain_task_makes_a_plain_optimizer(tmp_path):
+    (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
+    text = script(tmp_path / "mine.py")
+    assert "optimizer = shb(\n        model.parameters(),\n" in text
+    assert "grouped" not in text
+
+
 def trained(prepared, config):
     model = prepared.objective(config.seed, plain.DTYPES[config.precision])
     plain.train(
         model,
-        plain.make_optimizer(model.parameters(), config),
+        plain.make_optimizer(model, config),
         prepared.train,
         Stream(prepared.examples, config.seed),
         sizes=plain.batch_sizes(config, prepared.examples),
@@ -362,7 +396,7 @@ def test_stopping_early_leaves_the_schedule_as_it_is(tmp_path):
     model = prepared.objective(0)
     plain.train(
         model,
-        plain.make_optimizer(model.parameters(), config),
+        plain.make_optimizer(model, config),
         prepared.train,
         Stream(prepared.examples, 0),
         sizes=[(0, 8)],

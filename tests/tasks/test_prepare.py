@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError
+from batchlab.rules import Scales
 from batchlab.tasks import Metric, Task, load, prepare
 from batchlab.tasks.prepare import split
 from batchlab.tasks.source import Stacked, Streamed, Subset
@@ -382,3 +383,22 @@ def test_a_training_step_with_its_own_denominator_needs_that_weight():
 )
 def test_a_training_step_of_the_wrong_kind_is_refused(bad, said):
     refused(said, loss=None, training_step=bad, metric="loss")
+
+
+def test_a_group_of_a_parameter_that_is_not_there_is_refused():
+    said = "`groups` must be names of the model's parameters; got 'gain'. The model's parameters"
+    refused(said, groups={"gain": Scales(weight_decay=0.0)})
+
+
+def test_what_the_learning_rate_means_for_groups_is_said():
+    def said(groups):
+        return [
+            a for a in prepare(task(groups=groups), device="cpu").assumptions if "rate is m" in a
+        ]
+
+    assert said({"bias": Scales(weight_decay=0.0)}) == []
+    assert said({"bias": Scales(0.1)}) == [
+        "the learning rate is multiplied by 0.1 for 1 parameter"
+    ]
+    both = said({"bias": Scales(0.1), "weight": Scales(0.1)})
+    assert both == ["the learning rate is multiplied by 0.1 for 2 parameters"]

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError
+from batchlab.rules import Scales
 from batchlab.tasks import METRICS, Metric, Objective, Task
 from batchlab.tasks.task import accuracy, mse, r2, reason, target_of, total_weight
 
@@ -36,6 +37,8 @@ def step(module, batch):
         ({"metric": 3}, "`metric` must be a name or a Metric; got 3"),
         ({"metric": accuracy}, "`metric` must be a name or a Metric"),
         ({"baseline": {"batch_size": 32}}, "`baseline` must be a RunConfig"),
+        ({"groups": {"bias": 0.0}}, "`groups` must be a Scales for each name; got {'bias': 0.0}"),
+        ({"groups": [Scales()]}, "`groups` must be a Scales for each name"),
     ],
 )
 @pytest.mark.wrong_type

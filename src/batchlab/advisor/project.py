@@ -470,20 +470,21 @@ def _late(
     moments = tuple(middle + round(i * (end - middle) / count) for i in range(count + 1))
     configs = [session.config(size, rate, seed) for size, rate in pairs]
     job = Job(moments, until=None if end == session.samples else end)
-    start = at_rest(states[0], session.baseline)
+    start = at_rest(states[0], session)
     trace, _ = session.train("again from half of the run", configs, job, [start] * len(configs))
     return tuple(Curve.of(r, size) for r, (size, _) in zip(trace.runs, pairs, strict=True)), middle
 
 
-def at_rest(state: RunState, config: RunConfig) -> RunState:
+def at_rest(state: RunState, session: Session) -> RunState:
     """The same weights with the rule's memory emptied.
 
     A velocity gathered from small noisy batches, multiplied by another batch size's larger rate,
     would throw the weights far off in the first update: the candidate would be judged by today's
     noise.
     """
-    progress = state.progress._replace(rule_state=rule_of(config).init(state.progress.params))
-    return replace(state, progress=progress)
+    rule, progress = rule_of(session.baseline, session.prepared.task), state.progress
+    fresh = progress._replace(rule_state=rule.init(progress.params))
+    return replace(state, progress=fresh)
 
 
 def checkpoints(session: Session, search: Search, first: RunState | None) -> dict[int, RunState]:
@@ -501,4 +502,4 @@ def checkpoints(session: Session, search: Search, first: RunState | None) -> dic
         found |= {
             seed: state for seed, state in zip(missing, states, strict=True) if state is not None
         }
-    return {seed: at_rest(state, session.baseline) for seed, state in found.items()}
+    return {seed: at_rest(state, session) for seed, state in found.items()}

@@ -311,4 +311,4 @@ def checkpoint_state(prepared: Prepared, path: str, config: RunConfig) -> RunSta
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TaskError(f"`{path}` does not hold the state_dict of this model: {reason}") from None
-    return RunState(to_device(start_of(objective, rule_of(config)), "cpu"), 0, 0)
+    return RunState(to_device(start_of(objective, rule_of(config, prepared.task)), "cpu"), 0, 0)

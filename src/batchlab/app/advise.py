@@ -481,6 +481,7 @@ def _write(
             device=prepared.device,
             reached=_reached(advice),
             threads=1 if prepared.device == "cpu" else 0,
+            groups=bool(prepared.task.groups),
         )
         _platform.write_whole(folder / "apply.py", script)
 

@@ -137,7 +137,8 @@ def _why_not_stacked(
 ) -> str:
     """Empty if two stacked runs give what each gives alone; otherwise what happened."""
     autocast = config.precision == "bfloat16"
-    program = Program(objective, rule_of(config), config.clip_norm, autocast, dropout)
+    rule = rule_of(config, prepared.task)
+    program = Program(objective, rule, config.clip_norm, autocast, dropout)
     # Compared under sgd: the others divide by the gradient's size or add up over time, which makes
     # much of round-off. In bfloat16 the comparison is blunt, so the same is done without autocast.
     plain = dataclasses.replace(program, rule=RULES["sgd"])

@@ -292,7 +292,8 @@ def status_of(series: dict[str, Series]) -> Status:
 def program_of(config: RunConfig, objective: Objective, capability: Capability) -> Program:
     """The program of a resolved run."""
     autocast = config.precision == "bfloat16"
-    return Program(objective, rule_of(config), config.clip_norm, autocast, capability.dropout)
+    rule = rule_of(config, objective.task)
+    return Program(objective, rule, config.clip_norm, autocast, capability.dropout)
 
 
 def dropout_key(seed: int) -> int:

@@ -174,7 +174,9 @@ class Stack:
         config, state = self.configs[run], self.starts[run]
         if state is not None:
             return to_device(state.progress, self.prepared.device)
-        return start_of(self.prepared.objective(config.seed, self.dtype), rule_of(config))
+        return start_of(
+            self.prepared.objective(config.seed, self.dtype), rule_of(config, self.prepared.task)
+        )
 
     def _laid_out(self, progress: Progress) -> Progress:
         """Weights of linear layers, and what the rule keeps for them, input by output in memory:

@@ -20,8 +20,8 @@ from batchlab import _tree as tree
 from batchlab.config import RunConfig
 from batchlab.engine.dropout import NamedDropout
 from batchlab.optim import IN_PLACE
-from batchlab.rules import RULES, Numbers, Rule
-from batchlab.tasks import Objective
+from batchlab.rules import RULES, Grouped, Numbers, Rule, Scales, grouped, parts
+from batchlab.tasks import Objective, Task
 from batchlab.types import Params, Tree
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -108,15 +108,17 @@ class Program:
         """The same as :meth:`advance` into the same memory, for one run whose rule has a form in
         place: an update then reads and writes every number once.
         """
-        group = {
-            "lr": float(numbers.learning_rate),
-            "momentum": float(numbers.momentum),
-            "weight_decay": float(numbers.weight_decay),
-            "nu": float(numbers.nu),
-        }
-        velocity = getattr(rule_state, "velocity", {})
-        own, given = list(params.values()), list(self._clipped(grads).values())
-        IN_PLACE[self.rule.name](own, given, [velocity[n] for n in params if velocity], group)
+        given, own = self._clipped(grads), list(params.values())
+        states = rule_state.states if isinstance(rule_state, Grouped) else (rule_state,)
+        groups = parts(params, self.rule.groups).items()
+        for (scales, names), state in zip(groups, states, strict=True):
+            velocity = getattr(state, "velocity", {})
+            IN_PLACE[self.rule.name](
+                [params[name] for name in names],
+                [given[name] for name in names],
+                [velocity[name] for name in names if velocity],
+                _group(numbers, scales),
+            )
         largest = torch.stack(list(torch._foreach_norm(own, math.inf)))
         return params, rule_state, largest.isfinite().all()
 
@@ -130,6 +132,16 @@ class Program:
         if not self.autocast:
             return contextlib.nullcontext()
         return torch.autocast(like.device.type, dtype=torch.bfloat16)
+
+
+def _group(numbers: Numbers, scales: Scales) -> dict[str, float]:
+    """One of ``param_groups``."""
+    return {
+        "lr": scales.learning_rate * float(numbers.learning_rate),
+        "momentum": float(numbers.momentum),
+        "weight_decay": scales.weight_decay * float(numbers.weight_decay),
+        "nu": float(numbers.nu),
+    }
 
 
 def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +216,9 @@ def numbers_of(config: RunConfig, like: Tensor) -> Numbers:
     return Numbers.of(**values, dtype=like.dtype, device=like.device)
 
 
-def rule_of(config: RunConfig) -> Rule:
-    """The rule of a resolved run."""
+def rule_of(config: RunConfig, task: Task) -> Rule:
+    """The rule of a resolved run, with the task's groups of parameters."""
     assert config.rule is not None
-    return RULES[config.rule]
+    # In an Objective the user's model is called `module`.
+    groups = {f"module.{name}": scales for name, scales in task.groups.items()}
+    return grouped(RULES[config.rule], groups)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -244,7 +244,8 @@ class Engine:
     @cached_property
     def _task_name(self) -> list[Any]:
         """What tells one task from another: data, model, loss and metric by what they give, not by
-        their names. Of data over 256 MiB, 64 examples stand for the rest.
+        their names, and its groups of parameters. Of data over 256 MiB, 64 examples stand for the
+        rest.
         """
         prepared = self.prepared
         objective = prepared.objective(0).eval()
@@ -256,7 +257,8 @@ class Engine:
         origin = prepared.task.origin or prepared.task.name
         metric = [prepared.metric.name, _scored(prepared, objective, batch)]
         start = _hash(objective.state_dict().values())
-        return [origin, sources, start, loss, metric, prepared.device]
+        groups = sorted((n, astuple(s)) for n, s in prepared.task.groups.items())
+        return [origin, sources, start, loss, metric, prepared.device, *groups]
 
     def train(
         self,
@@ -320,7 +322,7 @@ class Engine:
         if job.keep_end:
             first = configs[cell.runs[0]]
             objective = self.prepared.objective(first.seed, DTYPES[first.precision])
-            like = start_of(objective, rule_of(first))
+            like = start_of(objective, rule_of(first, self.prepared.task))
         return load_cell(self._folder / cell.name, like)
 
     def _run(

@@ -63,7 +63,7 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
     """
     with _random.seeded(config.seed, "fit", len(train)):
         model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
-        optimizer = plain.make_optimizer(model.parameters(), config)
+        optimizer = plain.make_optimizer(model, config)
         batch = prepared.train.batch(train)
         total = 2 * total_weight(prepared.task, batch)
         for _ in range(2):

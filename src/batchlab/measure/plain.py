@@ -17,6 +17,7 @@ from batchlab import schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, TaskError, must
 from batchlab.optim import QHM
+from batchlab.tasks import Objective
 
 
 def sgd(parameters: Iterable[Any], learning_rate: float, weight_decay: float) -> Any:
@@ -110,6 +111,21 @@ def rmsprop(
         weight_decay=weight_decay,
         momentum=momentum,
     )
+
+
+def grouped(make: Callable[..., Any], model: Any, groups: Any, **numbers: Any) -> Any:
+    """The optimizer with groups of parameters: ``groups`` holds, by a parameter's name, its
+    multiples of the learning rate and of the weight decay.
+    """
+    parts: dict[Any, list[Any]] = {}
+    for name, parameter in model.module.named_parameters():
+        parts.setdefault(groups.get(name), []).append(parameter)
+    optimizer = make([{"params": part} for part in parts.values()], **numbers)
+    for scales, group in zip(parts, optimizer.param_groups, strict=True):
+        if scales is not None:
+            group["lr"] *= scales.learning_rate
+            group["weight_decay"] *= scales.weight_decay
+    return optimizer
 
 
 def batches(sizes: list[tuple[int, int]], samples: int) -> Iterator[tuple[int, int]]:
@@ -259,11 +275,12 @@ LOOP = (batches, read, move, in_precision, accumulate, step, update, evaluate, t
 """What every ``apply.py`` contains."""
 
 
-def make_optimizer(parameters: Iterable[Any], config: RunConfig) -> torch.optim.Optimizer:
-    """The rule of a run as an optimizer, at its peak learning rate.
+def make_optimizer(model: Objective, config: RunConfig) -> torch.optim.Optimizer:
+    """The rule of a run as an optimizer, at its peak learning rate, with the task's groups of
+    parameters.
 
     Args:
-        parameters: The model's parameters.
+        model: Model and loss.
         config: A resolved run.
 
     Returns:
@@ -271,11 +288,16 @@ def make_optimizer(parameters: Iterable[Any], config: RunConfig) -> torch.optim.
 
     Example:
         >>> config = RunConfig(rule="nshb", learning_rate=1.0, momentum=0.75).resolved(examples=9)
-        >>> make_optimizer([torch.nn.Parameter(torch.ones(1))], config).param_groups[0]["lr"]
+        >>> from batchlab.tasks import Task
+        >>> task = Task(lambda: torch.nn.Linear(1, 1), torch.ones(9, 1), loss=torch.sub)
+        >>> make_optimizer(Objective(task, task.model()), config).param_groups[0]["lr"]
         0.25
     """
-    make = OPTIMIZERS[_rule(config)]
-    return make(parameters, **{name: getattr(config, name) for name in _arguments(make)})
+    make, groups = OPTIMIZERS[_rule(config)], model.task.groups
+    numbers = {name: getattr(config, name) for name in _arguments(make)}
+    if groups:
+        return grouped(make, model, groups, **numbers)
+    return make(model.parameters(), **numbers)
 
 
 def batch_sizes(config: RunConfig, examples: int) -> list[tuple[int, int]]:
@@ -298,6 +320,7 @@ def apply_script(
     device: str = "auto",
     reached: tuple[str, int] | None = None,
     threads: int = 0,
+    groups: bool = False,
 ) -> str:
     """Write a program that trains a task with one setting, in plain PyTorch.
 
@@ -309,6 +332,7 @@ def apply_script(
         device: Where it trains, as in :func:`batchlab.tasks.prepare`.
         reached: The goal in words and the examples after which it was usually reached, if known.
         threads: Torch threads of the loop; 0 leaves them as they are.
+        groups: Whether the task has groups of parameters.
 
     Returns:
         The text of ``apply.py``: the settings as constants, the loop, evaluation at the end.
@@ -323,7 +347,13 @@ def apply_script(
     make = OPTIMIZERS[_rule(config)]
     sizes = batch_sizes(config, examples)
     micro = micro_batch_size or max(size for _, size in sizes)
-    functions = "\n\n\n".join(inspect.getsource(function).rstrip() for function in (make, *LOOP))
+    used = (make, grouped, *LOOP) if groups else (make, *LOOP)
+    functions = "\n\n\n".join(inspect.getsource(function).rstrip() for function in used)
+    numbers = [f"        {name}={name.upper()}," for name in _arguments(make)]
+    if groups:
+        call = f"grouped(\n        {make.__name__},\n        model,\n        prepared.task.groups,"
+    else:
+        call = f"{make.__name__}(\n        model.parameters(),"
     imports = "from batchlab.optim import QHM\n" if make is qhm else ""
     known = (task, sizes, micro, device, _arguments(make), reached, threads)
     return SCRIPT.format(
@@ -331,8 +361,7 @@ def apply_script(
         constants=_constants(config, *known),
         rate=_rate_source(config),
         functions=functions,
-        make=make.__name__,
-        numbers="\n".join(f"        {name}={name.upper()}," for name in _arguments(make)),
+        optimizer="\n".join([call, *numbers]),
         dtype="float64" if config.precision == "float64" else "float32",
     )
 
@@ -373,9 +402,7 @@ def main() -> None:
         torch.set_num_threads(THREADS)
     prepared = prepare(load(TASK), device=DEVICE)
     model = prepared.objective(SEED, torch.{dtype})
-    optimizer = {make}(
-        model.parameters(),
-{numbers}
+    optimizer = {optimizer}
     )
     train(
         model,

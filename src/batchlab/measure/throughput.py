@@ -226,7 +226,7 @@ class _Loop:
         self.source, self.config, self.size, self.micro = prepared.train, config, size, micro
         self.device = torch.device(prepared.device)
         self.model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
-        self.optimizer = plain.make_optimizer(self.model.parameters(), config)
+        self.optimizer = plain.make_optimizer(self.model, config)
         self.stream = Stream(prepared.examples, config.seed)
         self.weight_of = functools.partial(total_weight, prepared.task)
         self.rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)

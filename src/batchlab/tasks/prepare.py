@@ -91,6 +91,7 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     said += task.baseline.assumptions()
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
+    said += _rates_of_groups(task)
     prepared = Prepared(
         task,
         train,
@@ -103,6 +104,16 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     )
     check(prepared)
     return prepared
+
+
+def _rates_of_groups(task: Task) -> tuple[str, ...]:
+    """What a learning rate means for parameters that have a multiple of it."""
+    scales = [s.learning_rate for s in task.groups.values() if s.learning_rate != 1]
+    counts = {value: scales.count(value) for value in sorted(scales)}
+    return tuple(
+        f"the learning rate is multiplied by {value:g} for {count} parameter{'s' * (count > 1)}"
+        for value, count in counts.items()
+    )
 
 
 def resolve_device(device: str) -> str:
@@ -273,7 +284,18 @@ def _build(prepared: Prepared) -> Objective:
         raise TaskError(must("model", "a function that builds a new module", "the same one", hint))
     if not any(p.requires_grad for p in module.parameters()):
         raise TaskError(must("model", "a module with parameters that require gradients", "none"))
+    _check_groups(prepared.task, module)
     return Objective(prepared.task, module).to(prepared.device).eval()
+
+
+def _check_groups(task: Task, module: torch.nn.Module) -> None:
+    """Numbers of its own only for a parameter there is, by the name it is trained under."""
+    names = [name for name, _ in module.named_parameters()]
+    unknown = next((name for name in task.groups if name not in names), None)
+    if unknown is not None:
+        shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+        hint = f"The model's parameters are: {shown}."
+        raise TaskError(must("groups", "names of the model's parameters", unknown, hint))
 
 
 def _run(objective: Objective, batch: Tree) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from batchlab import _tree
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.rules import Scales
 from batchlab.types import Tree
 
 
@@ -108,6 +109,8 @@ class Task:
             loss is Σwℓ/Σw. With ``training_step``, its denominator.
         unit: What an example is called.
         baseline: The recipe used today.
+        groups: Parameter → multiples of the learning rate and of the weight decay that are its
+            own, such as ``{"0.bias": Scales(weight_decay=0)}``; the others have the recipe's.
         name: Name in reports.
         origin: How a worker finds the task again; set by :func:`batchlab.tasks.load`.
 
@@ -132,6 +135,7 @@ class Task:
     weight: Callable[[Tree], Tensor] | None = None
     unit: str = "examples"
     baseline: RunConfig = field(default_factory=RunConfig)
+    groups: Mapping[str, Scales] = field(default_factory=dict)
     name: str = "task"
     origin: str | None = None
 
@@ -147,6 +151,7 @@ class Task:
             raise InvalidTypeError(must("metric", "a name or a Metric", self.metric, hint))
         if not isinstance(self.baseline, RunConfig):
             raise InvalidTypeError(must("baseline", "a RunConfig", self.baseline))
+        _check_groups(self.groups)
 
     def resolved_metric(self) -> Metric:
         """The metric as a record; the loss if none was given."""
@@ -177,6 +182,15 @@ def _check_callables(task: Task) -> None:
         raise InvalidValueError(
             must("metric", "'loss' where only a training_step is given", task.metric, hint)
         )
+
+
+def _check_groups(groups: Mapping[str, Scales]) -> None:
+    known = isinstance(groups, Mapping) and all(
+        isinstance(name, str) and isinstance(scales, Scales) for name, scales in groups.items()
+    )
+    if not known:
+        hint = "Write {'name of a parameter': Scales(learning_rate=…, weight_decay=…)}."
+        raise InvalidTypeError(must("groups", "a Scales for each name", groups, hint))
 
 
 class Objective(nn.Module):
