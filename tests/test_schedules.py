@@ -309,6 +309,7 @@ CURVES = st.one_of(
     st.sampled_from(sorted(SHAPES)),
     st.builds("{}({!r})".format, st.sampled_from(sorted(set(SHAPES) - {"constant"})), ARGUMENTS),
     st.just("0:1 12.5%:0.3 50%:0.1 75%:0.01"),
+    st.just("0:1 ~12.5%:0.3 50%:0.1 ~75%:0.01"),
 )
 WARMUPS = st.one_of(st.just(0.0), st.floats(1e-3, 0.9))
 
@@ -348,6 +349,8 @@ def test_multiplier_never_rises_after_the_warmup(text, warmup, a, b):
         ("inverse_sqrt", 0.25, [0, 1, math.sqrt(1 / 2), math.sqrt(1 / 3), 0.5]),
         ("0:1 50%:0.1 75%:0.01", 0.0, [1, 1, 0.1, 0.01, 0.01]),
         ("0:1 50%:0.1", 0.5, [0, 0.5, 0.1, 0.1, 0.1]),
+        ("0:0 ~50%:1 75%:0.5 ~100%:0", 0.0, [0, 0.5, 1, 0.5, 0]),
+        ("0:0.2 ~50%:1", 0.0, [0.2, 0.6, 1, 1, 1]),
         ("linear", 0.5, [0, 0.5, 1, 0.5, 0]),
         ("warmup(0.5) constant", 0.0, [0, 0.5, 1, 1, 1]),
     ],
@@ -383,6 +386,8 @@ def test_inverse_sqrt_without_warmup_uses_a_tenth_of_the_budget():
         ("10%:1", "10%:1"),
         ("0:1 50%:0.1 50%:0.01", "50%:0.01"),
         ("0:1 50%", "50%"),
+        ("~0:1 50%:0.1", "~0:1"),
+        ("0:1 ~~50%:0.1", "~~50%:0.1"),
         ("warmup(1) cosine", "warmup(1)"),
         ("warmup cosine", "warmup"),
         ("warmup(0.1)", "''"),

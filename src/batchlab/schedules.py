@@ -440,23 +440,49 @@ class Curve:
         return shape.curve(after / (1.0 - warmup), argument)
 
 
-@dataclass(frozen=True)
-class Stairs:
-    """Multipliers that hold from a share of the budget on.
+class Point(NamedTuple):
+    """A multiplier at a share of the budget; reached in a straight line, or by a step."""
 
-    Attributes:
-        steps: (share of the budget, multiplier); shares rise from 0.
-    """
-
-    steps: tuple[tuple[Fraction, float], ...]
+    share: Fraction
+    value: float
+    line: bool = False
 
     def __str__(self) -> str:
-        shares = [f"{_decimal(share * 100)}%" if share else "0" for share, _ in self.steps]
-        return " ".join(f"{s}:{v!r}" for s, (_, v) in zip(shares, self.steps, strict=True))
+        share = f"{_decimal(self.share * 100)}%" if self.share else "0"
+        return f"{'~' * self.line}{share}:{self.value!r}"
+
+
+def _between(points: list[tuple[float, float, bool]], fraction: float) -> float:
+    """The multiplier of the last point passed, or on the straight line to the next."""
+    passed = [i for i, (share, _, _) in enumerate(points) if share <= fraction][-1]
+    (share, value, _), following = points[passed], points[passed + 1 : passed + 2]
+    if not following or not following[0][2]:
+        return value
+    end, reached, _ = following[0]
+    return value + (reached - value) * (fraction - share) / (end - share)
+
+
+@dataclass(frozen=True)
+class Stairs:
+    """Multipliers at shares of the budget, each held until the next or led to it by a line.
+
+    Attributes:
+        points: Their shares rise from 0.
+    """
+
+    points: tuple[Point, ...]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.points))
 
     def value(self, fraction: float, warmup: float) -> float:
         """Multiplier at a share of the budget."""
-        return next(value for share, value in reversed(self.steps) if float(share) <= fraction)
+        return _between(self.numbers, fraction)
+
+    @functools.cached_property
+    def numbers(self) -> list[tuple[float, float, bool]]:
+        """The points with their shares as floats."""
+        return [(float(share), value, line) for share, value, line in self.points]
 
 
 @dataclass(frozen=True)
@@ -512,7 +538,8 @@ def rate_schedule(spec: str, *, warmup: float = 0.0) -> RateSchedule:
     - ``geometric(x)``: xᵖ, x = 0.01 if left out;
     - ``inverse_sqrt(x)``: √(x/(x + s)), s being the share of the budget since the warm-up and x,
       if left out, the warm-up, or 0.1 without one;
-    - ``0:1 50%:0.1 75%:0.01``: stairs over shares of the whole budget.
+    - ``0:1 50%:0.1 75%:0.01``: stairs over shares of the whole budget; to a share marked ``~`` a
+      straight line leads: ``0:0 ~10%:1 80%:1 ~100%:0`` rises, stays and falls.
 
     Args:
         spec: The text. It may begin with ``warmup(share)``.
@@ -563,24 +590,24 @@ def _curve(text: str) -> Curve:
 
 
 def _stairs(tokens: list[str]) -> Stairs:
-    steps = tuple(_stair(token) for token in tokens)
-    if steps[0][0] != 0:
+    points = tuple(_point(token) for token in tokens)
+    if points[0].share != 0 or points[0].line:
         raise InvalidValueError(must("lr_schedule", "stairs that start at 0", tokens[0]))
-    for token, before, after in zip(tokens[1:], steps, steps[1:], strict=False):
-        if after[0] <= before[0]:
+    for token, before, after in zip(tokens[1:], points, points[1:], strict=False):
+        if after.share <= before.share:
             raise InvalidValueError(must("lr_schedule", "stairs whose shares rise", token))
-    return Stairs(steps)
+    return Stairs(points)
 
 
-def _stair(token: str) -> tuple[Fraction, float]:
-    share, colon, multiplier = token.partition(":")
+def _point(token: str) -> Point:
+    share, colon, multiplier = token.removeprefix("~").partition(":")
     value = _number(multiplier)
     number = "0" if share == "0" else share.removesuffix("%") if share.endswith("%") else ""
     if not colon or value is None or not re.fullmatch(_NUMBER, number, re.ASCII):
         raise InvalidValueError(must("lr_schedule", "pairs such as 50%:0.1", token))
     if Fraction(number) > 100:
         raise InvalidValueError(must("lr_schedule", "stairs at shares of at most 100%", token))
-    return Fraction(number) / 100, value
+    return Point(Fraction(number) / 100, value, token.startswith("~"))
 
 
 def _warmup_share(text: str | None, shown: str) -> float:

@@ -229,7 +229,12 @@ def test_evaluation_in_pieces_is_evaluation_of_the_whole():
 
 
 SHAPES = ["constant", "linear", "linear(0.1)", "cosine", "cosine(0.1)", "geometric(0.01)"]
-SHAPES += ["inverse_sqrt", "inverse_sqrt(0.3)", "0:1 50%:0.1 75%:0.01"]
+SHAPES += [
+    "inverse_sqrt",
+    "inverse_sqrt(0.3)",
+    "0:1 50%:0.1 75%:0.01",
+    "0:0 ~9.5%:1 50%:0.1 ~75%:0.01",
+]
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.15])

@@ -471,8 +471,9 @@ def _rate_source(config: RunConfig) -> str:
     rise = "    rise = fraction / WARMUP if fraction < WARMUP else 1.0"
     head = f"def rate(fraction: float) -> float:\n{text}\n{rise}"
     if isinstance(schedule.body, schedules.Stairs):
-        steps = [(float(share), value) for share, value in schedule.body.steps]
-        return f"{head}\n    return rise * [v for share, v in {steps!r} if share <= fraction][-1]"
+        between = inspect.getsource(schedules._between).rstrip()
+        call = f"    return rise * _between({schedule.body.numbers!r}, fraction)"
+        return f"{between}\n\n\n{head}\n{call}"
     shape = schedules.SHAPES[schedule.body.name]
     argument = schedule.body.argument
     after = "max(0.0, fraction - WARMUP)"

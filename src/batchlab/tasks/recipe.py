@@ -13,7 +13,7 @@ from torch import nn
 
 from batchlab import optim, schedules
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
-from batchlab.schedules import RateSchedule
+from batchlab.schedules import Point, RateSchedule
 
 Group = dict[str, Any]
 """One of an optimizer's ``param_groups``."""
@@ -21,8 +21,11 @@ Group = dict[str, Any]
 RATE_TOLERANCE = 1e-6
 """Of the peak: how near a schedule comes to every rate of the scheduler it stands for."""
 
-MOST_LEVELS = 200
-LEAST_DECIMALS = 4
+LINE_TOLERANCE = 1e-4
+"""The same where straight lines between points stand for a curve that has no name here."""
+
+MOST_POINTS = 500
+LEAST_DECIMALS, DECIMALS = 4, 16
 
 
 # Optimizers
@@ -224,7 +227,8 @@ def _must_move_together(optimizer: torch.optim.Optimizer, leader: Group, schedul
 def rate_fields(rates: Sequence[float], *, scheduler: str) -> dict[str, Any]:
     """A schedule that gives every update its rate, as fields of a RunConfig.
 
-    A named shape where one gives all of them to within a millionth of the peak, else stairs.
+    A named curve, or stairs and straight lines, where they give every rate to within a millionth
+    of the peak; else straight lines to within a ten-thousandth (then ``~`` is in the text).
 
     Args:
         rates: The learning rate of each update of the whole training.
@@ -249,41 +253,42 @@ def rate_fields(rates: Sequence[float], *, scheduler: str) -> dict[str, Any]:
         raise InvalidValueError(must("scheduler", words, scheduler))
     # Twelve digits: 0.01 of 0.1 is a tenth, not 0.09999999999999999.
     multipliers = [float(f"{rate / peak:.12g}") for rate in rates]
-    for schedule in _candidates(multipliers):
-        if _reproduces(schedule, multipliers):
+    for schedule, tolerance in _candidates(multipliers):
+        if _reproduces(schedule, multipliers, tolerance):
             text = {"lr_schedule": str(schedule.body), "warmup": schedule.warmup}
             return {"learning_rate": peak, **text}
-    words = f"a constant, a warm-up with a known curve, or at most {MOST_LEVELS} levels"
-    hint = f"Known curves: {', '.join(schedules.SHAPES)}."
+    words = f"a known curve, or at most {MOST_POINTS} levels or straight lines"
+    hint = f"Known curves, each with or without warm-up: {', '.join(schedules.SHAPES)}."
     raise InvalidValueError(must("scheduler", words, scheduler, hint))
 
 
-def _reproduces(schedule: RateSchedule, multipliers: Sequence[float]) -> bool:
+def _reproduces(schedule: RateSchedule, multipliers: Sequence[float], tolerance: float) -> bool:
     count = len(multipliers)
     return all(
-        abs(schedule(update / count) - multiplier) <= RATE_TOLERANCE
+        abs(schedule(update / count) - multiplier) <= tolerance
         for update, multiplier in enumerate(multipliers)
     )
 
 
-def _candidates(multipliers: Sequence[float]) -> Iterator[RateSchedule]:
-    """Schedules that may fit, the plainest first."""
+def _candidates(multipliers: Sequence[float]) -> Iterator[tuple[RateSchedule, float]]:
+    """Schedules that may fit, the plainest first, and how near each has to come."""
     count, risen = len(multipliers), list(multipliers).index(1.0)
     warmup = risen / count
-    yield RateSchedule(schedules.Curve("constant"), warmup)
+    yield RateSchedule(schedules.Curve("constant"), warmup), RATE_TOLERANCE
     elapsed = (count - 1) / count - warmup
     if elapsed > 0:
         for name, argument in _arguments(multipliers[-1], elapsed, warmup):
             own = None if argument == schedules.SHAPES[name].default else argument
-            yield RateSchedule(schedules.Curve(name, own), warmup)
-    levels = _levels(multipliers)
-    if len(levels) <= MOST_LEVELS:
-        steps = tuple((_share(update, count), multipliers[update]) for update in levels)
-        yield RateSchedule(schedules.Stairs(steps))
+            yield RateSchedule(schedules.Curve(name, own), warmup), RATE_TOLERANCE
+    for tolerance in (RATE_TOLERANCE, LINE_TOLERANCE):
+        # Half for the fit, half for the round-off of shares.
+        points = _points(multipliers, tolerance / 2)
+        if len(points) <= MOST_POINTS:
+            yield RateSchedule(schedules.Stairs(points)), tolerance
 
 
 def _arguments(last: float, elapsed: float, warmup: float) -> Iterator[tuple[str, float]]:
-    """The argument with which each shape takes the last multiplier, where it has one."""
+    """The argument with which each curve takes the last multiplier, where it has one."""
     progress = elapsed / (1.0 - warmup)
     wave = (1.0 + math.cos(math.pi * progress)) / 2.0
     found = {
@@ -301,23 +306,52 @@ def _arguments(last: float, elapsed: float, warmup: float) -> Iterator[tuple[str
             yield name, argument
 
 
-def _levels(multipliers: Sequence[float]) -> list[int]:
-    """The updates from which on the multiplier is another."""
-    changed = (k for k in range(1, len(multipliers)) if multipliers[k] != multipliers[k - 1])
-    return [0, *changed]
+def _points(multipliers: Sequence[float], tolerance: float) -> tuple[Point, ...]:
+    """Levels and straight lines through some of the multipliers, near all of them."""
+    count, here, last = len(multipliers), 0, 0
+    points = [Point(Fraction(0), multipliers[0])]
+    while here < count - 1:
+        there = _reach(multipliers, here, tolerance)
+        if multipliers[there] != multipliers[here]:
+            line = there > here + 1
+            if line and last < here:  # the level before it ends here
+                points.append(Point(_share(here, count), multipliers[here]))
+            share = _floor(Fraction(there, count)) if line else _share(there, count)
+            points.append(Point(share, multipliers[there], line))
+            last = there
+        here = there
+    return tuple(points)
+
+
+def _reach(multipliers: Sequence[float], here: int, tolerance: float) -> int:
+    """The last multiplier to which a straight line from here passes near all between them."""
+    low, high, reached = -math.inf, math.inf, here + 1
+    for there in range(here + 1, len(multipliers)):
+        rise, run = multipliers[there] - multipliers[here], there - here
+        if low <= rise / run <= high:
+            reached = there
+        low, high = max(low, (rise - tolerance) / run), min(high, (rise + tolerance) / run)
+        if low > high:
+            break
+    return reached
 
 
 def _share(update: int, updates: int) -> Fraction:
-    """A share of the budget in decimal text that lies after the update before and not after this.
+    """A share of the budget in decimal text, after the update before and not after this one.
 
-    A schedule is read at update/updates; so the change comes at this update exactly, and for
-    other batch sizes within a ten-thousandth of a per cent of it.
+    A schedule is read at update/updates, so a step at this share comes at this update exactly, and
+    at other batch sizes within a ten-thousandth of a per cent of the budget.
     """
     exact = Fraction(update, updates)
-    for decimals in range(19):
-        unit = 100 * 10**decimals
-        share = Fraction(math.floor(exact * unit), unit)
+    for decimals in range(DECIMALS):
+        share = _floor(exact, decimals)
         after = float(share) > (update - 1) / updates
         if share == exact or (decimals >= LEAST_DECIMALS and after):
             return share
-    raise AssertionError(f"{updates} updates are more than 18 decimals can tell apart")
+    return _floor(exact)
+
+
+def _floor(share: Fraction, decimals: int = DECIMALS) -> Fraction:
+    """The share in per cent with so many decimals, rounded down."""
+    unit = 100 * 10**decimals
+    return Fraction(math.floor(share * unit), unit)
