@@ -12,13 +12,18 @@ from batchlab import optim
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError
 from batchlab.measure.plain import make_optimizer
-from batchlab.rules import RULES
+from batchlab.rules import RULES, Scales
 from batchlab.schedules import batch_schedule, rate_schedule
-from batchlab.tasks import recipe
+from batchlab.tasks import Objective, Task, recipe
 
 
 def weights():
     return [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
+
+
+def objective():
+    task = Task(lambda: nn.Linear(2, 1), torch.ones(20, 2), loss=torch.sub)
+    return Objective(task, task.model())
 
 
 # --- optimizers ---
@@ -64,7 +69,7 @@ def test_what_is_read_is_what_the_optimizer_of_a_recipe_was_made_from(rule):
     numbers = {"learning_rate": 0.02, "weight_decay": 0.003, "beta2": 0.9, "eps": 1e-5, "nu": 0.4}
     momentum = None if rule == "sgd" else 0.7
     config = RunConfig(rule=rule, momentum=momentum, **numbers).resolved(1)
-    read = recipe.optimizer_fields(make_optimizer(weights(), config))
+    read = recipe.optimizer_fields(make_optimizer(objective(), config))
     if rule == "nshb":  # made as PyTorch's momentum at the same steps
         assert (read.pop("rule"), read.pop("learning_rate")) == ("shb", pytest.approx(0.006))
     assert read == {name: getattr(config, name) for name in read}
@@ -123,6 +128,27 @@ def test_groups_that_differ_are_refused_naming_the_number(name, value):
 def test_groups_may_differ_where_that_is_allowed_and_the_largest_is_read():
     fields = recipe.optimizer_fields(groups(lr=0.2, weight_decay=0.0), {"lr", "weight_decay"})
     assert (fields["learning_rate"], fields["weight_decay"]) == (0.2, 0.01)
+
+
+def test_each_parameter_has_its_own_multiples_of_the_largest_numbers():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [net[0].weight, net[1].weight], "lr": 0.1, "weight_decay": 0.2},
+            {"params": [net[0].bias], "lr": 0.1, "weight_decay": 0.0},
+            {"params": [net[1].bias], "lr": 0.05, "weight_decay": 0.1},
+        ]
+    )
+    assert recipe.group_scales(net, optimizer) == {
+        "0.bias": Scales(1.0, 0.0),
+        "1.bias": Scales(0.5, 0.5),
+    }
+
+
+def test_groups_without_weight_decay_have_nothing_of_their_own():
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([{"params": [net.weight]}, {"params": [net.bias]}], 0.1)
+    assert recipe.group_scales(net, optimizer) == {}
 
 
 def test_groups_with_the_same_numbers_are_one():

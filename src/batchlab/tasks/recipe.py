@@ -13,6 +13,7 @@ from torch import nn
 
 from batchlab import optim, schedules
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.rules import Scales
 from batchlab.schedules import Point, RateSchedule
 
 Group = dict[str, Any]
@@ -148,6 +149,41 @@ def _must_agree(optimizer: torch.optim.Optimizer, name: str, may_differ: Collect
 
 def _initial_rate(group: Group) -> float:
     return float(group.get("initial_lr", group["lr"]))
+
+
+MAY_DIFFER = frozenset({"lr", "weight_decay"})
+"""The numbers of a parameter group that :func:`group_scales` keeps."""
+
+
+def group_scales(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Scales]:
+    """Each parameter's own multiples of the largest learning rate and weight decay.
+
+    Args:
+        module: Whose parameters the optimizer holds.
+        optimizer: Its groups may differ in :data:`MAY_DIFFER`.
+
+    Returns:
+        ``Task.groups``: name → scales, without those that are 1.
+
+    Example:
+        >>> net = torch.nn.Linear(1, 1)
+        >>> groups = [{"params": [net.weight]}, {"params": [net.bias], "weight_decay": 0.0}]
+        >>> group_scales(net, torch.optim.AdamW(groups))
+        {'bias': Scales(learning_rate=1.0, weight_decay=0.0)}
+    """
+    names = {id(p): name for name, p in module.named_parameters()}
+    rate = max(_initial_rate(group) for group in optimizer.param_groups)
+    decay = max(float(group["weight_decay"]) for group in optimizer.param_groups)
+    found = {
+        names[id(p)]: Scales(
+            _initial_rate(group) / rate if rate else 1.0,
+            float(group["weight_decay"]) / decay if decay else 1.0,
+        )
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if id(p) in names
+    }
+    return {name: scales for name, scales in found.items() if scales != Scales()}
 
 
 def left_out(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
