@@ -402,3 +402,9 @@ def test_what_the_learning_rate_means_for_groups_is_said():
     ]
     both = said({"bias": Scales(0.1), "weight": Scales(0.1)})
     assert both == ["the learning rate is multiplied by 0.1 for 2 parameters"]
+
+
+def test_the_notes_of_a_task_stand_before_what_is_assumed():
+    said = prepare(task(metric=None, notes=("first", "second")), device="cpu").assumptions
+    assert said[:2] == ("first", "second")
+    assert said[2:] == prepare(task(metric=None), device="cpu").assumptions

@@ -88,7 +88,7 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
         baseline = task.baseline.resolved(train.examples)
     except InvalidValueError as error:
         raise TaskError(f"The baseline: {error}") from None
-    said += task.baseline.assumptions()
+    said = task.notes + said + task.baseline.assumptions()
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
     said += _rates_of_groups(task)

@@ -111,6 +111,8 @@ class Task:
         baseline: The recipe used today.
         groups: Parameter → multiples of the learning rate and of the weight decay that are its
             own, such as ``{"0.bias": Scales(weight_decay=0)}``; the others have the recipe's.
+        notes: What was assumed where a recipe was read from elsewhere, a sentence each; they stand
+            before what :func:`batchlab.tasks.prepare` assumes.
         name: Name in reports.
         origin: How a worker finds the task again; set by :func:`batchlab.tasks.load`.
 
@@ -136,6 +138,7 @@ class Task:
     unit: str = "examples"
     baseline: RunConfig = field(default_factory=RunConfig)
     groups: Mapping[str, Scales] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     name: str = "task"
     origin: str | None = None
 
