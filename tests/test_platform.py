@@ -1,5 +1,6 @@
 """Files written whole, locks that die with their process, memory limits of many machines."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -66,10 +67,10 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     write_whole(path, "old")
 
     def fail(*_):
-        raise OSError("planted")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="planted"):
+    with pytest.raises(ResultError, match=r"Cannot write .*file: No space left .* --resume"):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

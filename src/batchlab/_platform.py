@@ -156,6 +156,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         path: The file; missing folders are made.
         content: Text (written as UTF-8, line ends as they are) or bytes.
 
+    Raises:
+        ResultError: If the system cannot write it; what was there before is left as it was.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -164,8 +167,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
         '日本'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, data)
+    except OSError as error:
+        hint = (
+            "What is finished is kept; make room, or let it be written, and go on with --resume."
+        )
+        raise ResultError(f"Cannot write {path}: {error.strerror or error}. {hint}") from error
+    _sync_folder(path.parent)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -177,7 +191,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 class DirectoryLock:
@@ -485,6 +498,23 @@ def _number(path: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         return int(path.read_text())
     return None
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory it frees, of blocks up to 32 MiB, for its next use.
+
+    Otherwise glibc gives the end of the heap back at every step of a training and asks for it
+    again: each page then costs a fault.
+
+    Returns:
+        Whether the system could.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError, OSError):  # another C library
+        return False
+    return bool(mallopt(mmap_threshold, 2**25) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def die_with_parent(parent: int) -> None:

@@ -111,7 +111,7 @@ def run(samples, values, status=Status.OK):
     samples = np.array(samples)
     series = {"metric": Series(samples // 10, samples, np.array(values, dtype=float))}
     last = int(samples[-1])
-    return RunResult(BASELINE, status, "", last // 10, last, last, 1.0, "loop", series)
+    return RunResult(BASELINE, status, "", last // 10, last, last, 1.0, "loop", 1, series)
 
 
 def test_a_run_is_judged_by_its_last_tenth_before_the_moment():

@@ -21,7 +21,7 @@ def series(*values):
 
 def result(status=Status.OK, **recorded):
     config = RunConfig(batch_size="0:8 20ep:16", clip_norm=None, seed=3)
-    return RunResult(config, status, "", 5, 40, 80, 0.25, "loop", recorded)
+    return RunResult(config, status, "", 5, 40, 80, 0.25, "loop", 1, recorded)
 
 
 TRACE = Trace(

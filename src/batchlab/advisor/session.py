@@ -221,6 +221,8 @@ class Session:
         found = self.engine.train(
             configs, job, starts=starts, progress=lambda share: self.listener.progress(what, share)
         )
+        for sentence in self.engine.hear():
+            self.listener.say(sentence)
         if self.engine.reused == reused and expected > PACE_SECONDS:
             share = (time.perf_counter() - began) / expected
             self.pace = min(5.0, max(0.3, self.pace * math.sqrt(share)))

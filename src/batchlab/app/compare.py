@@ -320,6 +320,8 @@ def _train_leg(
         leg.job(),
         progress=lambda share: hears.progress(what, share if legs == 1 else (done + share) / legs),
     )
+    for sentence in engine.hear():
+        hears.say(sentence)
     n = len(grid.seeds)
     return {
         (pair, leg.length): trace.runs[i * n : (i + 1) * n] for i, pair in enumerate(leg.pairs)

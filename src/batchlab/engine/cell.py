@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 
 from batchlab import _random
+from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.checkpoint import SECONDS, Checkpoint
@@ -74,6 +75,11 @@ def run_cell(
         except UserError:
             raise
         except Exception as error:  # the user's own code may raise anything
+            if is_out_of_memory(error):
+                raise TaskError(
+                    f"Training the task `{prepared.task.name}` ran out of memory with one run at "
+                    "a time. `batchlab fit` says which batch size fits."
+                ) from error
             text = (str(error).strip() or "no message").splitlines()[0]
             name, kind = prepared.task.name, type(error).__name__
             raise TaskError(f"Training the task `{name}` raised {kind}: {text}") from error

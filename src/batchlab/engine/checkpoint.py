@@ -18,7 +18,7 @@ NAME = "checkpoint.npz"
 SECONDS = 60.0
 SHARE = 0.02
 """Of the time that writing may take."""
-FORMAT = 1
+FORMAT = 2
 _FACTS = "facts.json"
 
 

@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from batchlab.engine.capability import Capability
 from batchlab.engine.compiled import why_not_compiled
 from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
+from batchlab.engine.memory import Need
 from batchlab.engine.stacked import Stack
 from batchlab.errors import cannot_read
 from batchlab.tasks import Prepared
@@ -44,6 +45,8 @@ class Choice:
         unit: Batches in one compiled program; 0: nothing is compiled.
         reason: Why, in words.
         timings: Way → seconds of one update of one run, on one thread; empty if not timed.
+        most: Runs that the memory of one worker holds at a time; 0: it did not matter.
+        workers: Workers that the memory holds at a time; 0: all.
     """
 
     executor: str
@@ -51,6 +54,53 @@ class Choice:
     unit: int
     reason: str
     timings: dict[str, float]
+    most: int = 0
+    workers: int = 0
+
+    def together(self, runs: int) -> int:
+        """Of the runs of a cell, how many train at a time.
+
+        Example:
+            >>> Choice("stacked", 16, 0, "", {}, most=10).together(40)
+            10
+        """
+        if self.executor == "loop":
+            return 1
+        return min([runs, *(limit for limit in (self.slots, self.most) if limit)])
+
+    def halved(self, most: int) -> Choice:
+        """The choice after memory ran out and fewer runs went on."""
+        said = f"{self.reason}; memory ran out: {most} at a time"
+        return replace(self, most=most, reason=said)
+
+
+def within_memory(choice: Choice, need: Need, limit: int, workers: int) -> Choice:
+    """A choice that stays within the memory: fewer runs at a time, else fewer workers.
+
+    Args:
+        choice: The fastest way.
+        need: Bytes it is going to hold.
+        limit: Bytes for all workers together.
+        workers: Worker processes, at least 1.
+
+    Example:
+        >>> choice = Choice("stacked", 16, 0, "fast", {})
+        >>> kept = within_memory(choice, Need(0, 2**20), 2**24, workers=2)
+        >>> kept.most, kept.workers, kept.reason
+        (8, 0, 'fast; 8 at a time: a run holds 1.0 MiB, a worker may use 8.0 MiB')
+    """
+    share = limit // workers
+    runs = 1 if choice.executor == "loop" else choice.slots or SLOTS[-1]
+    if need.of(runs) <= share:
+        return choice
+    holds = f"a run holds {_platform.format_bytes(need.of(1))}"
+    most = need.most(share)
+    if most >= 1:
+        said = f"{most} at a time: {holds}, a worker may use {_platform.format_bytes(share)}"
+        return replace(choice, most=most, reason=f"{choice.reason}; {said}")
+    beside = max(1, limit // need.of(1))
+    said = f"{beside} of {workers} workers: {holds} of {_platform.format_bytes(limit)}"
+    return replace(choice, most=1, workers=beside, reason=f"{choice.reason}; {said}")
 
 
 class Choices:

@@ -62,18 +62,22 @@ def make_block(program: Program, reuse: int, dtype: torch.dtype) -> Run:
     """
     step = make_step(program, torch.vmap)
 
+    def gathered(data: Tree, index: Tensor) -> Tree:
+        return _tree.map_leaves(
+            lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf,
+            _tree.take(data, index),
+        )
+
     def block(progress: Progress, numbers: Numbers, orders: Orders, data: Tree) -> Block:
         losses, finite = [], []
         for index, multiplier, keys in zip(*orders, strict=True):
-            batch = _tree.map_leaves(
-                lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf,
-                _tree.take(data, index),
-            )
+            batch = gathered(data, index)
             scaled = numbers._replace(learning_rate=numbers.learning_rate * multiplier)
             for again in range(reuse):
                 progress, loss, good = step(progress, scaled, batch, keys + again)
                 losses.append(loss)
                 finite.append(good)
+            del batch  # or it would be there while the next one is gathered
         return Block(progress, torch.stack(losses), torch.stack(finite))
 
     return block

@@ -206,6 +206,7 @@ class Alone:
             samples=self.samples,
             seconds=time.perf_counter() - self.began,
             executor="loop",
+            together=1,
             series=self.recorder.series(),
         )
 
@@ -247,6 +248,7 @@ def result_of(
     samples: int,
     seconds: float,
     executor: str,
+    together: int,
     series: dict[str, Series],
 ) -> RunResult:
     """A finished run with its status.
@@ -258,6 +260,7 @@ def result_of(
         samples: Fresh examples of the batches that were used.
         seconds: Wall time in its executor.
         executor: ``stacked`` or ``loop``.
+        together: Runs that trained at a time.
         series: What was recorded.
 
     Returns:
@@ -269,9 +272,17 @@ def result_of(
         Status.DIVERGED: f"diverged at update {updates}: the loss or a parameter is not finite",
         Status.DID_NOT_LEARN: "did not learn: the validation loss was never below its start",
     }
-    processed = samples * config.reuse
     return RunResult(
-        config, status, sentences[status], updates, samples, processed, seconds, executor, series
+        config,
+        status,
+        sentences[status],
+        updates,
+        samples,
+        processed=samples * config.reuse,
+        seconds=seconds,
+        executor=executor,
+        together=together,
+        series=series,
     )
 
 

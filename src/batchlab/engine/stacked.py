@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from batchlab import _random, _tree, schedules
+from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
@@ -33,6 +34,16 @@ LONGEST_LEG = 1024
 LEG_FLOP = 2e10
 """A leg ends after so many batches, bytes of index or operations: about a second."""
 EMPTY = -1
+
+
+class Parked(NamedTuple):
+    """A run that gave up its row when memory ran out, and waits to go on."""
+
+    done: int
+    loss_sum: float
+    loss_count: int
+    progress: Progress
+
 
 End = tuple[RunResult, RunState | None]
 
@@ -59,6 +70,7 @@ def train_stacked(
         starts: Where each goes on from, all at the same samples and updates.
         tick: Told the share that is done.
         slots: Runs that train at a time, S; the others wait until a slot is free. All if left out.
+            Halved whenever memory runs out.
         unit: Batches that one compiled program trains; 0: nothing is compiled.
         checkpoint: Where the state is kept meanwhile.
 
@@ -135,6 +147,7 @@ class Stack:
         self.loss_sum, self.loss_count = np.zeros(self.count), np.zeros(self.count, dtype=int)
         self.recorders = [Recorder() for _ in configs]
         self.streams = [Stream(prepared.examples, config.seed) for config in configs]
+        self.parked: dict[int, Parked] = {}
         self.ends: dict[int, End] = {}
 
     def _multipliers(self, config: RunConfig) -> torch.Tensor:
@@ -152,25 +165,52 @@ class Stack:
     def share(self) -> float:
         """How much of the cell is done, in batches."""
         whole = max(1, len(self.plan))
-        waiting = len(self.queue) + sum(1 - self.done[row] / whole for row in self.active)
-        return 1.0 - waiting / len(self.configs)
+        left = [self.done[row] for row in self.active] + [self._reached(r) for r in self.queue]
+        return 1.0 - sum(1 - done / whole for done in left) / len(self.configs)
 
     # ------------------------------------------------------------------ rows come and go
 
     def fill(self) -> None:
-        """The first runs into the slots; of a compiled stack the rest are copies that count for
+        """The next runs into all slots; of a compiled stack the rest are copies that count for
         nothing.
         """
-        runs = self.queue[: self.count]
-        self.queue = self.queue[self.count :]
-        self.slots = runs + [EMPTY] * (self.count - len(runs))
-        self.done = [0] * self.count
+        runs = self._next(self.count)
+        rows = self.count if self.unit else len(runs)
+        self.slots = runs + [EMPTY] * (rows - len(runs))
+        self.done = [0] * rows
+        self.loss_sum, self.loss_count = np.zeros(rows), np.zeros(rows, dtype=int)
         shown = [run if run != EMPTY else runs[0] for run in self.slots]
         self.progress = self._laid_out(stack([self._start(run) for run in shown]))
         self._numbers(shown)
-        self._arrive(self.active)
+        self._seated(self.active)
+
+    def _next(self, most: int) -> list[int]:
+        """Runs from the queue; where batches change size, only such as have got equally far."""
+        runs = self.queue[:most]
+        if self.edges:
+            first = self._reached(runs[0])
+            runs = [run for run in self.queue if self._reached(run) == first][:most]
+        self.queue = [run for run in self.queue if run not in runs]
+        return runs
+
+    def _reached(self, run: int) -> int:
+        """Batches that a waiting run has behind it."""
+        return self.parked[run].done if run in self.parked else 0
+
+    def _seated(self, rows: Iterable[int]) -> None:
+        """Rows that were given a run: a parked one goes on, of a fresh one the start is due."""
+        fresh = []
+        for row in rows:
+            found = self.parked.pop(self.slots[row], None)
+            if found is None:
+                fresh.append(row)
+            else:
+                self.done[row], self.loss_sum[row], self.loss_count[row] = found[:3]
+        self._arrive(fresh)
 
     def _start(self, run: int) -> Progress:
+        if run in self.parked:
+            return to_device(self.parked[run].progress, self.prepared.device)
         config, state = self.configs[run], self.starts[run]
         if state is not None:
             return to_device(state.progress, self.prepared.device)
@@ -205,13 +245,17 @@ class Stack:
         is left free is taken out of an eager stack.
         """
         free = [row for row, run in enumerate(self.slots) if run == EMPTY]
-        if not self.queue or (self.edges and len(free) < len(self.slots)):
-            if free and not self.unit:
-                self._keep(self.active)
-            return
-        rows = free[: len(self.queue)]
-        for row in rows:
-            self.slots[row], self.done[row] = self.queue.pop(0), 0
+        if self.queue and len(free) == len(self.slots):
+            self.fill()
+        elif self.queue and not self.edges:
+            self._seat(free[: len(self.queue)])
+        elif free and not self.unit:
+            self._keep(self.active)
+
+    def _seat(self, rows: list[int]) -> None:
+        """The next runs into these rows."""
+        for row, run in zip(rows, self._next(len(rows)), strict=True):
+            self.slots[row], self.done[row] = run, 0
             self.loss_sum[row], self.loss_count[row] = 0.0, 0
         fresh = stack([self._start(self.slots[row]) for row in rows])
         place = torch.tensor(rows, device=self.prepared.device)
@@ -220,7 +264,7 @@ class Stack:
         )
         self.progress = self._laid_out(joined)
         self._numbers([max(run, 0) for run in self.slots])
-        self._arrive(rows)
+        self._seated(rows)
 
     def _keep(self, rows: list[int]) -> None:
         """These rows only."""
@@ -252,7 +296,10 @@ class Stack:
         wanted = self.evaluations | self.probes | self.edges
         nearest = (min(s for s in wanted if s > self.done[r]) - self.done[r] for r in rows)
         count = min(self.longest, *nearest)
-        losses, finite = self._train(self._orders(count))
+        trained = self._within_memory(count)
+        if trained is None:
+            return
+        losses, finite = trained
         self.loss_sum = np.cumsum(np.vstack([self.loss_sum, losses]), axis=0)[-1]
         self.loss_count += len(losses)
         for row in rows:
@@ -264,6 +311,28 @@ class Stack:
         self._arrive(row for row in rows if row not in broken)
         if broken:
             self._refill()
+
+    def _within_memory(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Train a leg; None if memory ran out: then half of the runs wait, and nothing is lost."""
+        try:
+            return self._train(self._orders(count))
+        except Exception as error:  # by type or by text, depending on what allocates
+            if not is_out_of_memory(error) or len(self.slots) == 1:
+                raise
+        # Outside the except clause: an exception keeps the frames, and their tensors, alive.
+        self._halve()
+        return None
+
+    def _halve(self) -> None:
+        """Half of the rows; the runs of the others go on when there is room."""
+        self.count = len(self.slots) // 2
+        order = sorted(range(len(self.slots)), key=lambda row: self.slots[row] == EMPTY)
+        leaving = [row for row in order[self.count :] if self.slots[row] != EMPTY]
+        for row in leaving:
+            counts = self.done[row], float(self.loss_sum[row]), int(self.loss_count[row])
+            self.parked[self.slots[row]] = Parked(*counts, self._state(row).progress)
+        self.queue = [self.slots[row] for row in leaving] + self.queue
+        self._keep(order[: self.count])
 
     def some(self, batches: int) -> int:
         """Train a few batches of every row for timing, from the start again at the plan's end.
@@ -303,10 +372,12 @@ class Stack:
     def _train(self, orders: Orders) -> tuple[np.ndarray, np.ndarray]:
         """Losses and finiteness of every update, shape ``[updates, S]``."""
         parts: list[Block] = []
+        progress = self.progress
         for piece in self._pieces(orders):
-            block = self._block(piece)(self.progress, self.numbers, piece, self.data)
-            self.progress = block.progress
+            block = self._block(piece)(progress, self.numbers, piece, self.data)
+            progress = block.progress
             parts.append(block)
+        self.progress = progress
         losses = torch.cat([part.losses for part in parts]).double().cpu().numpy()
         return losses, torch.cat([part.finite for part in parts]).cpu().numpy()
 
@@ -332,8 +403,26 @@ class Stack:
     # ------------------------------------------------------------------ what is left behind
 
     def _evaluate(self, rows: list[int]) -> None:
+        for row, values in zip(rows, self._evaluated(rows), strict=True):
+            if self.loss_count[row]:
+                mean = float(self.loss_sum[row] / self.loss_count[row])
+                values = values | {"train_loss": mean}
+            self._record(row, values)
+            self.loss_sum[row], self.loss_count[row] = 0.0, 0
+
+    def _evaluated(self, rows: list[int]) -> list[dict[str, float]]:
+        """Validation loss and metric of these rows; in two parts where memory runs out."""
         if not rows:
-            return
+            return []
+        try:
+            return self._predicted(rows)
+        except Exception as error:  # by type or by text, depending on what allocates
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+        half = len(rows) // 2
+        return self._evaluated(rows[:half]) + self._evaluated(rows[half:])
+
+    def _predicted(self, rows: list[int]) -> list[dict[str, float]]:
         self.objective.eval()
         with torch.no_grad():
             params, buffers, _ = self.progress
@@ -342,12 +431,7 @@ class Stack:
                 params, buffers = (_tree.map(lambda x: x[index], p) for p in (params, buffers))
             found = self.evaluator(lambda batch: self.predict(params, buffers, batch))
         self.objective.train()
-        for row, values in zip(rows, found, strict=True):
-            if self.loss_count[row]:
-                mean = float(self.loss_sum[row] / self.loss_count[row])
-                values = values | {"train_loss": mean}
-            self._record(row, values)
-            self.loss_sum[row], self.loss_count[row] = 0.0, 0
+        return found
 
     def _probe(self, row: int) -> None:
         assert self.job.probe is not None
@@ -384,6 +468,7 @@ class Stack:
             samples=samples,
             seconds=time.perf_counter() - self.began,
             executor="stacked",
+            together=self.count,
             series=self.recorders[run].series(),
         )
         self.ends[run], self.slots[row] = (result, state), EMPTY
@@ -403,10 +488,15 @@ class Stack:
         ends = {}
         for run, (result, state) in self.ends.items():
             diverged = result.status is Status.DIVERGED
-            ends[run] = [diverged, result.updates, result.samples, result.seconds]
+            counts = result.updates, result.samples, result.seconds, result.together
+            ends[run] = [diverged, *counts]
             if state is not None:
                 arrays |= to_arrays(f"end{run}.", state.progress)
+        for run, found in self.parked.items():
+            arrays |= to_arrays(f"parked{run}.", found.progress)
         facts = {
+            "count": self.count,
+            "parked": {run: found[:3] for run, found in self.parked.items()},
             "slots": self.slots,
             "done": self.done,
             "queue": self.queue,
@@ -419,6 +509,7 @@ class Stack:
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from what :meth:`saved` gave."""
         self.slots, self.done, self.queue = facts["slots"], facts["done"], facts["queue"]
+        self.count = facts["count"]
         self.loss_sum, self.loss_count = arrays["loss_sum"], arrays["loss_count"]
         self.recorders = [Recorder(rows) for rows in facts["rows"]]
         self.began -= facts["seconds"]
@@ -426,7 +517,10 @@ class Stack:
         found = from_arrays("now", arrays, like)
         self.progress = self._laid_out(to_device(found, self.prepared.device))
         self._numbers([max(run, 0) for run in self.slots])
-        for name, (diverged, updates, samples, seconds) in facts["ends"].items():
+        for name, (done, loss_sum, loss_count) in facts["parked"].items():
+            progress = from_arrays(f"parked{name}.", arrays, like)
+            self.parked[int(name)] = Parked(done, loss_sum, loss_count, progress)
+        for name, (diverged, updates, samples, seconds, together) in facts["ends"].items():
             run = int(name)
             result = result_of(
                 self.configs[run],
@@ -435,6 +529,7 @@ class Stack:
                 samples=samples,
                 seconds=seconds,
                 executor="stacked",
+                together=together,
                 series=self.recorders[run].series(),
             )
             kept = f"end{run}.0" in arrays

@@ -16,7 +16,7 @@ from batchlab.engine.job import RunState, state_from_bytes, state_to_bytes
 from batchlab.engine.step import Progress
 from batchlab.engine.trace import RunResult, Trace, to_parquet
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]) -> None:

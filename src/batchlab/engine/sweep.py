@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -31,8 +32,10 @@ from batchlab.engine.choice import (
     slots_of,
     slots_that_fit,
     timings,
+    within_memory,
 )
 from batchlab.engine.job import Job, RunState, state_to_bytes, updates_of
+from batchlab.engine.memory import predict, small
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
@@ -43,6 +46,8 @@ from batchlab.tasks.source import Source, Stacked
 LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
 NAMED_EXAMPLES = 64
 HASHED_BYTES = 2**28
+WORKER_BYTES = 400 * 2**20
+"""Of a worker that has loaded torch and not yet trained."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,14 @@ class Cell:
         choice: How it is trained, and why.
         runs: Which runs of the sweep.
         updates: Updates of all of them together, for progress.
+        group: By what name the choice is kept.
     """
 
     name: str
     choice: Choice
     runs: tuple[int, ...]
     updates: int
+    group: str
 
 
 class Engine:
@@ -71,6 +78,8 @@ class Engine:
         workers: Worker processes; one per core if left out, 0 for none (always on a GPU).
         executor: ``stacked`` or ``loop`` to force one.
         checkpoint_seconds: Between two checkpoints inside a cell.
+        memory_limit: Bytes, or text such as ``"4GiB"``, for all workers together; what the machine
+            has left if left out.
 
     Attributes:
         prepared: The task.
@@ -85,11 +94,13 @@ class Engine:
         workers: int | None = None,
         executor: str | None = None,
         checkpoint_seconds: float = SECONDS,
+        memory_limit: int | str | None = None,
     ) -> None:
         count = _platform.available_cores() if workers is None else workers
         self.prepared = prepared
         self.workers = count if prepared.device == "cpu" else 0
         self.reused = 0
+        self._said: list[str] = []
         self._folder = None if out is None else out / "cells"
         self._forced, self._checkpoint_seconds = executor, checkpoint_seconds
         if self._folder is not None:
@@ -97,6 +108,7 @@ class Engine:
         self._processes = Workers(prepared, max(1, self.workers))
         self._capabilities: dict[tuple[Any, ...], Capability] = {}
         self._choices = Choices(None if out is None else out / EXECUTORS)
+        self._memory_limit = memory_limit
 
     def __enter__(self) -> Engine:
         return self
@@ -147,38 +159,70 @@ class Engine:
             groups.setdefault((place, *_static(config)), []).append(i)
         cells = []
         for runs in groups.values():
-            choice = self._choice([configs[i] for i in runs], begins[runs[0]], job)
+            group, choice = self._choice([configs[i] for i in runs], begins[runs[0]], job)
             cells += [
-                self._cell(choice, chunk, configs, job, begins)
+                self._cell(group, choice, chunk, configs, job, begins)
                 for chunk in self._chunks(runs, choice)
             ]
         return sorted(cells, key=lambda cell: -cell.updates)
 
-    def _choice(self, configs: Sequence[RunConfig], start: RunState | None, job: Job) -> Choice:
-        """How like runs are trained: as a sweep before has written down, else timed now."""
+    def _choice(
+        self, configs: Sequence[RunConfig], start: RunState | None, job: Job
+    ) -> tuple[str, Choice]:
+        """How like runs are trained, and by what name that is kept: as a sweep before has written
+        down, else timed now.
+        """
         first = configs[0]
         capability = self.capability(first)
         assert first.batch_size is not None
         largest = max(schedules.batch_schedule(first.batch_size).sizes)
         rule = by_rule(capability, largest)
-        if self._forced is not None:
-            if self._forced == rule.executor or not capability.stackable:
-                return rule
-            return replace(rule, executor=self._forced, reason="asked for")
+        if self._forced not in (None, rule.executor) and capability.stackable:
+            rule = replace(rule, executor=self._forced, reason="asked for")
         begin = 0 if start is None else start.samples
         updates = len(configs) * first.reuse
         updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
-        effort = effort_of(capability, largest, updates)
-        if effort is Effort.NONE:
-            return rule
+        forced = self._forced is not None
+        effort = Effort.NONE if forced else effort_of(capability, largest, updates)
         slots = slots_of(self.prepared, len(configs))
         shape = first.rule, largest, first.precision, first.clip_norm is None, first.reuse
-        key = hashlib.sha256(repr((*shape, slots, str(effort))).encode()).hexdigest()[:16]
+        asked = *shape, slots, str(effort), self._forced
+        key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
         if known is None:
-            known = self._timed(configs, capability, slots, effort)
-            self._choices.keep(key, known)
-        return known
+            timed = effort is not Effort.NONE
+            known = self._timed(configs, capability, slots, effort) if timed else rule
+            known = self._within_memory(known, configs, capability, largest)
+            if timed or known is not rule:
+                self._choices.keep(key, known)
+        return key, known
+
+    def _within_memory(
+        self, choice: Choice, configs: Sequence[RunConfig], capability: Capability, largest: int
+    ) -> Choice:
+        """The choice with as many runs and workers at a time as memory holds."""
+        limit, workers = self._memory, max(1, self.workers)
+        runs = 1 if choice.executor == "loop" else choice.slots or SLOTS[-1]
+        if small(self.prepared, runs, largest, limit // workers):
+            return choice
+        try:
+            with one_thread(self.prepared.device):
+                need = predict(self.prepared, configs, capability, choice.executor)
+        except Exception:  # the user's own code may raise anything; training says it with its run
+            return choice
+        return within_memory(choice, need, limit, workers)
+
+    @cached_property
+    def _memory(self) -> int:
+        """Bytes for the training of all workers together; without a limit where none is known."""
+        given = self._memory_limit
+        if self.prepared.device.startswith("cuda"):
+            free = torch.cuda.mem_get_info(self.prepared.device)[0]
+            return free if given is None else min(free, _platform.parse_bytes(given))
+        found = _platform.memory_limit(given).bytes
+        data = sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
+        own = self.workers * (WORKER_BYTES + data)
+        return max(1, found - own) if found else sys.maxsize
 
     def _timed(
         self,
@@ -217,6 +261,7 @@ class Engine:
 
     def _cell(
         self,
+        group: str,
         choice: Choice,
         runs: list[int],
         configs: Sequence[RunConfig],
@@ -234,7 +279,7 @@ class Engine:
             digest.update(hashlib.sha256(state).digest())
             begin = 0 if start is None else start.samples
             updates += len(updates_of(configs[i], self.prepared.examples, begin, job.until))
-        return Cell(digest.hexdigest()[:20], choice, tuple(runs), updates)
+        return Cell(digest.hexdigest()[:20], choice, tuple(runs), updates, group)
 
     @property
     def task_hash(self) -> str:
@@ -295,7 +340,7 @@ class Engine:
                 job,
                 self.capability(configs[cell.runs[0]]),
                 tuple(begins[i] for i in cell.runs),
-                cell.choice.slots,
+                cell.choice.together(len(cell.runs)),
                 cell.choice.unit,
                 None if self._folder is None else self._folder / cell.name,
                 self._checkpoint_seconds,
@@ -303,9 +348,12 @@ class Engine:
             for cell in left
         }
         meter = _Meter(cells, left, progress)
-        for name, results in self._run(works, meter.partly):
+        named = {cell.name: cell for cell in left}
+        at_once = min((cell.choice.workers for cell in left if cell.choice.workers), default=0)
+        for name, results in self._run(works, meter.partly, at_once):
             if self._folder is not None:
                 save_cell(self._folder / name, results)
+            self._note_memory(named[name], results)
             known[name] = results
             meter.finish(name)
         found = {
@@ -313,6 +361,22 @@ class Engine:
         }
         ordered = [found[i] for i in range(len(configs))]
         return Trace(tuple(result for result, _ in ordered)), [state for _, state in ordered]
+
+    def _note_memory(self, cell: Cell, results: Results) -> None:
+        """Write down that memory ran out, so that no later cell meets it."""
+        planned = cell.choice.together(len(cell.runs))
+        went_on = min(result.together for result, _ in results)
+        if went_on < planned:
+            self._choices.keep(cell.group, cell.choice.halved(went_on))
+            self._said.append(
+                f"memory ran out with {planned} runs at a time: {went_on} at a time went on, and "
+                "their results are equal to the plan's within round-off"
+            )
+
+    def hear(self) -> list[str]:
+        """What had to be done otherwise than planned since this was asked last."""
+        said, self._said = self._said, []
+        return said
 
     def _load(self, cell: Cell, configs: Sequence[RunConfig], job: Job) -> Results | None:
         """What an earlier sweep has left of this cell."""
@@ -326,11 +390,11 @@ class Engine:
         return load_cell(self._folder / cell.name, like)
 
     def _run(
-        self, works: dict[str, Work], partly: Callable[[str, float], None]
+        self, works: dict[str, Work], partly: Callable[[str, float], None], at_once: int
     ) -> Iterator[tuple[str, Results]]:
         """Run cells here or on workers, and hand them back as they finish."""
         if self.workers >= 2 and len(works) >= 2:
-            yield from self._processes.run(works, partly)
+            yield from self._processes.run(works, partly, at_once)
             return
         for name, work in works.items():
             yield name, run_cell(self.prepared, work, lambda share, n=name: partly(n, share))
@@ -396,6 +460,11 @@ def _probe_name(job: Job) -> str:
 
 def _sources(prepared: Prepared) -> tuple[Source, Source]:
     return prepared.train, prepared.validation
+
+
+def _kept(source: Source) -> list[torch.Tensor]:
+    """The tensors in which a source is kept, as far as it is."""
+    return _tree.leaves(source.tree) if isinstance(source, Stacked) else []
 
 
 def _some(source: Source) -> Any:

@@ -45,6 +45,8 @@ class RunResult:
         seconds: Wall time in its executor; of a stacked run, the time of the whole stack. Never
             the time of one run alone.
         executor: ``stacked`` or ``loop``.
+        together: Runs that trained at a time when it ended; fewer than planned where memory ran
+            out, and then equal to the plan's within round-off.
         series: Recorded quantities by name: ``loss`` and ``metric`` on validation data,
             ``train_loss``, probes.
     """
@@ -57,6 +59,7 @@ class RunResult:
     processed: int
     seconds: float
     executor: str
+    together: int
     series: dict[str, Series]
 
     def final(self, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -55,13 +56,14 @@ class Workers:
             self._scratch = None
 
     def run(
-        self, works: Mapping[str, Work], partly: Callable[[str, float], None]
+        self, works: Mapping[str, Work], partly: Callable[[str, float], None], at_once: int = 0
     ) -> Iterator[tuple[str, Results]]:
         """Train cells and hand them back as they finish.
 
         Args:
             works: What to train, by the cell's name.
             partly: Told a cell's name and the share of it that is done.
+            at_once: Cells that train at a time; 0: one a process.
 
         Returns:
             (name, results) of each.
@@ -71,11 +73,15 @@ class Workers:
         """
         with self._started() as (pool, scratch):
             shares = {name: scratch / f"share-{name}" for name in works}
-            waiting: dict[Future[Results], str] = {
-                pool.submit(_work, str(scratch / "task"), str(shares[name]), work): name
-                for name, work in works.items()
-            }
-            yield from _collect(waiting, shares, partly)
+            left = iter(works.items())
+
+            def submit(count: int) -> dict[Future[Results], str]:
+                return {
+                    pool.submit(_work, str(scratch / "task"), str(shares[name]), work): name
+                    for name, work in itertools.islice(left, count)
+                }
+
+            yield from _collect(submit, at_once or len(works), shares, partly)
 
     def everywhere(self, function: Callable[..., Any], *given: Any) -> list[Any]:
         """Call a function of the task in every process at the same time.
@@ -146,14 +152,19 @@ def _packed(prepared: Prepared) -> bytes:
 
 
 def _collect(
-    waiting: dict[Future[Results], str],
+    submit: Callable[[int], dict[Future[Results], str]],
+    at_once: int,
     shares: Mapping[str, Path],
     partly: Callable[[str, float], None],
 ) -> Iterator[tuple[str, Results]]:
+    """Results as they come; for each that has, one more cell is begun."""
+    waiting = submit(at_once)
     while waiting:
         done, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         for future in done:
-            yield waiting.pop(future), future.result()
+            name = waiting.pop(future)
+            waiting |= submit(1)
+            yield name, future.result()
         for name in waiting.values():
             partly(name, _read_share(shares[name]))
 
@@ -168,6 +179,7 @@ def _died(name: str) -> str:
 def _begin(parent: int) -> None:
     """One thread; Ctrl-C is the parent's business; gone when the parent is."""
     torch.set_num_threads(1)
+    _platform.keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _platform.die_with_parent(parent)
 

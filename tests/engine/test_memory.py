@@ -1,0 +1,259 @@
+"""What training holds is predicted; where memory runs out, fewer runs go on, nothing is lost."""
+
+import numpy as np
+import pytest
+import torch
+
+from batchlab.engine import Engine, Job, stacked
+from batchlab.engine.capability import probe_capability
+from batchlab.engine.checkpoint import Checkpoint
+from batchlab.engine.choice import Choice, Choices, within_memory
+from batchlab.engine.memory import LiveBytes, Need, predict, small
+from batchlab.engine.stacked import Stack, train_stacked
+from batchlab.errors import TaskError
+from tests.engine import tiny
+
+SMOOTH = 1e-10
+CELLS = 4  # bytes of a float32
+
+
+def runs(count=6, **changes):
+    return [tiny.run(seed=s, learning_rate=0.02 * (s + 1), **changes) for s in range(count)]
+
+
+def out_of_memory():
+    return RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+    )
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Training more rows at a time than this raises, after the first so many calls."""
+
+    def limit(rows, calls=0):
+        block, seen = Stack._block, []
+
+        def limited_block(self, orders):
+            run = block(self, orders)
+
+            def limited_run(*given):
+                seen.append(len(self.slots))
+                trained = run(*given)  # memory runs out late: nothing of it may remain
+                if len(self.slots) > rows and len(seen) > calls:
+                    raise out_of_memory()
+                return trained
+
+            return limited_run
+
+        monkeypatch.setattr(Stack, "_block", limited_block)
+        return seen
+
+    return limit
+
+
+# ------------------------------------------------------------------ counting bytes
+
+
+def test_live_bytes_count_what_is_held_and_the_most_there_was():
+    with LiveBytes() as live:
+        held = [torch.ones(100) for _ in range(3)]
+        del held[0]
+        view = held[0][10:]
+    assert (live.now, live.peak) == (2 * 100 * CELLS, 3 * 100 * CELLS)
+    assert view.untyped_storage().nbytes() == 100 * CELLS
+
+
+def test_live_bytes_see_what_autograd_keeps_for_the_backward_pass():
+    w = torch.ones(1000, requires_grad=True)
+    with LiveBytes() as live:
+        loss = (w.exp() * w.sin()).sum()
+    assert live.now >= 2 * 1000 * CELLS
+    assert loss.requires_grad
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 64])
+@pytest.mark.parametrize("model", [tiny.mlp, tiny.batch_norm, tiny.with_dropout])
+def test_a_straight_line_through_two_small_stacks_predicts_a_large_one(model, batch_size):
+    prepared, configs = tiny.ready(model), runs(40, batch_size=batch_size, samples=64 * 4)
+    capability = probe_capability(prepared, configs[0])
+    need = predict(prepared, configs, capability, "stacked")
+    with LiveBytes() as live:
+        stack = Stack(prepared, configs, Job((0,)), capability, [None] * 40, 40, 0)
+        stack.fill()
+        stack.some(2)
+    assert need.of(40) / need.scattered == pytest.approx(live.peak, rel=0.2)
+
+
+def test_predicting_leaves_no_trace():
+    prepared, configs = tiny.ready(tiny.with_dropout), runs(2)
+    before = torch.get_rng_state()
+    predict(prepared, configs, probe_capability(prepared, configs[0]), "loop")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_run_alone_needs_what_grows_with_its_batch():
+    prepared = tiny.ready()
+    capability = probe_capability(prepared, tiny.run())
+    one, other = (
+        predict(prepared, [tiny.run(batch_size=b, samples=256)], capability, "loop").of(1)
+        for b in (8, 64)
+    )
+    assert other > 2 * one
+
+
+def test_only_what_may_matter_is_tried():
+    prepared = tiny.ready()
+    assert small(prepared, runs=16, batch_size=8, limit=2**30)
+    assert not small(prepared, runs=16, batch_size=8, limit=2**10)
+
+
+# ------------------------------------------------------------------ choosing
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "workers"),
+    [(32_000, 0, 0), (31_999, 15, 0), (2_000, 1, 0), (1_999, 1, 1), (10, 1, 1)],
+)
+def test_fewer_runs_and_then_fewer_workers_stay_within_the_memory(limit, most, workers):
+    kept = within_memory(Choice("stacked", 16, 0, "fast", {}), Need(0, 1_000), limit, 2)
+    assert (kept.most, kept.workers) == (most, workers)
+    assert kept.reason.startswith("fast")
+    assert (kept.reason == "fast") == (most == 0)
+
+
+def test_of_workers_that_train_one_run_each_only_as_many_start_as_fit():
+    kept = within_memory(Choice("loop", 0, 0, "fast", {}), Need(0, 1_000), 3_500, 8)
+    assert kept.workers == 3
+    assert kept.together(1) == 1
+
+
+def test_a_sweep_under_a_limit_plans_fewer_at_a_time_and_gives_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("batchlab.engine.sweep.WORKER_BYTES", 0)
+    prepared, configs = tiny.ready(), runs(8)
+    need = predict(prepared, configs, probe_capability(prepared, configs[0]), "stacked")
+    data = sum(leaf.nbytes for s in (prepared.train, prepared.validation) for leaf in s.tree)
+    with Engine(prepared, tmp_path, 0, memory_limit=need.of(3) + data) as engine:
+        cells = engine.plan(configs, tiny.job())
+        limited, _ = engine.train(configs, tiny.job())
+    assert [cell.choice.most for cell in cells] == [3]
+    assert "3 at a time" in Choices(tmp_path / "executors.json").all()[0].reason
+    assert [run.together for run in limited.runs] == [3] * 8
+    assert tiny.apart(limited, tiny.trained(prepared, configs, "stacked")[0]) <= SMOOTH
+
+
+# ------------------------------------------------------------------ running out
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("calls", [0, 3])
+@pytest.mark.parametrize("schedule", [8, "0:8 160:16 320:32"])
+def test_where_memory_runs_out_half_of_the_runs_wait_and_all_end_the_same(
+    limited, rows, calls, schedule
+):
+    prepared, configs = tiny.ready(tiny.batch_norm), runs(6, batch_size=schedule)
+    whole, states = tiny.trained(prepared, configs, "stacked")
+    seen = limited(rows, calls)
+    halved, others = tiny.trained(prepared, configs, "stacked")
+    assert max(seen) == 6
+    assert seen[-1] <= rows
+    assert tiny.apart(whole, halved) <= SMOOTH
+    assert [r.updates for r in halved.runs] == [r.updates for r in whole.runs]
+    for one, other in zip(states, others, strict=True):
+        for name, leaf in tiny.leaves(one).items():
+            torch.testing.assert_close(leaf, tiny.leaves(other)[name], rtol=SMOOTH, atol=SMOOTH)
+
+
+def test_a_diverged_run_beside_parked_ones_keeps_its_status(limited):
+    configs = runs(5)
+    configs[1] = configs[1].replace(learning_rate=1e300)
+    whole, _ = tiny.trained(tiny.ready(), configs, "stacked")
+    limited(2, 1)
+    halved, _ = tiny.trained(tiny.ready(), configs, "stacked")
+    assert [r.status for r in whole.runs] == [r.status for r in halved.runs]
+    assert halved.runs[1].updates == whole.runs[1].updates
+
+
+def test_what_happened_is_said_and_recorded_and_met_only_once(tmp_path, limited):
+    limited(2)
+    prepared, configs = tiny.ready(), runs(6)
+    with Engine(prepared, tmp_path, 0, "stacked") as engine:
+        trace, _ = engine.train(configs, tiny.job())
+        assert engine.hear() == [
+            "memory ran out with 6 runs at a time: 1 at a time went on, and "
+            "their results are equal to the plan's within round-off"
+        ]
+        engine.train([c.replace(seed=c.seed + 100) for c in configs], tiny.job())
+        assert engine.hear() == []
+    assert {run.together for run in trace.runs} == {1}
+    assert "memory ran out: 1 at a time" in Choices(tmp_path / "executors.json").all()[0].reason
+
+
+def test_finished_cells_are_found_again_after_memory_ran_out(tmp_path, limited):
+    limited(2)
+    for expected in (0, 1):
+        with Engine(tiny.ready(), tmp_path, 0, "stacked") as engine:
+            trace, _ = engine.train(runs(6), tiny.job())
+            assert engine.reused == expected
+    assert [run.together for run in trace.runs] == [1] * 6
+
+
+def test_parked_runs_survive_a_checkpoint(tmp_path, limited, monkeypatch):
+    prepared, configs = tiny.ready(tiny.batch_norm), runs(6)
+    capability = probe_capability(prepared, configs[0])
+    whole = train_stacked(prepared, configs, tiny.job(), capability)
+    limited(3, 1)
+    due = iter([False, False, True])
+    monkeypatch.setattr(Checkpoint, "due", lambda self: next(due, False))
+    saves = []
+    save = Checkpoint.save
+
+    def save_and_stop(self, *given):
+        save(self, *given)
+        saves.append(given[0]["parked"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_stacked(prepared, configs, tiny.job(), capability, checkpoint=Checkpoint(tmp_path))
+    assert len(saves[0]) == 3
+    resumed = train_stacked(
+        prepared, configs, tiny.job(), capability, checkpoint=Checkpoint(tmp_path)
+    )
+    for (one, _), (other, _) in zip(whole, resumed, strict=True):
+        assert np.abs(tiny.numbers(one) - tiny.numbers(other)).max() <= SMOOTH
+
+
+def test_an_evaluation_that_is_too_large_is_done_in_parts(monkeypatch):
+    prepared, configs = tiny.ready(), runs(5)
+    whole, _ = tiny.trained(prepared, configs, "stacked")
+    predicted, sizes = Stack._predicted, []
+
+    def limited(self, rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise out_of_memory()
+        return predicted(self, rows)
+
+    monkeypatch.setattr(Stack, "_predicted", limited)
+    assert tiny.apart(whole, tiny.trained(prepared, configs, "stacked")[0]) <= SMOOTH
+    assert {5, 2, 3, 1} <= set(sizes)
+
+
+def test_memory_that_holds_not_even_one_run_ends_in_a_sentence(limited):
+    limited(0)
+    with pytest.raises(TaskError, match=r"ran out of memory with one run at a time"):
+        tiny.trained(tiny.ready(), runs(3), "stacked")
+
+
+def test_another_error_is_not_taken_for_lack_of_memory(monkeypatch):
+    calls = []
+
+    def broken(self, orders):
+        calls.append(1)
+        raise RuntimeError("CUDA error: invalid configuration argument")
+
+    monkeypatch.setattr(stacked.Stack, "_train", broken)
+    with pytest.raises(TaskError, match="invalid configuration"):
+        tiny.trained(tiny.ready(), runs(4), "stacked")
+    assert len(calls) == 1
