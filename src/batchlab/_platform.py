@@ -172,9 +172,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, data)
     except OSError as error:
-        hint = (
-            "What is finished is kept; make room, or let it be written, and go on with --resume."
-        )
+        hint = "What is finished is kept: make room or let it be written, then --resume."
         raise ResultError(f"Cannot write {path}: {error.strerror or error}. {hint}") from error
     _sync_folder(path.parent)
 
