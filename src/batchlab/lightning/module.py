@@ -136,7 +136,7 @@ class Made:
 
     def __call__(self) -> nn.Module:
         """A new module."""
-        ready = made_ready(self.make(), StandIn(self.facts, "setup"))
+        ready = made_ready(guarded(self.make, what="module()"), StandIn(self.facts, "setup"))
         return _frozen(ready, self.frozen)
 
 
@@ -178,13 +178,15 @@ class Step:
         indexed: Whether it takes a ``batch_idx``.
         hooks: Which of :data:`BATCH_HOOKS` the module overrides.
         metrics: Names of its torchmetrics. They are emptied after every step: what they gather
-            would grow without end, and differ from run to run.
+            would grow without end.
+        resting: Names of its parts that are in evaluation mode when training begins, and stay so.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     indexed: bool = True
     hooks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, module: Any, facts: Mapping[str, Any]) -> Step:
@@ -201,7 +203,8 @@ class Step:
             raise TaskError(must("training_step", wanted, "one of a dataloader_iter"))
         hooks = tuple(hook for hook in BATCH_HOOKS if overrides(module, hook))
         metrics = tuple(name for name, part in module.named_modules() if _is_metric(part))
-        return cls(facts, len(names) > 1, hooks, metrics)
+        resting = tuple(name for name, part in module.named_modules() if not part.training)
+        return cls(facts, len(names) > 1, hooks, metrics, resting)
 
     def __call__(self, module: Any, batch: Tree) -> Tensor:
         """The loss of a batch in the module's present mode."""
@@ -214,9 +217,11 @@ class Step:
         return loss
 
     def attach(self, module: Any) -> None:
-        """Give the module what stands for its trainer, and tell it where it is."""
+        """Give the module what stands for its trainer, its resting parts, and where it is."""
         mode = {"training": module.training, "validating": not module.training}
         module.trainer = StandIn({**self.facts, **mode}, "training_step")
+        for name in self.resting:
+            module.get_submodule(name).training = False
         like = next(module.parameters())
         if (module.device, module.dtype) != (like.device, like.dtype):
             # Lightning notes both in `.to()` of the module itself, which is not called where the
@@ -276,11 +281,11 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
-def parameters_said(names: tuple[str, ...]) -> str:
+def some(names: tuple[str, ...]) -> str:
     """Some names, and how many more.
 
     Example:
-        >>> parameters_said(("a", "b", "c", "d", "e"))
+        >>> some(("a", "b", "c", "d", "e"))
         'a, b, c and 2 more'
     """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

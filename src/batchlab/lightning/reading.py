@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from batchlab import _random
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.lightning.data import Data, read_data, set_up
@@ -22,6 +23,7 @@ from batchlab.lightning.module import (
     factory,
     guarded,
     has_batch_norm,
+    some,
 )
 from batchlab.lightning.schedule import Optimisation, read_optimisation
 from batchlab.lightning.trainer import (
@@ -84,6 +86,8 @@ class Reading:
         examples, size = self.data.examples, self.data.batch_size
         yield from budget_notes(self.recipe, self.budget, examples, size)
         yield from self.optimisation.notes
+        if self.step.resting:
+            yield f"in evaluation mode throughout, as in your trainer: {some(self.step.resting)}"
 
 
 def read(
@@ -108,7 +112,8 @@ def read(
     asked = StandIn(live, "setup", trainer)
     set_up(datamodule, asked)
     models = factory(module, known, asked)
-    sample = models()
+    with _random.seeded(0, "setup"):
+        sample = models()
     notes = _notes(sample, trainer, ignore)
     data = read_data(datamodule, sample, asked)
     found = budget(said, data.examples, data.batch_size, data.drop_last)

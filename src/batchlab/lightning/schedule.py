@@ -10,7 +10,7 @@ import torch
 
 from batchlab import _random
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
-from batchlab.lightning.module import StandIn, guarded, parameters_said
+from batchlab.lightning.module import StandIn, guarded, some
 from batchlab.lightning.trainer import Budget
 from batchlab.rules import Scales
 from batchlab.tasks import recipe
@@ -90,8 +90,7 @@ def _notes(name: str, fields: Mapping[str, Any], frozen: tuple[str, ...]) -> tup
         share = f"{100 * recipe.LINE_TOLERANCE:g} % of the peak"
         notes += (f"{name} is kept as straight lines, every update's rate to within {share}",)
     if frozen:
-        said = parameters_said(frozen)
-        notes += (f"the optimizer does not hold {said}: not trained",)
+        notes += (f"not trained, as the optimizer does not hold them: {some(frozen)}",)
     return notes
 
 
