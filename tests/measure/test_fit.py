@@ -115,10 +115,10 @@ def started(monkeypatch):
 def child_of(prepared_from):
     with contextlib.ExitStack() as stack:
 
-        def make(name):
+        def make(name, seconds=None):
             prepared = prepared_from(name)
             carried = module._Carried(prepared, prepared.baseline, "1GiB", 1)
-            return stack.enter_context(contextlib.closing(module._Child(carried, None)))
+            return stack.enter_context(contextlib.closing(module._Child(carried, seconds)))
 
         yield make
 
@@ -197,6 +197,19 @@ def test_a_trial_that_takes_too_long_is_ended(child_of, started):
     assert started[0].returncode is not None
     assert child.trial(4).failure is Failure.TIME
     assert len(started) == 1
+
+
+@linux
+def test_time_to_load_a_task_is_not_time_of_the_search(child_of, monkeypatch):
+    loaded = []
+
+    class Noting(module._Child):
+        def _start(self):
+            super()._start()
+            loaded.append(time.monotonic())
+
+    monkeypatch.setattr(module, "_Child", Noting)
+    assert child_of("plain", seconds=5.0).deadline >= loaded[0] + 5.0
 
 
 @linux

@@ -104,7 +104,7 @@ def fit(
         max_size: Largest size of interest; the training set if left out.
         start: First size tried; the run's batch size if left out.
         threads: Threads of torch in the child; as here if left out.
-        time_limit: Seconds for the whole search, or None.
+        time_limit: Seconds for the search once the task is loaded, or None.
 
     Returns:
         The largest size that ran, what bound it, and every trial.
@@ -123,9 +123,8 @@ def fit(
     first = min(start or min(_sizes(config)), cap)
     if why := unmeasured(prepared.device):
         return _unmeasured(prepared, config, first, why)
-    deadline = None if time_limit is None else time.monotonic() + time_limit
     task = _Carried(prepared, config, memory_limit, threads)
-    with contextlib.closing(_Child(task, deadline)) as child:
+    with contextlib.closing(_Child(task, time_limit)) as child:
         limit = child.limit
         keep = margin_bytes(margin, limit)
         child.allowed = limit.bytes - keep if limit.bytes else None
@@ -196,10 +195,12 @@ class _Carried:
 class _Child:
     """A child process that tries sizes; replaced by a fresh one after a failure."""
 
-    def __init__(self, task: _Carried, deadline: float | None) -> None:
-        self.task, self.deadline = task, deadline
+    def __init__(self, task: _Carried, seconds: float | None) -> None:
+        self.task = task
         self.allowed: int | None = None
         self._start()
+        # From here on: what a task imports may take longer than a search.
+        self.deadline = None if seconds is None else time.monotonic() + seconds
 
     def trial(self, size: int) -> Outcome:
         """Try a size in the running child, or in a fresh one."""
