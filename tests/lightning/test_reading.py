@@ -19,6 +19,7 @@ from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError
 from batchlab.lightning import task
 from batchlab.lightning.kinds import overrides
 from batchlab.lightning.trainer import REFUSED_HOOKS
+from batchlab.report import said
 from batchlab.tasks import prepare
 from tests.lightning import made
 
@@ -213,6 +214,8 @@ def test_what_a_loader_does_differently_is_said():
         (90, {"accumulate_grad_batches": 4}, {}, (64, 6)),
         (90, {"max_steps": 5}, {}, (16, 5)),
         (90, {"max_epochs": -1, "max_steps": 50}, {}, (16, 50)),
+        (90, {"max_epochs": None, "max_steps": 50}, {}, (16, 50)),
+        (64, {"max_epochs": None}, {}, (16, 4000)),
         (90, {"limit_train_batches": 2}, {}, (16, 6)),
         (90, {"limit_train_batches": 0.5}, {}, (16, 9)),
         (90, {"devices": 2, "strategy": "ddp"}, {}, (32, 9)),
@@ -541,7 +544,7 @@ def test_a_harmless_callback_is_let_pass(make):
 def test_a_callback_that_is_not_kept_is_said(make, said):
     trainer = made.trainer()
     trainer.callbacks.append(make())
-    assert [note for note in read(trainer=trainer).notes if note.startswith(said)]
+    assert len([note for note in read(trainer=trainer).notes if note.startswith(said)]) == 1
 
 
 def test_a_limit_on_validation_batches_is_said_not_to_be_kept():
@@ -571,3 +574,43 @@ def test_unequal_weights_under_accumulation_are_said():
     said = "Lightning averages the means of the batches it accumulates"
     assert [note for note in own.notes if note.startswith(said)]
     assert not [note for note in read(**weighted).notes if note.startswith(said)]
+
+
+# --- in Japanese ---
+
+
+def layers_at_rest():
+    return nn.Sequential(nn.Linear(5, 6), nn.Dropout().eval(), nn.Linear(6, 2))
+
+
+def everything_said():
+    """Every kind of note, from three trainings."""
+
+    def power(module):
+        optimizer = torch.optim.SGD(module.layers[2].parameters(), 0.1)
+        schedule = lr_scheduler.PolynomialLR(optimizer, 2000, power=3.0)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    methods = {"on_train_epoch_end": print, "validation_step": print}
+    trainer = made.trainer(
+        accumulate_grad_batches=2,
+        limit_train_batches=2,
+        limit_val_batches=1,
+        max_epochs=600,
+        callbacks=[callbacks.EarlyStopping("loss")],
+    )
+    data = loader(sampler=SequentialSampler(made.points()), num_workers=2), made.loaders()[1]
+    module = made.module(configure=power, layers=layers_at_rest, **methods)
+    weighted = read(module, data, trainer, weight=lambda batch: torch.ones(len(batch[0])))
+    alone = task(made.module(), made.loaders())
+    return {
+        *weighted.notes,
+        *alone.notes,
+        *task(made.module(), made.loaders(), max_epochs=1).notes,
+    }
+
+
+def test_every_note_is_said_in_japanese():
+    notes = everything_said()
+    assert len(notes) == 18
+    assert [note for note in notes if said.both(note).ja == said.both(note).en] == []

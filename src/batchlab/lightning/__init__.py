@@ -42,9 +42,10 @@ def task(
     """A task with the whole recipe of a Lightning training.
 
     Model, data, collate, loss, optimizer, parameter groups, learning rate of every update,
-    clipping, precision, accumulation, batch size and epochs are read; nothing given here is
-    trained or changed. What cannot be kept is refused by its name; what is kept in another way is
-    said.
+    clipping, precision, accumulation, batch size and epochs are read. What cannot be kept is
+    refused by its name; what is kept in another way is said among the task's ``notes``. The data
+    module is set up as ``fit`` would; module and trainer stay as they are. Test data is not read:
+    ``dataclasses.replace(task, test=…)`` adds it. ``examples/lightning_task.py`` is a whole one.
 
     Args:
         module: A LightningModule, whose present weights are where every seed starts; or a function

@@ -82,14 +82,14 @@ def made_ready(module: Any, stand_in: StandIn) -> nn.Module:
         hint = "Of lightning or pytorch_lightning."
         wanted = "a LightningModule, or a function that returns one"
         raise InvalidTypeError(must("module", wanted, got, hint))
-    for part in module.modules():
-        if is_a(part, "LightningModule"):
-            part.log = part.log_dict = part.print = silent
     module.trainer = stand_in
     guarded(module.prepare_data, what="prepare_data")
     guarded(module.setup, "fit", what="setup")
     guarded(module.configure_model, what="configure_model")
     module.trainer = None
+    for part in module.modules():
+        if is_a(part, "LightningModule"):
+            part.log = part.log_dict = part.print = silent
     return module
 
 

@@ -12,7 +12,7 @@ from batchlab import _random
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.lightning.data import Data, read_data, set_up
-from batchlab.lightning.kinds import overrides
+from batchlab.lightning.kinds import is_a, overrides
 from batchlab.lightning.module import (
     PLACES,
     Copies,
@@ -81,6 +81,10 @@ class Reading:
                 "it for fresh ones"
             )
         yield from self.recipe.notes
+        yield (
+            "times are those of a plain PyTorch loop: what the Trainer adds to each update is not "
+            "in them"
+        )
         yield from self.notes
         yield from self.data.notes
         examples, size = self.data.examples, self.data.batch_size
@@ -105,10 +109,11 @@ def read(
     Returns:
         What was read.
     """
-    said = read_trainer(trainer, max_epochs, ignore)
+    said = read_trainer(trainer, max_epochs)
     known = {**said.facts(), "logger": Silent(), "loggers": []}
     known |= {name: 0 for name in PLACES if name in ignore}
-    live = known | dict.fromkeys(PLACES, 0) | {"datamodule": datamodule, "training": True}
+    own = datamodule if is_a(datamodule, "LightningDataModule") else None
+    live = known | dict.fromkeys(PLACES, 0) | {"datamodule": own, "training": True}
     asked = StandIn(live, "setup", trainer)
     set_up(datamodule, asked)
     models = factory(module, known, asked)

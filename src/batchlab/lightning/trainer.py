@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +87,12 @@ class Recipe:
         }
 
 
-def read_trainer(trainer: Any, max_epochs: int | None, ignore: Collection[str]) -> Recipe:
+def read_trainer(trainer: Any, max_epochs: int | None) -> Recipe:
     """The recipe of a trainer, or of Lightning's defaults.
 
     Args:
         trainer: Of ``lightning`` or ``pytorch_lightning``, or None.
         max_epochs: Where there is no trainer.
-        ignore: Callbacks that the user vouches for.
 
     Returns:
         What it says.
@@ -103,7 +102,7 @@ def read_trainer(trainer: Any, max_epochs: int | None, ignore: Collection[str]) 
         InvalidValueError: If something it says cannot be kept; the sentence names it.
 
     Example:
-        >>> read_trainer(None, 5, ()).notes
+        >>> read_trainer(None, 5).notes
         ("no trainer is given: beside max_epochs, Lightning's defaults are assumed",)
     """
     if trainer is None:
@@ -117,7 +116,7 @@ def read_trainer(trainer: Any, max_epochs: int | None, ignore: Collection[str]) 
         raise InvalidValueError(must("max_epochs", "left out with a trainer", max_epochs, hint))
     _must_train_plainly(trainer)
     return Recipe(
-        max_epochs=trainer.max_epochs if trainer.max_epochs is not None else DEFAULT_EPOCHS,
+        max_epochs=_max_epochs(trainer),
         max_steps=trainer.max_steps,
         accumulate=trainer.accumulate_grad_batches,
         clip_norm=_clip_norm(trainer),
@@ -125,7 +124,7 @@ def read_trainer(trainer: Any, max_epochs: int | None, ignore: Collection[str]) 
         devices=trainer.num_devices * trainer.num_nodes,
         limit=trainer.limit_train_batches,
         shares_data=_shares_data(trainer),
-        notes=(*_callback_notes(trainer.callbacks, ignore), *_limits(trainer)),
+        notes=tuple(_limits(trainer)),
     )
 
 
@@ -136,6 +135,13 @@ def _defaults(max_epochs: int | None) -> Recipe:
     if isinstance(max_epochs, bool) or not isinstance(max_epochs, int) or max_epochs < 1:
         raise InvalidValueError(must("max_epochs", "a whole number, 1 or more", max_epochs))
     return Recipe(max_epochs, notes=(assumed.format("beside max_epochs, ", ""),))
+
+
+def _max_epochs(trainer: Any) -> int:
+    """As Lightning fills it in."""
+    if trainer.max_epochs is not None:
+        return trainer.max_epochs
+    return DEFAULT_EPOCHS if trainer.max_steps == -1 else -1
 
 
 def _must_train_plainly(trainer: Any) -> None:
@@ -172,18 +178,13 @@ def _shares_data(trainer: Any) -> bool:
     return bool(getattr(connector, "use_distributed_sampler", True))
 
 
-def _limits(trainer: Any) -> Iterable[str]:
+def _limits(trainer: Any) -> Iterator[str]:
     limit = trainer.limit_val_batches
     if limit not in (0, 1.0) or (isinstance(limit, int) and limit == 1):
         yield f"limit_val_batches={limit} is not kept: all validation data is read"
 
 
-def _callback_notes(callbacks: Iterable[Any], ignore: Collection[str]) -> Iterable[str]:
-    for callback in callbacks:
-        yield from callback_notes(callback, ignore)
-
-
-def callback_notes(callback: Any, ignore: Collection[str]) -> Iterable[str]:
+def callback_notes(callback: Any, ignore: Collection[str]) -> Iterator[str]:
     """What is said of a callback, which is not called here.
 
     Raises:
@@ -211,7 +212,7 @@ def _uses(callback: Any, hook: str) -> bool:
     return own is not None and getattr(own, "__func__", own) is not getattr(base, hook, None)
 
 
-def hook_notes(module: Any, ignore: Collection[str]) -> Iterable[str]:
+def hook_notes(module: Any, ignore: Collection[str]) -> Iterator[str]:
     """What is said of the hooks that a module overrides, which are not called here.
 
     Raises:
@@ -291,19 +292,21 @@ def budget(recipe: Recipe, examples: int, batch_size: int, drop_last: bool) -> B
     return Budget(size, batches, per_epoch, min(ends))
 
 
-def budget_notes(recipe: Recipe, found: Budget, examples: int, batch_size: int) -> Iterable[str]:
+def budget_notes(recipe: Recipe, found: Budget, examples: int, batch_size: int) -> Iterator[str]:
     """What is said of batch size and budget."""
-    if found.batch_size != batch_size:
+    size, epoch = found.batch_size, _updates(found.per_epoch)
+    if size != batch_size:
         parts = f"{batch_size} × {recipe.accumulate} × {recipe.devices}"
-        identity = "(loader × accumulation × devices)"
-        yield f"the global batch size is {found.batch_size} = {parts} {identity}"
+        yield f"the global batch size is {size} = {parts} (loader × accumulation × devices)"
     if recipe.limit != 1.0 or isinstance(recipe.limit, int):
-        yield f"limit_train_batches={recipe.limit}: an epoch is {found.per_epoch} updates"
-    whole = found.per_epoch * found.batch_size
-    if whole != examples:
-        passes = found.updates * found.batch_size / examples
+        yield f"limit_train_batches={recipe.limit}: an epoch is {epoch}"
+    if found.per_epoch * size != examples:
+        passes = found.updates * size / examples
         yield (
-            f"an epoch of yours is {found.per_epoch:,} updates; here every update takes "
-            f"{found.batch_size} examples, running on into the next pass: {found.updates:,} "
-            f"updates are {passes:.4g} passes"
+            f"an epoch of yours is {epoch}; here every update takes {size} examples, running on "
+            f"into the next pass: {_updates(found.updates)} are {passes:.4g} passes"
         )
+
+
+def _updates(count: int) -> str:
+    return f"{count:,} update{'s' * (count != 1)}"

@@ -60,6 +60,81 @@ _SENTENCES = (
         "現在の設定での学習の5回に1回以上が発散し、目標値を決められない。--targetで指定が必要",
     ),
     (r"(\d+) more repeats on fresh seeds", "新しい乱数で{0}回追加"),
+    (
+        r"every seed starts from the module's present weights; .+",
+        "どの乱数でも、渡されたモジュールの現在の重みから学習を始める",
+    ),
+    (
+        r"no trainer is given: Lightning's defaults are assumed, (\d+) epochs among them",
+        "Trainerの指定がないため、Lightningの既定値（{0}エポックなど）とみなした",
+    ),
+    (
+        r"no trainer is given: beside max_epochs, Lightning's defaults are assumed",
+        "Trainerの指定がないため、エポック数のほかはLightningの既定値とみなした",
+    ),
+    (
+        r"times are those of a plain PyTorch loop: .+",
+        "時間はPyTorchの単純なループのもので、Trainerが更新ごとに加える時間を含まない",
+    ),
+    (
+        r"(\w+) is not kept: the whole budget is trained",
+        "{0}は用いず、最後まで学習する",
+    ),
+    (
+        r"([\w.]+) is not called: what it changes in weights or data is not kept",
+        "{0}は呼び出さない（重みやデータを変えていても反映されない）",
+    ),
+    (
+        r"(limit_val_batches=\S+) is not kept: all validation data is read",
+        "{0}は用いず、検証データをすべて読む",
+    ),
+    (
+        r"your training loader does not shuffle: here every pass has a random order",
+        "元のデータローダーは順序を変えないが、ここでは1巡ごとに無作為な順序とする",
+    ),
+    (
+        r"the (\d+) worker processes of your training loader are not used",
+        "元のデータローダーの{0}個の読み込みプロセスは用いない",
+    ),
+    (
+        r"the global batch size is (\d+) = (.+) \(loader × accumulation × devices\)",
+        "全体のバッチサイズは{0} = {1}（データローダー × 勾配の累積 × 装置の数）",
+    ),
+    (
+        r"(limit_train_batches=\S+): an epoch is ([\d,]+) updates?",
+        "{0}のため、1エポックは{1}回の更新とした",
+    ),
+    (
+        r"an epoch of yours is ([\d,]+) updates?; here every update takes (\d+) examples, running "
+        r"on into the next pass: ([\d,]+) updates? are (.+) passes",
+        "元の1エポックは{0}回の更新。ここでは毎回{1}件を使い、次の巡へ続けるため、{2}回の更新で"
+        "データ{3}巡となる",
+    ),
+    (
+        r"(.+) is kept as straight lines, every update's rate to within (.+) of the peak",
+        "{0}は折れ線で再現した（各更新の学習率の差は最大値の{1}以内）",
+    ),
+    (
+        r"not trained, as the optimizer does not hold them: (.+)",
+        "オプティマイザーに渡されていないため学習しないパラメーター：{0}",
+    ),
+    (
+        r"in evaluation mode throughout, as in your trainer: (.+)",
+        "元の学習と同じく、常に評価モードの部分：{0}",
+    ),
+    (
+        r"training_step gives one loss for a whole batch: .+",
+        "training_stepの損失はバッチ全体で1つのため、ノイズスケールは1件ごとではなく小さなバッチから"
+        "測定し、範囲が広くなる（loss=を渡すと1件ごとに測定）",
+    ),
+    (
+        r"validation_step is not read: the validation loss is training's, in evaluation mode",
+        "validation_stepは用いず、検証データでの学習の損失（評価モード）を用いた",
+    ),
+    (
+        r"Lightning averages the means of the batches it accumulates; .+",
+        "Lightningは累積するバッチの平均をさらに平均するが、ここでは重みに応じて平均する",
+    ),
 )
 
 
