@@ -83,3 +83,14 @@ def test_the_real_compiler_gives_the_same_in_float64(model):
     eager, fast = (ready(model, u, configs) for u in (0, 2))
     expected, found = (stack._train(stack._orders(50)) for stack in (eager, fast))
     assert abs(expected[0] - found[0]).max() < 1e-10
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (4, 5, 1), (4, 1, 3), (1, 1, 1)])
+def test_products_with_vectors_are_written_as_sums(shape):
+    rows, inner, columns = shape
+    a, b = torch.randn(2, rows, inner).double(), torch.randn(2, inner, columns).double()
+    torch.testing.assert_close(compiled._vector_products(a, b), a @ b, rtol=1e-12, atol=1e-12)
+
+
+def test_other_products_are_left_to_the_library():
+    assert compiled._vector_products(torch.ones(2, 3, 4), torch.ones(2, 4, 5)) is NotImplemented

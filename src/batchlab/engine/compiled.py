@@ -83,6 +83,19 @@ def make_block(program: Program, reuse: int, dtype: torch.dtype) -> Run:
     return block
 
 
+def _vector_products(a: Tensor, b: Tensor) -> Any:
+    """Products of matrices with vectors as sums: the compiler then reads the data set where it
+    multiplies, instead of gathering a batch and calling a library for each product.
+    """
+    if 1 not in (a.shape[1], a.shape[2], b.shape[2]):
+        return NotImplemented
+    return (a.unsqueeze(-1) * b.unsqueeze(1)).sum(2)
+
+
+PLAIN = {torch.ops.aten.bmm.default: _vector_products}
+"""How operations are written before they are compiled."""
+
+
 def why_not_compiled(device: str) -> str:
     """Empty if this machine can compile for a device; otherwise what is missing."""
     if device != "cpu":
@@ -129,7 +142,7 @@ def compile_block(
 
     mode = "reduce-overhead" if leaves[0].is_cuda and backend == "inductor" else None
     with torch.enable_grad():
-        graph = make_fx(flat)(*leaves)
+        graph = make_fx(flat, decomposition_table=PLAIN)(*leaves)
     program = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode, backend=backend)
     shape = made[0]
 
