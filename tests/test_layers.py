@@ -13,11 +13,12 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _random _platform _memory
+    _tree _random _platform _memory _processes _snapshot
     _finder
     schedules stats models _meter
     rules samplers theory
-    optim data
+    optim data accumulation
+    finding
     config
     tasks
     engine

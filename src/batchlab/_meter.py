@@ -11,7 +11,7 @@ from batchlab import _platform
 from batchlab._finder import Failure, Outcome
 from batchlab._memory import is_out_of_memory
 from batchlab._platform import MemoryLimit
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidValueError, must, reason
 
 MARGIN_SHARE = 20
 """Without a margin of the user's own, one part in this many of the limit is kept free."""
@@ -98,17 +98,6 @@ def memory_or_crash(error: Exception) -> Failure:
     return Failure.MEMORY if is_out_of_memory(error) else Failure.CRASH
 
 
-def first_line(error: BaseException) -> str:
-    r"""What an error is and says, on one line.
-
-    Example:
-        >>> first_line(ValueError("a\nb")), first_line(ValueError())
-        ('ValueError: a', 'ValueError: no message')
-    """
-    said = str(error).strip()
-    return f"{type(error).__name__}: {said.splitlines()[0] if said else 'no message'}"
-
-
 def margin_bytes(margin: int | str | None, limit: MemoryLimit) -> int:
     """Bytes to keep free below a limit.
 
@@ -141,5 +130,5 @@ def _failed(
         kind = failure_of(error)
         if kind is None:
             raise
-        return Outcome(False, None, first_line(error), kind)
+        return Outcome(False, None, reason(error), kind)
     return None

@@ -346,11 +346,36 @@ def limit_data(size: int) -> bool:
     """
     if resource is None or memory_unavailable():
         return False
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    wanted = data_size() + size
-    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+    _limit_data_to(data_size() + size)
     return True
+
+
+@contextlib.contextmanager
+def data_limited(ceiling: int | None) -> Iterator[None]:
+    """Inside, asking for private memory beyond a ceiling fails as it would on a full machine.
+
+    So that a process that tries what fits is not ended for it. Nothing where the system cannot.
+
+    Args:
+        ceiling: Bytes in all, as :func:`data_size` counts them; None sets no ceiling.
+    """
+    if ceiling is None or resource is None or memory_unavailable():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    _limit_data_to(ceiling)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _limit_data_to(ceiling: int) -> None:
+    """Lower the limit on private memory, never above the limits that are there."""
+    assert resource is not None
+    there = resource.getrlimit(resource.RLIMIT_DATA)
+    finite = [limit for limit in there if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([ceiling, *finite]), there[1]))
 
 
 def be_first_killed() -> bool:

@@ -84,3 +84,14 @@ def cannot_read(path: Path, reason: str) -> ResultError:
         '`plan.json` cannot be read: it is empty.'
     """
     return ResultError(f"`{path}` cannot be read: {reason}.")
+
+
+def reason(error: BaseException) -> str:
+    r"""What an error is and says, on one line.
+
+    Example:
+        >>> reason(ValueError("a\nb")), reason(KeyError())
+        ('ValueError: a', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

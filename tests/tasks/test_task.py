@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from batchlab.config import RunConfig
-from batchlab.errors import InvalidTypeError, InvalidValueError
+from batchlab.errors import InvalidTypeError, InvalidValueError, reason
 from batchlab.rules import Scales
 from batchlab.tasks import METRICS, Metric, Objective, Task
-from batchlab.tasks.task import accuracy, mse, r2, reason, target_of, total_weight
+from batchlab.tasks.task import accuracy, mse, r2, target_of, total_weight
 
 DATA = (torch.randn(40, 3), torch.arange(40) % 2)
 

@@ -1,7 +1,8 @@
 """The plain training loop: what users read in ``apply.py``, and what seconds per update are of.
 
-``apply.py`` is made of the source of the functions in the first part of this file. Each is
-complete in itself: torch and nothing else, except :class:`batchlab.optim.QHM` for QHM.
+``apply.py`` is made of the source of the functions in the first part of this file, and of
+:func:`batchlab.accumulation.share`. Each is complete in itself: torch and nothing else, except
+:class:`batchlab.optim.QHM` for QHM.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from batchlab import schedules
+from batchlab.accumulation import identity, share
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, TaskError, must
 from batchlab.optim import QHM
@@ -169,7 +171,7 @@ def accumulate(model: torch.nn.Module, batch: Any, total_weight: Any, precision:
     batch = move(batch, model)
     with in_precision(model, precision):
         losses, weights = model(batch)
-    ((losses * weights).sum() / total_weight).backward()
+    share(losses, weights, total_weight).backward()
 
 
 def step(
@@ -271,7 +273,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 """Precision → number format of the parameters; bfloat16 is autocast around float32."""
 
-LOOP = (batches, read, move, in_precision, accumulate, step, update, evaluate, train)
+LOOP = (batches, read, move, in_precision, share, accumulate, step, update, evaluate, train)
 """What every ``apply.py`` contains."""
 
 
@@ -445,7 +447,6 @@ def _constants(
     if reached is not None:
         stop = f"or {reached[1]}, where {reached[0]} was usually reached: saves the time after it"
     largest = max(size for _, size in sizes)
-    identity = f"largest batch: {largest} = {min(micro, largest)} × {-(-largest // micro)} × 1"
     lines = [
         f"TASK = {task!r}",
         f"DEVICE = {device!r}",
@@ -454,7 +455,7 @@ def _constants(
         f"SAMPLES = {config.samples}  # examples drawn, all passes together",
         f"STOP_AFTER = None  # {stop}",
         f"BATCH_SIZES = {sizes!r}  # (from this sample on, examples per update)",
-        f"MICRO_BATCH_SIZE = {micro}  # {identity} (micro-batch × accumulation × processes)",
+        f"MICRO_BATCH_SIZE = {micro}  # largest batch: {identity(largest, min(micro, largest))}",
         *(f"{name.upper()} = {getattr(config, name)!r}" for name in numbers),
         f"WARMUP = {config.warmup!r}  # share of SAMPLES over which the learning rate rises",
         f"CLIP_NORM = {config.clip_norm!r}",

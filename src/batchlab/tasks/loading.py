@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must
-from batchlab.tasks.task import Task, reason
+from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must, reason
+from batchlab.tasks.task import Task
 
 BUILTIN = ("digits", "mnist", "cifar10")
 """Each is a module of this package with a function ``task``; it is imported when asked for."""

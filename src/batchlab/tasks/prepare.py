@@ -12,9 +12,9 @@ from torch import Tensor
 
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
-from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must
+from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
 from batchlab.tasks.source import Source, Stacked, Subset, make_source
-from batchlab.tasks.task import METRICS, Metric, Objective, Task, reason, target_of
+from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
 from batchlab.types import Tree
 
 VALIDATION_SHARE = 0.15

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from batchlab import _random, _tree
-from batchlab.errors import InvalidTypeError, TaskError, must
-from batchlab.tasks.task import reason
+from batchlab.errors import InvalidTypeError, TaskError, must, reason
 from batchlab.types import Tree
 
 CHECKED_ITEMS = 16  # a transform that acts on 1 item in 10 is then missed 6 times in 1,000

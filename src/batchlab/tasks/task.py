@@ -237,14 +237,3 @@ def total_weight(task: Task, batch: Tree) -> Tensor:
         return task.weight(batch).sum()
     leaf = _tree.leaves(batch)[0]
     return torch.tensor(float(len(leaf)), device=leaf.device)
-
-
-def reason(error: BaseException) -> str:
-    r"""What a user's code raised, on one line.
-
-    Example:
-        >>> reason(ValueError("a\nb")), reason(KeyError())
-        ('ValueError: a', 'KeyError')
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
