@@ -13,8 +13,8 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _random _platform _memory _processes _snapshot
-    _finder
+    _tree _random _platform _processes _snapshot
+    _memory _finder
     schedules stats models _meter
     rules samplers theory
     optim data accumulation

@@ -361,3 +361,47 @@ def is_running(process):
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return False
+
+
+CEILING = """
+from batchlab import _platform
+with _platform.data_limited(_platform.data_size() + 64 * 2**20):
+    bytearray(32 * 2**20)
+    try:
+        bytearray(128 * 2**20)
+    except MemoryError:
+        print("refused")
+    try:
+        with _platform.data_limited(_platform.data_size() + 2**40):
+            bytearray(128 * 2**20)
+    except MemoryError:
+        print("refused")
+bytearray(128 * 2**20)
+with _platform.data_limited(None):
+    bytearray(128 * 2**20)
+print("allowed")
+"""
+
+
+@linux
+def test_a_ceiling_holds_for_a_while_and_never_lifts_another():
+    done = subprocess.run(
+        [sys.executable, "-c", CEILING],
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["refused", "refused", "allowed"], done.stderr
+
+
+@linux
+def test_memory_that_was_freed_is_returned():
+    # Blocks this small lie on the heap, which the C library keeps as long as its end is in use.
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    last = b"x" * 100_000
+    blocks.clear()
+    kept = _platform.current_rss()
+    _platform.return_free_memory()
+    assert kept - _platform.current_rss() > 60 * 2**20
+    assert last

@@ -1,8 +1,12 @@
-"""By what errors libraries say that memory ran out."""
+"""By what errors libraries say that memory ran out, and how it is given back."""
 
 from __future__ import annotations
 
+import gc
+
 import torch
+
+from batchlab import _platform
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -33,3 +37,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(
         part in text for part in OUT_OF_MEMORY
     )
+
+
+def give_back(device: torch.device | str) -> None:
+    """Return what nothing refers to any more to the device, so that it is free for what comes.
+
+    Args:
+        device: Where it lies.
+    """
+    gc.collect()
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+    elif kind == "cpu":
+        _platform.return_free_memory()

@@ -9,7 +9,7 @@ import torch
 
 from batchlab import _platform
 from batchlab._finder import Failure, Outcome
-from batchlab._memory import is_out_of_memory
+from batchlab._memory import give_back, is_out_of_memory
 from batchlab._platform import MemoryLimit
 from batchlab.errors import InvalidValueError, must, reason
 
@@ -37,10 +37,9 @@ class Meter:
 
     def reset(self) -> bool:
         """Forget the peak so far; False where the system cannot: then it is never too small."""
-        gc.collect()
+        give_back(self.device)
         if not self.cuda:
             return _platform.reset_peak_rss()
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         return True
 
@@ -53,13 +52,14 @@ class Meter:
 
 
 def unmeasured(device: str) -> str:
-    """Why memory cannot be measured here, or an empty text: on Linux, on the processor and on
-    NVIDIA's GPUs it can.
+    """Why the memory of this process cannot be measured on a device, or an empty text.
+
+    It can on NVIDIA's GPUs and, on Linux, on the processor.
     """
-    if why := _platform.memory_unavailable():
-        return why
-    can = torch.device(device).type in ("cpu", "cuda")
-    return "" if can else f"memory cannot be measured on {device}"
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return _platform.memory_unavailable()
+    return "" if kind == "cuda" else f"memory cannot be measured on {device}"
 
 
 def tried(

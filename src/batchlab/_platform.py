@@ -335,6 +335,16 @@ def reset_peak_rss() -> bool:
     return False
 
 
+def return_free_memory() -> bool:
+    """Give the system what this process has freed but still holds; the C library keeps it else.
+
+    Returns:
+        Whether the C library could.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return bool(trim(0)) if trim is not None else False
+
+
 def limit_data(size: int) -> bool:
     """Let this process map at most ``size`` more bytes of private memory; more fails.
 

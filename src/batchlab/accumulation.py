@@ -40,7 +40,6 @@ Example:
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import math
 import warnings
@@ -56,10 +55,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree
 
 from batchlab import _tree
-from batchlab._memory import is_out_of_memory
+from batchlab._memory import give_back, is_out_of_memory
 from batchlab._processes import Processes
 from batchlab._random import Generators
-from batchlab._snapshot import copies, put_values_back
+from batchlab._snapshot import Copies, copies, put_values_back
 from batchlab.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -149,7 +148,7 @@ def examples(batch: Any) -> int:
         >>> examples({"x": torch.ones(3, 2), "y": torch.ones(3)})
         3
     """
-    leaves = _pytree.tree_leaves(_as_tree(batch))
+    leaves = _pytree.tree_leaves(as_tree(batch))
     counts = {len(x) if isinstance(x, Tensor) and x.ndim else None for x in leaves}
     count = counts.pop() if len(counts) == 1 else None
     if count is None:
@@ -177,12 +176,22 @@ def cut(batch: Any, size: int) -> list[Any]:
         >>> [len(part) for part in cut(torch.arange(10), 4)]
         [4, 3, 3]
     """
-    count, tree = examples(batch), _as_tree(batch)
+    count, tree = examples(batch), as_tree(batch)
     parts = -(-count // size)
     # Rounded up, so that the larger ones come first: what does not fit shows at once.
-    edges = [-(-count * i // parts) for i in range(parts + 1)]
+    edges = [-(-count * i // max(parts, 1)) for i in range(parts + 1)]
     made = [_tree.narrow(tree, a, b) for a, b in itertools.pairwise(edges)]
-    return [type(batch)(part) for part in made] if isinstance(batch, UserDict) else made
+    return [same_kind(part, batch) for part in made]
+
+
+def as_tree(batch: Any) -> Any:
+    """What only looks like a dictionary, as tokenizers give it, as one."""
+    return dict(batch) if isinstance(batch, UserDict) else batch
+
+
+def same_kind(tree: Any, batch: Any) -> Any:
+    """The contrary: a tree as what ``batch`` is, so that its attributes work."""
+    return type(batch)(tree) if isinstance(batch, UserDict) else tree
 
 
 @dataclass(frozen=True)
@@ -218,6 +227,23 @@ class Part(NamedTuple):
     examples: int
 
 
+class Start(NamedTuple):
+    """What a forward pass changes, as it is at the start of a window."""
+
+    buffers: Copies
+    generators: Generators
+
+    @staticmethod
+    def of(model: nn.Module) -> Start:
+        """Of a model, and of the global generators."""
+        return Start(copies(model.buffers()), Generators.now())
+
+    def put_back(self) -> None:
+        """As it was."""
+        put_values_back(self.buffers)
+        self.generators.put_back()
+
+
 class Failure(NamedTuple):
     """Why a window could not be done: an error, or in words why memory ran out."""
 
@@ -242,7 +268,8 @@ class Accumulator:
     after the last backward pass. ``loss`` is then given the module inside the wrapper.
 
     Args:
-        model: What is trained; its first parameter says to which device micro-batches go.
+        model: What is trained; its first parameter says to which device micro-batches go. A whole
+            batch that stays on the processor takes no memory there.
         loss: ``loss(model, micro_batch)`` → as ``reduction`` says. Mixed precision belongs inside
             it, as ``torch.autocast``.
         micro_batch_size: Cut every batch into micro-batches of at most so many examples; left
@@ -341,25 +368,34 @@ class Accumulator:
 
     def _recovering(self, batches: Sequence[Any]) -> Tensor:
         """The window, again and again with smaller micro-batches until it fits."""
-        buffers, generators = copies(self.model.buffers()), Generators.now()
+        start: Start | None = None
         with _set_aside(self.model):
-            while (mean := self._attempt(batches)) is None:
-                put_values_back(buffers)
-                generators.put_back()
-            self._meet()
-        return mean
+            while True:
+                start, parts, total = self._begun(batches, start)
+                mean = self._attempt(parts, total)
+                if mean is not None:
+                    self._meet()
+                    return mean
+                start.put_back()
 
-    def _attempt(self, batches: Sequence[Any]) -> Tensor | None:
+    def _begun(
+        self, batches: Sequence[Any], start: Start | None
+    ) -> tuple[Start, list[Part], float]:
+        """What a try begins with: the state to come back to, the micro-batches, Σw over all."""
+        ready, failed = _guarded(lambda: (start or Start.of(self.model), self._parts(batches)))
+        own = math.nan if ready is None else _total(ready[1])
+        total, failures = self._processes.sum(own, float(failed is not None))
+        if ready is None or failures:
+            raise failed.error if failed and failed.error else TaskError(ELSEWHERE)
+        _check_total(total)
+        return *ready, total
+
+    def _attempt(self, parts: list[Part], total: float) -> Tensor | None:
         """One try, of which all processes come to the same verdict: None if memory ran out.
 
         Until the verdict no process waits for another in a forward or backward pass, so that one
         that fails there leaves nobody waiting.
         """
-        parts, failed = _guarded(lambda: self._parts(batches))
-        total, failures = self._processes.sum(_total(parts or []), float(failed is not None))
-        if failures:
-            raise failed.error if failed and failed.error else TaskError(ELSEWHERE)
-        _check_total(total)
         mean, failed = _guarded(lambda: self._backward(parts, total), is_out_of_memory)
         if failed is not None:
             self._let_go()
@@ -385,9 +421,7 @@ class Accumulator:
         """Give back the memory of a try that failed."""
         for p in self.model.parameters():
             p.grad = None
-        gc.collect()
-        if self._processes.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self._processes.device)
 
     def _meet(self) -> None:
         """Exchange what the backward passes did not."""
@@ -454,8 +488,8 @@ class Accumulator:
     def _add_gradient(self, value: Tensor) -> None:
         """The backward pass, outside of an autocast around the call, as torch advises."""
         device = value.device.type
-        outside = torch.autocast(device, enabled=False)
-        with outside if torch.is_autocast_enabled(device) else contextlib.nullcontext():
+        around = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if around else contextlib.nullcontext():
             (value if self.scaler is None else self.scaler.scale(value)).backward()
 
     def _zero(self) -> Tensor:
@@ -541,11 +575,6 @@ def _batch_norms(model: nn.Module) -> list[str]:
 def _moved(batch: Any, device: torch.device) -> Any:
     """The batch on a device; what cannot be moved stays."""
     return _pytree.tree_map(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, batch)
-
-
-def _as_tree(batch: Any) -> Any:
-    """Dictionaries that only look like one, as tokenizers give them, as dictionaries."""
-    return dict(batch) if isinstance(batch, UserDict) else batch
 
 
 def _described(value: Any) -> str:

@@ -121,7 +121,8 @@ def fit(
     if cap < 1:
         raise InvalidValueError(must("max_size", "at least 1", max_size))
     first = min(start or min(_sizes(config)), cap)
-    if why := unmeasured(prepared.device):
+    # The child, too, needs what only Linux has.
+    if why := _platform.memory_unavailable() or unmeasured(prepared.device):
         return _unmeasured(prepared, config, first, why)
     task = _Carried(prepared, config, memory_limit, threads)
     with contextlib.closing(_Child(task, time_limit)) as child:
