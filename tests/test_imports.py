@@ -37,14 +37,17 @@ def loaded_by(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("part", ["batchlab", "batchlab.optim", "batchlab.data"])
+PARTS = ["batchlab.optim", "batchlab.data", "batchlab.accumulation", "batchlab.finding"]
+
+
+@pytest.mark.parametrize("part", ["batchlab", *PARTS])
 def test_the_parts_for_the_users_loop_load_nothing_heavy(part):
     assert loaded_by(f"import {part}") & HEAVY == set()
 
 
-@pytest.mark.parametrize("part", ["batchlab.optim", "batchlab.data", "batchlab.RunConfig"])
+@pytest.mark.parametrize("part", [*PARTS, "batchlab.RunConfig"])
 def test_the_parts_for_the_users_loop_work_with_the_core_install(part):
-    done = run(f"{BLOCK}\nimport batchlab, batchlab.optim, batchlab.data\n{part}")
+    done = run(f"{BLOCK}\nimport {', '.join(['batchlab', *PARTS])}\n{part}")
     assert done.returncode == 0, done.stderr
 
 

@@ -99,7 +99,7 @@ def find_largest(
     trials: dict[int, Outcome] = {}
     size: int | None = start
     while size is not None and len(trials) < MAX_TRIALS:
-        trials[size] = _judge(trial(size), allowed)
+        trials[size] = judged(trial(size), allowed)
         size = _next_size(trials, max_size, allowed)
     largest = max((s for s, outcome in trials.items() if outcome.fits), default=0)
     return Found(largest, _bound_by(trials, largest, max_size), trials)
@@ -116,8 +116,20 @@ def _check(max_size: int, start: int, limit: int | None, margin: int) -> None:
         raise InvalidValueError(must("margin", f"below the limit of {limit} bytes", margin))
 
 
-def _judge(outcome: Outcome, allowed: int | None) -> Outcome:
-    """A size that ran but took more bytes than allowed did not fit."""
+def judged(outcome: Outcome, allowed: int | None) -> Outcome:
+    """A size that ran but took more bytes than allowed did not fit.
+
+    Args:
+        outcome: Of a trial.
+        allowed: Bytes, or None if only the trial itself knows.
+
+    Returns:
+        The verdict.
+
+    Example:
+        >>> judged(Outcome(True, 3072), allowed=2048).reason
+        'it took 3.0 KiB, 1.0 KiB more than allowed'
+    """
     if not outcome.fits or allowed is None or outcome.bytes is None or outcome.bytes <= allowed:
         return outcome
     taken, over = format_bytes(outcome.bytes), format_bytes(outcome.bytes - allowed)
