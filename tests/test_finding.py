@@ -274,9 +274,13 @@ class Fails(nn.Module):
 
 def test_what_is_returned_has_run_to_its_end():
     ran = []
-    model = Net(out_of_memory(23))
-    find_sizes = lambda m, b: (ran.append(len(b[0])), loss(m, b))[1]  # noqa: E731
-    found = find(model, loss=find_sizes, global_batch_size=251)
+
+    def noted(model, batch):
+        found = loss(model, batch)
+        ran.append(len(batch[0]))
+        return found
+
+    found = find(Net(out_of_memory(23)), loss=noted, global_batch_size=251)
     assert ran.count(found.micro_batch_size) >= 2
     assert ran.count(found.largest) >= 2
 
@@ -634,6 +638,7 @@ def test_a_real_lack_of_memory_on_a_gpu_is_recovered_from():
 # Two processes
 
 PROGRAM = """
+import gc
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from batchlab import _random
@@ -675,8 +680,10 @@ def find(loss, batch=64, **options):
             found.bound_by, len(said), found.sentence, same and not optimizer.state]
 
 torch.manual_seed(RANK)
+find(loss_of((99, 99)))
+gc.freeze()  # looking for garbage in all of PyTorch would take most of the time
 for before in (False, True):
-    for limits in ((5, 99), (99, 11), (7, 7), (99, 99)):
+    for limits in ((5, 99), (99, 11), (99, 99)):
         FACTS[f"{limits} {before}"] = find(loss_of(limits, before=before))
 FACTS["own error"] = find(loss_of((99, 3), ValueError("mine")))
 FACTS["nothing"] = find(loss_of((0, 99)))
@@ -710,7 +717,7 @@ def facts(tmp_path_factory):
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(
     ("limits", "sizes"),
-    [((5, 99), (4, 8)), ((99, 11), (8, 4)), ((7, 7), (4, 8)), ((99, 99), (32, 1))],
+    [((5, 99), (4, 8)), ((99, 11), (8, 4)), ((99, 99), (32, 1))],
 )
 def test_processes_agree_on_what_fits_in_all(facts, limits, sizes, before):
     here, there = (fact[f"{limits} {before}"] for fact in facts)

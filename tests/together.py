@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
-SECONDS = 240
+SECONDS = 480
 """After that, a process that waits for another is a failure."""
 
 BEGIN = """
@@ -18,7 +18,7 @@ import torch.distributed as dist
 RANK, SIZE, MEETING = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=MEETING, rank=RANK, world_size=SIZE,
-                        timeout=datetime.timedelta(seconds=60))
+                        timeout=datetime.timedelta(seconds=120))
 FACTS = {}
 
 """

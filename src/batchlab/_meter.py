@@ -23,6 +23,7 @@ class Meter:
     def __init__(self, device: str) -> None:
         self.cuda = torch.device(device).type == "cuda"
         self.device = device
+        give_back(device)
         self.base = torch.cuda.memory_reserved(device) if self.cuda else _platform.current_rss()
 
     def limit(self, given: int | str | None) -> MemoryLimit:

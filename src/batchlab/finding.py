@@ -380,7 +380,6 @@ def _meter(device: str) -> Meter | None:
     """None where the memory cannot be measured, or not from trial to trial."""
     if unmeasured(device):
         return None
-    give_back(device)
     meter = Meter(device)
     return meter if meter.reset() else None
 
