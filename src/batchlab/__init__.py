@@ -4,7 +4,7 @@ Everything public stands in the table below. A name's module is loaded when the 
 used, so that ``import batchlab`` costs next to nothing and needs no optional dependency.
 
 Parts with a module of their own: :mod:`batchlab.optim` and :mod:`batchlab.data` for your own
-training loop; :mod:`batchlab.rules`, :mod:`batchlab.schedules`, :mod:`batchlab.samplers` and
+training loop; :mod:`batchlab.lightning` for an existing Lightning training; :mod:`batchlab.rules`, :mod:`batchlab.schedules`, :mod:`batchlab.samplers` and
 :mod:`batchlab.stats` to build on.
 
 Example:
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.errors import missing
 
 if TYPE_CHECKING:
+    from batchlab.accumulation import Accumulator, windows
     from batchlab.advisor.record import Advice, Verdict
     from batchlab.app.advise import advise, render
     from batchlab.app.compare import compare
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from batchlab.app.plan import plan
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
+    from batchlab.finding import FoundBatchSize, find_batch_size
     from batchlab.schedules import batch_schedule, rate_schedule
     from batchlab.tasks import Metric, Task, load
     from batchlab.types import Estimate, Evidence, Status
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "batchlab.accumulation": ("Accumulator", "windows"),
     "batchlab.advisor.record": ("Advice", "Verdict"),
     "batchlab.app.advise": ("advise", "render"),
     "batchlab.app.compare": ("compare",),
@@ -40,6 +43,7 @@ _HOMES = {
     "batchlab.app.plan": ("plan",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
+    "batchlab.finding": ("FoundBatchSize", "find_batch_size"),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
     "batchlab.tasks": ("Metric", "Task", "load"),
     "batchlab.types": ("Estimate", "Evidence", "Status"),
@@ -53,9 +57,11 @@ _EXTRAS = {
 }
 
 __all__ = [
+    "Accumulator",
     "Advice",
     "Estimate",
     "Evidence",
+    "FoundBatchSize",
     "Metric",
     "RunConfig",
     "Status",
@@ -66,6 +72,7 @@ __all__ = [
     "advise",
     "batch_schedule",
     "compare",
+    "find_batch_size",
     "fit",
     "load",
     "noise",
@@ -73,6 +80,7 @@ __all__ = [
     "rate_schedule",
     "render",
     "train",
+    "windows",
 ]
 
 

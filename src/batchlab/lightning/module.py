@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from batchlab import _random
-from batchlab.errors import InvalidTypeError, TaskError, UserError, must
+from batchlab.errors import InvalidTypeError, TaskError, UserError, must, reason
 from batchlab.lightning.kinds import is_a, overrides
-from batchlab.tasks.task import reason
 from batchlab.types import Tree
 
 BATCH_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
