@@ -122,7 +122,11 @@ class Workers:
             self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
             (self._scratch / "task").write_bytes(_packed(self._prepared))
             self._pool = loky.ProcessPoolExecutor(
-                max_workers=self._count, initializer=_begin, initargs=(os.getpid(),)
+                max_workers=self._count,
+                initializer=_begin,
+                initargs=(os.getpid(),),
+                # Workers keep what they free, which is no leak to restart them for.
+                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
             )
         return self._pool, self._scratch
 
