@@ -199,6 +199,7 @@ class DirectoryLock:
 
     Args:
         path: The directory; it is made if missing.
+        choose: What to choose instead where it cannot be had.
 
     Raises:
         ResultError: On entering, if it cannot be written to, or another process (or another part
@@ -211,8 +212,8 @@ class DirectoryLock:
         ...     pass
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, choose: str = "another --out") -> None:
+        self.path, self._choose = Path(path), choose
         self._descriptor: int | None = None
 
     def __enter__(self) -> DirectoryLock:
@@ -221,7 +222,7 @@ class DirectoryLock:
             descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise ResultError(
-                f"`{self.path}` cannot be written to ({error.strerror}): choose another --out."
+                f"`{self.path}` cannot be written to ({error.strerror}): choose {self._choose}."
             ) from error
         try:
             _lock(descriptor)
@@ -229,7 +230,7 @@ class DirectoryLock:
             os.close(descriptor)
             raise ResultError(
                 f"`{self.path}` is in use by another run: wait for it to end, or choose "
-                "another --out."
+                f"{self._choose}."
             ) from error
         self._descriptor = descriptor
         remove_unfinished(self.path)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
@@ -47,6 +47,14 @@ class Factors(NamedTuple):
 
     a: Float[Tensor, "B G T I"]
     b: Float[Tensor, "B G T O"]
+
+
+class Rows(NamedTuple):
+    """Per-example gradients of a table of V rows: b is added to the rows that were looked up."""
+
+    index: Int[Tensor, "B T"]
+    b: Float[Tensor, "B T I"]
+    count: int
 
 
 def trainable(objective: nn.Module) -> Params:
@@ -90,7 +98,7 @@ def by_layers(objective: Objective, batch: Tree, blocks: int) -> Gradients:
             layers.items(), inputs, outputs, found, strict=True
         ):
             b = torch.zeros_like(output) if b is None else b
-            for leaf, piece in _pieces(layer, a, b.float() if b.dtype == torch.bfloat16 else b):
+            for leaf, piece in pieces(layer, a, b.float() if b.dtype == torch.bfloat16 else b):
                 square, total = _reduce(piece, blocks)
                 squares = squares + square
                 sums[f"{name}.{leaf}" if name else leaf] = total
@@ -107,12 +115,26 @@ def _layers(objective: nn.Module) -> dict[str, nn.Module]:
     for name in names:
         owner = name.rpartition(".")[0]
         layer = objective.get_submodule(owner)
-        if type(layer) not in PIECES or getattr(layer, "padding_mode", "zeros") != "zeros":
-            raise Unsupported(f"{type(layer).__name__} at {owner}")
-        if getattr(layer, "max_norm", None) or isinstance(getattr(layer, "padding", 0), str):
-            raise Unsupported(f"an option of {type(layer).__name__} at {owner}")
+        if reason := unsupported(layer):
+            raise Unsupported(f"{reason} at {owner}")
         owners[owner] = layer
     return owners
+
+
+def unsupported(layer: nn.Module) -> str:
+    """Why this file has no formula for a layer's parameters; empty where it has one.
+
+    Example:
+        >>> unsupported(nn.Linear(1, 1)), unsupported(nn.LSTM(1, 1))
+        ('', 'LSTM')
+    """
+    name = type(layer).__name__
+    if type(layer) not in PIECES or getattr(layer, "padding_mode", "zeros") != "zeros":
+        return name
+    options = ("max_norm", "scale_grad_by_freq", "sparse")
+    if any(getattr(layer, option, None) for option in options):
+        return f"an option of {name}"
+    return f"an option of {name}" if isinstance(getattr(layer, "padding", 0), str) else ""
 
 
 def _record(
@@ -140,8 +162,9 @@ def _record(
     return [a for a, _ in calls], [b for _, b in calls], losses, weights
 
 
-Piece = Factors | Float[Tensor, "B _"]
-"""Per-example gradients of one parameter: factors, or the gradients themselves, flattened."""
+Piece = Factors | Rows | Float[Tensor, "B _"]
+"""Per-example gradients of one parameter: factors, rows of a table, or the gradients themselves,
+flattened."""
 
 
 def _linear(layer: nn.Linear, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
@@ -178,11 +201,10 @@ def _patches(
 
 
 def _embedding(layer: nn.Embedding, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
-    hot = functional.one_hot(a.flatten(1), layer.num_embeddings).to(b.dtype)
+    index, b = a.reshape(len(a), -1), b.reshape(len(b), -1, b.shape[-1])
     if layer.padding_idx is not None:
-        hot[..., layer.padding_idx] = 0
-    # The gradient is [V, E]: here the "input" is b and the "output gradient" the one-hot index.
-    yield "weight", Factors(b.flatten(1, -2).unsqueeze(1), hot.unsqueeze(1))
+        b = b.masked_fill((index == layer.padding_idx).unsqueeze(-1), 0)
+    yield "weight", Rows(index, b, layer.num_embeddings)
 
 
 def _layer_norm(layer: nn.LayerNorm, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
@@ -210,27 +232,139 @@ PIECES: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Piece]]]] = {
 """Exact types: a subclass may compute something else."""
 
 
-def _pieces(layer: nn.Module, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
-    """Per-example gradients of the layer's trainable parameters."""
+def pieces(layer: nn.Module, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    """Per-example gradients of the layer's trainable parameters.
+
+    Args:
+        layer: One that is not :func:`unsupported`.
+        a: What went into it, shape ``[B, ...]``.
+        b: The gradient of what came out, shape ``[B, ...]``.
+    """
     for name, piece in PIECES[type(layer)](layer, a, b):
         parameter = getattr(layer, name)
         if parameter is not None and parameter.requires_grad:
             yield name, piece
 
 
+def squares(parts: Sequence[Piece]) -> Float[Tensor, " B"]:
+    """Squared norms of one parameter's gradients, summed over all its uses in a forward pass.
+
+    ‖Σₚ gₚ‖² for each example. Uses of one kind stand behind one another like the steps of a
+    sequence; a table whose weight is also a linear layer's, as in language models, has the inner
+    product of both kinds beside their squares.
+
+    Args:
+        parts: What :func:`pieces` gave for every use, for the same B examples.
+
+    Returns:
+        Shape ``[B]``.
+
+    Example:
+        >>> squares([torch.ones(1, 2), torch.ones(1, 2)])
+        tensor([8.])
+    """
+    plain = [part for part in parts if isinstance(part, Tensor)]
+    if plain:
+        return (plain[0] if len(plain) == 1 else torch.stack(plain).sum(0)).square().sum(1)
+    factors, rows = _joined_factors(parts), _joined_rows(parts)
+    if factors is not None and rows is not None:
+        return _factor_squares(factors) + _row_squares(rows) + 2 * _across(factors, rows)
+    if factors is not None:
+        return _factor_squares(factors)
+    assert rows is not None
+    return _row_squares(rows)
+
+
+def _joined_factors(parts: Sequence[Piece]) -> Factors | None:
+    found = [part for part in parts if isinstance(part, Factors)]
+    if len(found) < 2:
+        return found[0] if found else None
+    return Factors(torch.cat([f.a for f in found], 2), torch.cat([f.b for f in found], 2))
+
+
+def _joined_rows(parts: Sequence[Piece]) -> Rows | None:
+    found = [part for part in parts if isinstance(part, Rows)]
+    if len(found) < 2:
+        return found[0] if found else None
+    index, b = torch.cat([r.index for r in found], 1), torch.cat([r.b for r in found], 1)
+    return Rows(index, b, found[0].count)
+
+
+def _across(factors: Factors, rows: Rows) -> Float[Tensor, " B"]:
+    """⟨Σₛ bₛaₛᵀ, Σₜ eᵢ₍ₜ₎rₜᵀ⟩ = Σₛₜ bₛ[i(t)]·⟨aₛ, rₜ⟩ of every example."""
+    a, b = factors.a.flatten(1, 2), factors.b.flatten(1, 2)
+    looked_up = b.gather(2, rows.index.unsqueeze(1).expand(-1, b.shape[1], -1))
+    return (looked_up * (a @ rows.b.transpose(1, 2))).sum((1, 2))
+
+
+def _row_squares(rows: Rows) -> Float[Tensor, " B"]:
+    same = rows.index.unsqueeze(1) == rows.index.unsqueeze(2)
+    return (rows.b @ rows.b.transpose(1, 2)).masked_fill(~same, 0).sum((1, 2))
+
+
+def _factor_squares(factors: Factors) -> Float[Tensor, " B"]:
+    if _materialises(factors):
+        return _each(factors).square().sum(1)
+    a, b = factors
+    return ((a @ a.transpose(2, 3)) * (b @ b.transpose(2, 3))).sum((1, 2, 3))
+
+
+def _materialises(factors: Factors) -> bool:
+    steps, inputs = factors.a.shape[2:]
+    return cheaper_materialised(steps, inputs, factors.b.shape[-1])
+
+
+def cheaper_materialised(steps: int, inputs: int, outputs: int) -> bool:
+    """Whether forming a gradient takes fewer operations than inner products of its factors.
+
+    Example:
+        >>> cheaper_materialised(1, 8, 8), cheaper_materialised(16, 8, 8)
+        (False, True)
+    """
+    return steps > 1 and steps * (inputs + outputs) >= inputs * outputs
+
+
+def _each(factors: Factors) -> Float[Tensor, "B _"]:
+    return (factors.b.transpose(2, 3) @ factors.a).reshape(len(factors.a), -1)
+
+
+def total(piece: Piece, blocks: int = 1) -> Float[Tensor, "K _"]:
+    """Sums of one parameter's gradients over K consecutive, equally long parts of the batch.
+
+    Args:
+        piece: Of B examples.
+        blocks: K, a divisor of B.
+
+    Returns:
+        Shape ``[K, P]``, P the parameter flattened.
+
+    Example:
+        >>> total(Rows(torch.tensor([[0], [0]]), torch.ones(2, 1, 1), count=2))
+        tensor([[2., 0.]])
+    """
+    if isinstance(piece, Tensor):
+        return piece.unflatten(0, (blocks, -1)).sum(1)
+    if isinstance(piece, Rows):
+        return _row_total(piece, blocks)
+    if _materialises(piece):
+        return _each(piece).unflatten(0, (blocks, -1)).sum(1)
+    a_KGSI, b_KGSO = (x.unflatten(0, (blocks, -1)).transpose(1, 2).flatten(2, 3) for x in piece)
+    return (b_KGSO.transpose(2, 3) @ a_KGSI).flatten(1)
+
+
+def _row_total(rows: Rows, blocks: int) -> Float[Tensor, "K _"]:
+    size = len(rows.index)
+    block = torch.arange(size, device=rows.index.device) // (size // blocks)
+    index = (rows.index + rows.count * block.unsqueeze(1)).flatten()
+    table = rows.b.new_zeros(blocks * rows.count, rows.b.shape[-1])
+    return table.index_add_(0, index, rows.b.flatten(0, 1)).reshape(blocks, -1)
+
+
 def _reduce(piece: Piece, blocks: int) -> tuple[Float[Tensor, " B"], Float[Tensor, "K _"]]:
     """Squared norms and block sums of one parameter's gradients."""
-    if isinstance(piece, Tensor):
-        return piece.square().sum(1), piece.unflatten(0, (blocks, -1)).sum(1)
-    a, b = piece
-    size, _, steps, inputs = a.shape
-    outputs = b.shape[-1]
-    if steps > 1 and steps * (inputs + outputs) >= inputs * outputs:
-        each = (b.transpose(2, 3) @ a).reshape(size, -1)
-        return each.square().sum(1), each.unflatten(0, (blocks, -1)).sum(1)
-    squares = ((a @ a.transpose(2, 3)) * (b @ b.transpose(2, 3))).sum((1, 2, 3))
-    a_KGSI, b_KGSO = (x.unflatten(0, (blocks, -1)).transpose(1, 2).flatten(2, 3) for x in (a, b))
-    return squares, (b_KGSO.transpose(2, 3) @ a_KGSI).flatten(1)
+    if isinstance(piece, Factors) and _materialises(piece):
+        piece = _each(piece)
+    return squares([piece]), total(piece, blocks)
 
 
 def by_vmap(objective: Objective, batch: Tree, blocks: int) -> Gradients:
