@@ -60,16 +60,16 @@ class Waiting:
     Args:
         device: Where the training runs.
         mark: Makes a mark in the device's queue; found by the device if left out.
-        clock: Seconds.
+        clock: Seconds; the machine's if left out.
     """
 
     def __init__(
         self,
         device: torch.device,
         mark: Callable[[], Event] | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._clock, self._mark = clock, mark or marks(device)
+        self._clock, self._mark = clock or time.perf_counter, mark or marks(device)
         self._seconds = 0.0
         self._entered: tuple[float, Event | None] | None = None
         self._visits: list[tuple[float, float, Event]] = []

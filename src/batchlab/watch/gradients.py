@@ -349,11 +349,19 @@ def per_example(
     return PerExample(layers), ", ".join(name for name, _ in others.most_common(3))
 
 
-def forbidden(model: nn.Module) -> str:
+def forbidden(model: nn.Module, compiled_before: int = 0) -> str:
     """Why examples cannot be told apart in this model at all, in its present mode; or empty.
 
+    Args:
+        model: Wrapped or not.
+        compiled_before: What :func:`compilations` told when the training began.
+
+    Returns:
+        A clause.
+
     Example:
-        >>> forbidden(nn.BatchNorm1d(2)), forbidden(nn.BatchNorm1d(2).eval())
+        >>> few = compilations()
+        >>> forbidden(nn.BatchNorm1d(2)), forbidden(nn.BatchNorm1d(2).eval(), few)
         ('batch normalisation makes examples depend on each other', '')
     """
     for module in model.modules():
@@ -363,9 +371,15 @@ def forbidden(model: nn.Module) -> str:
             return "the model is compiled, and a compiled model runs no hooks"
         if type(module).__name__ == "OptimizedModule":
             return "the model is compiled, and a compiled model runs no hooks"
-    return (
-        "a part of the training is compiled, and hooks could be in its way" if _compiles() else ""
-    )
+    if compilations() > compiled_before:
+        return "a part of the training is compiled, and hooks could be in its way"
+    return ""
+
+
+def compilations() -> int:
+    """Pieces of code that torch.compile has compiled in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo.counters["frames"]["total"] if dynamo is not None else 0
 
 
 def covered(parameters: Sequence[Parameter], trained: Sequence[Parameter]) -> float:
@@ -389,12 +403,6 @@ def _reason(module: nn.Module, parameter: Parameter) -> str:
     if type(parameter.data) is not Tensor:
         return f"sharded {type(module).__name__}"
     return _per_example.unsupported(module)
-
-
-def _compiles() -> bool:
-    """Whether this process has compiled any code with torch.compile."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return bool(dynamo is not None and dynamo.counters["frames"]["total"])
 
 
 def _are_positions(index: Tensor) -> bool:

@@ -336,6 +336,7 @@ class Watch:
         """The optimizer has stepped."""
         self.updates += 1
         self._stepped += 1
+        self._sampling.stepped()
 
     def _close_window(self) -> None:
         """An update is complete, with all its micro-batches."""
@@ -489,7 +490,7 @@ def bare(optimizer: Any) -> torch.optim.Optimizer:
         InvalidTypeError: If there is none.
     """
     found = optimizer
-    while isinstance(getattr(found, "optimizer", None), torch.optim.Optimizer):
+    while getattr(found, "optimizer", None) is not None:
         found = found.optimizer
     if not isinstance(found, torch.optim.Optimizer):
         words = "a torch.optim optimizer"

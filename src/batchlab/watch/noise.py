@@ -131,15 +131,16 @@ def estimate(blocks: Sequence[NoiseBlock], level: float = LEVEL) -> NoiseResult 
     share = [b.pairs / total for b in used]
     signal = sum(w * b.signal for w, b in zip(share, used, strict=True))
     noise = sum(w * b.noise for w, b in zip(share, used, strict=True))
-    spread = np.array([[b.signal_var, b.covariance, b.noise_var] for b in used])
-    variances = np.array([w * w / b.pairs for w, b in zip(share, used, strict=True)]) @ spread
+    of_mean = [w * w / b.pairs for w, b in zip(share, used, strict=True)]
+    spread = [[b.signal_var, b.covariance, b.noise_var] for b in used]
+    variances = tuple((np.array(of_mean) @ np.array(spread)).tolist())
     examples = sum(b.pairs * b.batch_size for b in used)
     found = NoiseResult(used[-1].samples, signal, noise, None, None, used[-1].method, examples)
     if not (math.isfinite(signal) and noise > 0):
         return found
-    low, high = ratio_range((signal, noise), tuple(variances), dof, level)
+    low, high = ratio_range((signal, noise), variances, dof, level)
     if low <= 0:
-        return replace(found, at_least=1 / high if high > 0 else None)
+        return replace(found, at_least=1 / high if 0 < high < math.inf else None)
     source = f"gradients, {used[-1].method}"
     scale = Estimate(noise / signal, 1 / high, 1 / low, total, "examples", source, level)
     return replace(found, scale=scale)

@@ -23,9 +23,12 @@ from batchlab.watch.record import About
 Method = Literal["auto", "per example", "micro-batches", "off"]
 
 FIRST = 10
-"""Updates before the first measured one: by then kernels are chosen and memory is laid out."""
+"""Updates before the first measured one, at least 1: by then it is known whether gradients are
+accumulated, kernels are chosen, and memory is laid out."""
 LEAST_PAIRS = 8
 """Pairs that make a block."""
+IN_VAIN = 16
+"""Updates that may turn out not to be measurable, such as the short last one of an epoch."""
 WHOLE, PART = 0.99, 0.5
 """Share of the trained numbers from which per-example norms stand for the model, and that below
 which they say nothing about it."""
@@ -64,7 +67,7 @@ class Sampling:
         self.trained = [p for group in groups for p in group["params"] if p.requires_grad]
         self.population: int | None = None
         self._notes: list[tuple[About, str]] = []
-        self._laps = Laps(self.device)
+        self._laps, self._compiled = Laps(self.device), gradients.compilations()
         self._longer = 0.0
         self._collector: Collector | None = None
         self._looked_for: bool | None = None
@@ -74,7 +77,7 @@ class Sampling:
         self._pairs: list[Pair] = []
         self._open = self._active = False
         self._updates, self._accumulates, self._batch_size = 0, False, 0
-        self._next = 0.0
+        self._next, self._in_vain, self._loss_scale = 0.0, 0, 1.0
         self._working = 0.0
 
     @property
@@ -107,18 +110,25 @@ class Sampling:
         if self._collector is not None:
             self._collector.size = size
 
+    def stepped(self) -> None:
+        """The optimizer has stepped: the factor on the loss is still that of its gradient."""
+        if self._active and self._scaler is not None:
+            self._loss_scale = float(self._scaler.get_scale())
+
     def end(self, sizes: Sequence[int]) -> None:
         """An update was made of micro-batches of these sizes."""
         measured, self._open, self._active = self._active, False, False
         self._updates, self._accumulates = self._updates + 1, len(sizes) > 1
         if measured and self._collector is not None:
             found = self._collector.stop(sizes)
-            if found is not None:
-                self._batch_size = found.big
-                self._unread.append(_Measured(found, self._loss_scale()))
             cost = max(self._collector.spent, self._longer)
             self._next = self._working + cost / self._share
-            self._give_up()
+            self._in_vain = 0 if found else self._in_vain + 1
+            if found is not None:
+                self._batch_size = found.big
+                self._unread.append(_Measured(found, self._loss_scale))
+            else:
+                self._give_up()
         self._laps.end(measured)
 
     def resolve(self, *, last: bool = False) -> dict[str, Any] | None:
@@ -172,7 +182,7 @@ class Sampling:
             self._looked_for = self._accumulates
             self._collector = self._chosen()
         if isinstance(self._collector, PerExample) and not self._pairs:
-            if reason := gradients.forbidden(self._model):
+            if reason := gradients.forbidden(self._model, self._compiled):
                 self._drop(reason)
         return self._collector is not None
 
@@ -204,7 +214,7 @@ class Sampling:
         """The collector of single examples, and what keeps it from covering the whole model."""
         if self._method not in ("auto", "per example") or "per example" in self._failed:
             return None, ""
-        if reason := gradients.forbidden(self._model):
+        if reason := gradients.forbidden(self._model, self._compiled):
             return None, reason
         found, others = gradients.per_example(self._model, self.trained, self._left_out)
         return found, f"no formula for {others}" if others else ""
@@ -234,6 +244,8 @@ class Sampling:
         assert self._collector is not None
         if self._collector.failure:
             self._drop(self._collector.failure)
+        elif self._in_vain >= IN_VAIN:
+            self._drop("its updates cannot be split into examples or micro-batches of one size")
         elif self._collector.refused:
             self._left_out |= self._collector.refused
             self._forget()
@@ -257,6 +269,3 @@ class Sampling:
             squares = Squares(small_sq, big_sq, one.found.small, one.found.big)
             pairs.append(pair(squares, self.population))
         return pairs
-
-    def _loss_scale(self) -> float:
-        return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
