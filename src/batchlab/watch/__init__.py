@@ -28,6 +28,7 @@ more updates before it were trained again and are left out by :func:`read`.
 from batchlab.watch.journal import read
 from batchlab.watch.loop import Watch
 from batchlab.watch.record import (
+    About,
     BatchSize,
     Checkpoint,
     End,
@@ -43,6 +44,7 @@ from batchlab.watch.verdict import Change, Kind, Verdict, judge
 from batchlab.watch.wording import sentence
 
 __all__ = [
+    "About",
     "BatchSize",
     "Change",
     "Checkpoint",

@@ -97,22 +97,24 @@ def read(directory: str | Path) -> Watched:
     if not path.is_file():
         raise ResultError(f"`{directory}` holds no watched training ({NAME} is missing).")
     whole, _, _ = path.read_bytes().rpartition(b"\n")
-    lines = [_line(path, n, text) for n, text in enumerate(whole.splitlines(), 1)]
+    lines = [_line(path, n, text) for n, text in enumerate(whole.split(b"\n"), 1) if whole]
     if not lines:
         raise cannot_read(path, "no line was written to its end")
     if not isinstance(lines[0], Start):
         raise cannot_read(path, "line 1 is no start")
-    newest = max(line.format for line in lines if isinstance(line, Start))
-    if newest > FORMAT:
-        raise cannot_read(path, f"its format, {newest}, is newer than this version's, {FORMAT}")
     return gathered(lines)
 
 
 def _line(path: Path, number: int, text: bytes) -> Line:
     try:
-        return line_of(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+        plain = json.loads(text)
+        newer = plain.get("format", FORMAT) > FORMAT
+        line = None if newer else line_of(plain)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_read(path, f"line {number} is damaged ({error})") from error
+    if line is None:
+        raise cannot_read(path, f"its format, {plain['format']}, is newer than {FORMAT}")
+    return line
 
 
 def _before(folder: Path, resume: bool) -> Watched | None:
