@@ -37,7 +37,10 @@ def loaded_by(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-PARTS = ["batchlab.optim", "batchlab.data", "batchlab.accumulation", "batchlab.finding"]
+PARTS = [
+    *("batchlab.optim", "batchlab.data", "batchlab.watch"),
+    *("batchlab.accumulation", "batchlab.finding"),
+]
 
 
 @pytest.mark.parametrize("part", ["batchlab", *PARTS])
@@ -49,6 +52,21 @@ def test_the_parts_for_the_users_loop_load_nothing_heavy(part):
 def test_the_parts_for_the_users_loop_work_with_the_core_install(part):
     done = run(f"{BLOCK}\nimport {', '.join(['batchlab', *PARTS])}\n{part}")
     assert done.returncode == 0, done.stderr
+
+
+def test_watching_works_with_the_core_install():
+    done = run(
+        # torch itself asks whether one of them is there, which must be answered.
+        f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+        "import tempfile, torch\nfrom batchlab.watch import Watch\n"
+        "model = torch.nn.Linear(2, 1)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "with Watch(tempfile.mkdtemp(), model, optimizer) as watching:\n"
+        "    for batch in watching.data(torch.ones(30, 4, 2).unbind()):\n"
+        "        model(batch).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "screened" in done.stderr
 
 
 def test_a_planted_heavy_import_is_seen():

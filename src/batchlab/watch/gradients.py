@@ -246,7 +246,9 @@ class PerExample(Collector):
         if not torch.is_grad_enabled() or not output.requires_grad:
             return
         if _packs_away():
-            self.failure = "activations are checkpointed or moved away; measuring would hold them"
+            self.failure = (
+                "activations are checkpointed or moved away, and measuring would hold them"
+            )
             return
         if reason := self._unfit(layer, args, output):
             names = self.layers[layer]
