@@ -70,9 +70,7 @@ def test_the_user_s_writer_stays_open():
 
 
 def test_something_that_is_no_writer_is_refused():
-    with pytest.raises(
-        InvalidTypeError, match="must be True, a folder or a SummaryWriter; got"
-    ):
+    with pytest.raises(InvalidTypeError, match="must be True, a folder or a SummaryWriter; got"):
         Board(3)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypedDict, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,20 @@ from batchlab.watch.verdict import Verdict, judge
 from batchlab.watch.wording import sentence
 
 Batch = TypeVar("Batch")
+
+
+class Options(TypedDict, total=False):
+    """Arguments of :class:`Watch` that the callbacks share, with the same meaning."""
+
+    batch_size: int | Callable[[Any], int] | None
+    price_per_hour: float | None
+    currency: str
+    noise: Method
+    share: float
+    tensorboard: Any
+    resume: bool
+    quiet: bool
+
 
 EVERY, LONGEST = 0.01, 60.0
 """A line is written after this share of the time so far, at the latest after so many seconds: ten
@@ -169,8 +183,8 @@ class Watch:
             InvalidValueError: If it is more than one.
         """
         if self._recorder.is_open:
-            update = self.updates + (0 if self._stepped else 1)
-            self._losses.tell(update, self._size, value)
+            open_ = self._began is not None or bool(self._window)
+            self._losses.tell(self.updates + (open_ and not self._stepped), self._size, value)
 
     def metric(self, name: str, value: Tensor | float, *, maximise: bool | None = None) -> None:
         """Tell a metric, measured on data of your choice.
@@ -329,6 +343,11 @@ class Watch:
         if self._handle is not None:
             self._count_from(**self._state)
             self._recorder.write(self._start())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it watches."""
+        return self._handle is not None
 
     # -- inside -------------------------------------------------------------------------------
 
