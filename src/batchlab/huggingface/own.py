@@ -65,7 +65,11 @@ def alike(trainer: Any, **changes: Any) -> Any:
 
 def slim(trainer: Any) -> Any:
     """A Trainer that can do nothing but compute a loss; small enough to travel."""
-    return alike(trainer, **{name: None for name in DROPPED if name in vars(trainer)})
+    # In one process there is nothing to average; for several GPUs the loss would be multiplied.
+    args = copy.copy(trainer.args)
+    args.average_tokens_across_devices = False
+    gone = {name: None for name in DROPPED if name in vars(trainer)}
+    return alike(trainer, **gone, args=args)
 
 
 def own_model(model: nn.Module) -> nn.Module:

@@ -84,7 +84,8 @@ def overridden(trainer: Any, name: str) -> bool:
     import transformers
 
     original = getattr(transformers.Trainer, name, None)
-    return original is not None and getattr(trainer, name).__func__ is not original
+    own = getattr(getattr(trainer, name, None), "__func__", None)
+    return original is not None and own is not original
 
 
 def _check_arguments(args: Any) -> None:
@@ -104,7 +105,7 @@ def _check_model(trainer: Any) -> None:
         words = "one that is neither quantized nor spread over devices"
         raise InvalidValueError(must("trainer.model", words, got))
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        hint = "Call trainer.model.gradient_checkpointing_disable() first."
+        hint = "Call trainer.model.activation_checkpointing_disable() first."
         got = f"{type(model).__name__} with it"
         words = "without activation checkpointing"
         raise InvalidValueError(must("trainer.model", words, got, hint))
