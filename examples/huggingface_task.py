@@ -102,4 +102,4 @@ def trainer() -> Trainer:
 
 def task() -> Task:
     """The Trainer's recipe, judged by the accuracy that it computes."""
-    return task_from(trainer(), name="huggingface_task")
+    return task_from(trainer(), unit="sentences")

@@ -19,10 +19,10 @@ from batchlab.tasks import load, prepare
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
-NEEDS = {"lightning_task": "lightning"}
+NEEDS = {"lightning_task": "lightning", "huggingface_task": "transformers"}
 READY = [name for name in NAMES if importlib.util.find_spec(NEEDS.get(name, "torch"))]
-CALLED = {"lightning_task": "Digits"}
-BUDGETS = {"lightning_task": "45s"}  # its processes import lightning first
+CALLED = {"lightning_task": "Digits", "huggingface_task": "BertForSequenceClassification"}
+BUDGETS = dict.fromkeys(NEEDS, "45s")  # their processes import a large library first
 OPTIMIZERS = {
     "shb": lambda p, run: torch.optim.SGD(p, run.learning_rate, momentum=run.momentum),
     "adam": lambda p, run: torch.optim.Adam(p, run.learning_rate),
@@ -50,7 +50,7 @@ def prepared():
 
 def test_the_examples_are_there_and_listed():
     listed = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert len(NAMES) == 7
+    assert len(NAMES) == 8
     for name in NAMES:
         assert f"[{name}.py]({name}.py)" in listed
         assert f"batchlab advise examples/{name}.py:task" in (FOLDER / f"{name}.py").read_text()

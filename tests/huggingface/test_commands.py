@@ -13,7 +13,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 
 
 def made(tmp_path, make=tiny.classifier, **changes):
-    return task(make(tmp_path / "trainer", **changes), name="tiny")
+    return task(make(tmp_path / "trainer", **changes))
 
 
 @pytest.mark.slow

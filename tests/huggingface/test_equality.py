@@ -143,6 +143,7 @@ def test_an_optimizer_and_a_schedule_that_were_handed_in_are_kept(tmp_path):
     assert tiny.apart(tiny.engine_updates(own), before, after) < SINGLE
     name = "bert.embeddings.position_embeddings.weight"
     assert torch.equal(before[name], after[name])
+    assert f"not trained, as the optimizer does not hold them: {name}" in own.notes
 
 
 # Losses

@@ -103,7 +103,7 @@ def test_without_model_init_every_seed_has_the_present_weights_and_that_is_said(
     prepared = ready(trainer)
     for seed in (0, 1):
         assert both(tiny.weights(prepared.objective(seed).module), tiny.weights(trainer.model))
-    assert any("every seed starts from" in said for said in prepared.assumptions)
+    assert any("every seed starts from the trainer's" in said for said in prepared.assumptions)
 
 
 def test_later_training_of_the_model_does_not_reach_the_task(tmp_path):

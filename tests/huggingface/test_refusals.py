@@ -10,6 +10,7 @@ from transformers.optimization import Adafactor
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError
 from batchlab.huggingface import task
+from batchlab.report import said as sentences
 from tests.huggingface import tiny
 
 
@@ -92,6 +93,22 @@ def test_a_quantized_model_is_refused(tmp_path):
     refused("`trainer.model` must be one that is neither quantized", trainer)
 
 
+class WithBatchNorm(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.norm = tiny.bert(), torch.nn.BatchNorm1d(3)
+
+    def forward(self, input_ids, attention_mask, labels):
+        logits = self.norm(self.inner(input_ids, attention_mask=attention_mask).logits)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_batch_norm_over_micro_batches_is_refused(tmp_path):
+    said = "`gradient_accumulation_steps` must be 1 with batch norm, .*; got 2"
+    refused(said, tiny.classifier(tmp_path, model=WithBatchNorm))
+    task(tiny.classifier(tmp_path, model=WithBatchNorm, gradient_accumulation_steps=1))
+
+
 # Loops
 
 
@@ -126,9 +143,11 @@ class Reporting(TrainerCallback):
 
 def test_a_callback_that_acts_while_it_trains_is_refused_by_its_name(tmp_path):
     trainer = tiny.classifier(tmp_path, given={"callbacks": [Acting()]})
-    refused(r"got 'Acting.on_step_end'\. If it only reports, call trainer\.remove_callb", trainer)
-    trainer.remove_callback(Acting)
-    task(trainer)
+    refused(r"got 'Acting.on_step_end'\. If .*: task\(trainer, ignore=\['Acting'\]\)", trainer)
+    assert "the callback Acting is not called" in task(trainer, ignore=["Acting"]).notes
+    said = "`ignore` must be names of callbacks that are there; got 'Actor'. There are: "
+    with pytest.raises(InvalidValueError, match=said):
+        task(trainer, ignore=["Actor"])
 
 
 def test_callbacks_that_are_not_called_are_said(tmp_path):
@@ -238,3 +257,12 @@ def test_the_end_of_a_pass_is_said(tmp_path, rows, changes, said):
     found = [note for note in notes if "of a pass" in note]
     assert len(found) == (said is not None)
     assert all(said in note for note in found)
+
+
+def test_every_note_is_known_in_japanese(tmp_path):
+    given = {"train_dataset": tiny.rows(50), "callbacks": [Reporting()]}
+    trainer = tiny.classifier(tmp_path, given=given, label_smoothing_factor=0.1)
+    trainer.args.torch_compile, trainer.args.dataloader_num_workers = True, 2
+    notes = task(trainer).notes + task(tiny.writer(tmp_path)).notes
+    assert len(set(notes)) > 8
+    assert all(sentences.both(note).ja != sentences.both(note).en for note in notes)

@@ -28,6 +28,33 @@ KNOWN = (
     "one with --target",
     "8 more repeats on fresh seeds",
 )
+OF_A_TRAINER = (
+    "the learning rate is multiplied by 0.1 for 12 parameters",
+    "every seed starts from the trainer's present weights; give the Trainer a model_init for "
+    "fresh ones",
+    "the trainer has trained before: its optimizer's memory is not taken over",
+    "the model is trained and timed without torch.compile",
+    "tf32=True is not set here: torch's own setting holds",
+    "auto_find_batch_size is off here: the batch size is the one that is set",
+    "examples are read by the process that trains (dataloader_num_workers=4 is not kept)",
+    "evaluation runs in the precision of training",
+    "EarlyStoppingCallback is not called: runs have their full length",
+    "the callback Reporting is not called",
+    "global batch size 256 = 64 (micro-batch) × 2 (accumulation steps) × 2 (devices)",
+    "the trainer adds the gradients of its 128 micro-batches, as its loss is a mean whatever "
+    "num_items_in_batch says; here they are averaged, with eps 1e-09, which gives the same "
+    "updates",
+    "the trainer drops the last 123 examples of a pass (dataloader_drop_last); here batches run "
+    "on across the ends of passes",
+    "the trainer's last update of a pass uses 123 examples; here batches of 128 run on across "
+    "the ends of passes",
+    "the trainer gives one loss for a batch: gradients of single examples are not available, and "
+    "the noise scale comes from micro-batches, with a wider range",
+    "the validation loss is the mean over all labels; the trainer's is the mean of its batches' "
+    "means",
+    "the trainer averages the means of its micro-batches; here every label of a batch counts the "
+    "same",
+)
 
 
 def japanese(sentence: str) -> str:
@@ -56,7 +83,7 @@ def test_what_a_task_leaves_out_is_said_in_japanese() -> None:
     assert "検証データでの損失" in japanese(metric)
 
 
-@pytest.mark.parametrize("sentence", KNOWN)
+@pytest.mark.parametrize("sentence", KNOWN + OF_A_TRAINER)
 def test_what_the_measurement_says_of_itself_is_said_in_japanese(sentence: str) -> None:
     assert re.search("[ぁ-ん]", japanese(sentence))
     assert all(number in japanese(sentence) for number in re.findall(r"\d{3}", sentence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from batchlab.huggingface.data import Data, Rows, data_of, ends, like
 from batchlab.huggingface.loss import Batch, Loss, forward, has_labels, ignored, labels, loss_of
 from batchlab.huggingface.metric import decisive, predict
 from batchlab.huggingface.own import fresh, own_model, ready, slim
-from batchlab.huggingface.recipe import batch_size, identity, recipe_of, said_of_sum
+from batchlab.huggingface.recipe import batch_size, recipe_of
 from batchlab.huggingface.refusals import changed, check
 from batchlab.tasks import Metric, Task
 
@@ -30,7 +30,8 @@ def task(
     maximise: bool | None = None,
     validation: str | None = None,
     test: Any = None,
-    name: str = "task",
+    unit: str = "examples",
+    ignore: Collection[str] = (),
 ) -> Task:
     """Read the whole recipe of a ``transformers.Trainer``: nothing has to be written twice.
 
@@ -48,7 +49,8 @@ def task(
         maximise: Whether more of it is better; left out, ``greater_is_better`` says it.
         validation: Which of several ``eval_dataset``; every decision reads it.
         test: A data set like ``eval_dataset``, looked at once, for the finalists.
-        name: Name in reports.
+        unit: What an example is called.
+        ignore: Names of callbacks that you know to change nothing in training.
 
     Returns:
         The task. Where the Trainer's loss is the cross-entropy of the model's logits and labels,
@@ -61,7 +63,7 @@ def task(
         InvalidValueError: If a setting cannot be kept.
         TaskError: If model, collator or loss raise.
     """
-    check(trainer)
+    check(trainer, ignore)
     with _random.seeded(0, "huggingface"):
         rows, own = data_of(trainer, validation), slim(trainer)
         model = ready(own_model(trainer.model), own)
@@ -70,10 +72,8 @@ def task(
         preprocess = None if isinstance(metric, Metric) else _preprocess(trainer, scored)
         accumulation = trainer.args.gradient_accumulation_steps
         found = loss_of(own, make, _few(rows), accumulation, per_example=preprocess is None)
-        baseline, groups = recipe_of(
-            trainer, copy.deepcopy(model), len(rows.train), summed=found.summed
-        )
-        said = [said_of_sum(baseline, accumulation)] if found.summed else []
+        recipe = recipe_of(trainer, copy.deepcopy(model), len(rows.train), summed=found.summed)
+        last = ends(trainer, batch_size(trainer), len(rows.train))
         return Task(
             make,
             rows.train,
@@ -82,10 +82,11 @@ def task(
             metric="loss" if scored.function is None else scored,
             collate=rows.collate,
             weight=found.weight,
-            baseline=baseline,
-            groups=groups,
-            notes=(*_size(trainer, len(rows.train)), *said, *changed(trainer), *found.notes),
-            name=name,
+            unit=unit,
+            baseline=recipe.baseline,
+            groups=recipe.groups,
+            notes=(*changed(trainer), *recipe.notes, *last, *found.notes),
+            name=type(trainer.model).__name__,
             **_loss(found, own, ignored(model), scored, preprocess),
         )
 
@@ -116,11 +117,6 @@ def _held(rows: Data, held: Rows | None, scored: Metric) -> Rows | Batch | None:
     if held is None or scored.function is None:
         return held
     return rows.collate([held[i] for i in range(len(held))])
-
-
-def _size(trainer: Any, examples: int) -> tuple[str, ...]:
-    """Sentences about the batch size."""
-    return *identity(trainer), *ends(trainer, batch_size(trainer), examples)
 
 
 def _loss(

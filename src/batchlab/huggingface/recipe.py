@@ -17,6 +17,7 @@ from batchlab.huggingface.own import alike
 from batchlab.huggingface.refusals import number_format
 from batchlab.rules import Scales, is_sgd_family
 from batchlab.tasks.recipe import (
+    LINE_TOLERANCE,
     MAY_DIFFER,
     group_scales,
     learning_rates,
@@ -29,9 +30,22 @@ METRIC_DRIVEN = ("ReduceLROnPlateau", "GreedyLR")
 """Schedulers that look at the metric: no function of how far training is."""
 
 
-def recipe_of(
-    trainer: Any, model: nn.Module, examples: int, *, summed: bool = False
-) -> tuple[RunConfig, dict[str, Scales]]:
+@dataclass(frozen=True)
+class Recipe:
+    """How a Trainer trains.
+
+    Attributes:
+        baseline: The recipe.
+        groups: Parameters with numbers of their own.
+        notes: What is kept in another way, or not trained.
+    """
+
+    baseline: RunConfig
+    groups: dict[str, Scales]
+    notes: tuple[str, ...]
+
+
+def recipe_of(trainer: Any, model: nn.Module, examples: int, *, summed: bool = False) -> Recipe:
     """The recipe of a Trainer.
 
     Args:
@@ -41,7 +55,7 @@ def recipe_of(
         summed: Whether the Trainer adds the gradients of micro-batches.
 
     Returns:
-        The baseline, and the groups of parameters.
+        Optimizer, groups, schedule, batch size, length, clipping and precision.
 
     Raises:
         InvalidTypeError: If no rule stands for the optimizer.
@@ -64,7 +78,17 @@ def recipe_of(
         precision=precision,
         **fields,
     )
-    return of_mean(config, args.gradient_accumulation_steps if summed else 1), groups
+    count = args.gradient_accumulation_steps if summed else 1
+    baseline = of_mean(config, count)
+    notes = [_said_of_sum(baseline, count)] if summed else []
+    if "~" in baseline.lr_schedule:
+        share = f"{100 * LINE_TOLERANCE:g} % of the peak"
+        name = _name(trainer, played.scheduler)
+        notes += [f"{name} is kept as straight lines, every update's rate to within {share}"]
+    if still:
+        shown = ", ".join(still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
+        notes += [f"not trained, as the optimizer does not hold them: {shown}"]
+    return Recipe(baseline, groups, (*identity(trainer), *notes))
 
 
 def of_mean(config: RunConfig, count: int) -> RunConfig:
@@ -96,13 +120,8 @@ def of_mean(config: RunConfig, count: int) -> RunConfig:
     return config.replace(**changes) if count > 1 else config
 
 
-def said_of_sum(config: RunConfig, count: int) -> str:
-    """What the conversion of :func:`of_mean` means for the user.
-
-    Args:
-        config: Its result.
-        count: n.
-    """
+def _said_of_sum(config: RunConfig, count: int) -> str:
+    """What the conversion of :func:`of_mean`, whose result is given, means for the user."""
     names = ["learning_rate"] if is_sgd_family(str(config.rule)) else ["eps"]
     names += ["weight_decay"] if config.rule != "adamw" and config.weight_decay else []
     names += ["clip_norm"] if config.clip_norm is not None else []
@@ -182,8 +201,7 @@ def _played(trainer: Any, model: nn.Module) -> Played:
 
 def _rates(trainer: Any, played: Played, updates: int) -> dict[str, Any]:
     """The schedule, found by running the scheduler."""
-    kind, scheduler = trainer.args.lr_scheduler_type, played.scheduler
-    name = str(getattr(kind, "value", kind)) if scheduler is None else type(scheduler).__name__
+    scheduler, name = played.scheduler, _name(trainer, played.scheduler)
     if scheduler is None:
         own = alike(trainer, optimizer=played.optimizer, lr_scheduler=None)
         scheduler = own.create_scheduler(updates)
@@ -197,3 +215,9 @@ def _rates(trainer: Any, played: Played, updates: int) -> dict[str, Any]:
             played.optimizer, lambda _: scheduler.step(), updates, scheduler=name
         )
     return rate_fields(rates, scheduler=name)
+
+
+def _name(trainer: Any, scheduler: Any) -> str:
+    """What a schedule is called: by its class where it was handed in."""
+    kind = trainer.args.lr_scheduler_type
+    return str(getattr(kind, "value", kind)) if scheduler is None else type(scheduler).__name__

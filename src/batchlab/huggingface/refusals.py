@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, missing, must
 
@@ -51,11 +52,12 @@ STEPS = (
 """Events of a callback by which it may change training."""
 
 
-def check(trainer: Any) -> None:
+def check(trainer: Any, ignore: Collection[str] = ()) -> None:
     """Refuse, by its name, what would make another training of it.
 
     Args:
         trainer: The user's.
+        ignore: Callbacks that the user vouches for.
 
     Raises:
         MissingDependencyError: If transformers is not installed.
@@ -75,8 +77,16 @@ def check(trainer: Any) -> None:
         hint = "A training loop of one's own cannot be read; `compute_loss` may be overridden."
         got = f"{type(trainer).__name__}.{own[0]}"
         raise InvalidValueError(must("trainer", "one with the Trainer's own loop", got, hint))
+    there = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+    for name in ignore:
+        if name not in there:
+            hint = f"There are: {', '.join(there)}."
+            raise InvalidValueError(
+                must("ignore", "names of callbacks that are there", name, hint)
+            )
     for callback in trainer.callback_handler.callbacks:
-        _check_callback(callback)
+        if type(callback).__name__ not in ignore:
+            _check_callback(callback)
 
 
 def overridden(trainer: Any, name: str) -> bool:
@@ -109,6 +119,10 @@ def _check_model(trainer: Any) -> None:
         got = f"{type(model).__name__} with it"
         words = "without activation checkpointing"
         raise InvalidValueError(must("trainer.model", words, got, hint))
+    steps = trainer.args.gradient_accumulation_steps
+    if steps > 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        words = "1 with batch norm, which would see the whole batch here"
+        raise InvalidValueError(must("gradient_accumulation_steps", words, steps))
     number_format(model)
 
 
@@ -138,7 +152,7 @@ def _check_callback(callback: Any) -> None:
         return
     acting = [n for n in STEPS if getattr(kind, n) is not getattr(TrainerCallback, n)]
     if acting:
-        hint = f"If it only reports, call trainer.remove_callback({kind.__name__}) first."
+        hint = f"If it changes nothing in training: task(trainer, ignore=[{kind.__name__!r}])."
         words = "callbacks that do not act while it trains"
         raise InvalidValueError(must("trainer", words, f"{kind.__name__}.{acting[0]}", hint))
 
@@ -152,9 +166,13 @@ def changed(trainer: Any) -> Iterator[str]:
     args = trainer.args
     if trainer.model_init is None:
         yield (
-            "every seed starts from the trainer's present weights, as it has no model_init: seeds "
-            "differ in the order of the examples and in dropout"
+            "every seed starts from the trainer's present weights; give the Trainer a model_init "
+            "for fresh ones"
         )
+    yield (
+        "times are those of a plain PyTorch loop: what the Trainer adds to each update is not in "
+        "them"
+    )
     if trainer.optimizer is not None and trainer.optimizer.state:
         yield "the trainer has trained before: its optimizer's memory is not taken over"
     if getattr(args, "torch_compile", False):

@@ -135,6 +135,75 @@ _SENTENCES = (
         r"Lightning averages the means of the batches it accumulates; .+",
         "Lightningは累積するバッチの平均をさらに平均するが、ここでは重みに応じて平均する",
     ),
+    (
+        r"the learning rate is multiplied by (.+) for (\d+) parameters?",
+        "{1}個のパラメーターの学習率は、示した値の{0}倍",
+    ),
+    (
+        r"every seed starts from the trainer's present weights; .+",
+        "どの乱数でも、渡されたTrainerのモデルの現在の重みから学習を始める",
+    ),
+    (
+        r"the trainer has trained before: its optimizer's memory is not taken over",
+        "渡されたTrainerは学習済みだが、オプティマイザーの内部状態は引き継がない",
+    ),
+    (
+        r"the model is trained and timed without torch\.compile",
+        "torch.compileを用いずに学習し、時間を測定した",
+    ),
+    (
+        r"(tf32=\w+) is not set here: torch's own setting holds",
+        "{0}は反映せず、PyTorchの設定のままとする",
+    ),
+    (
+        r"auto_find_batch_size is off here: .+",
+        "auto_find_batch_sizeは用いず、指定されたバッチサイズで学習する",
+    ),
+    (
+        r"examples are read by the process that trains \((dataloader_num_workers=\d+) .+",
+        "データは学習するプロセスが読み込む（{0}は用いない）",
+    ),
+    (
+        r"evaluation runs in the precision of training",
+        "評価も学習と同じ精度で行う",
+    ),
+    (
+        r"EarlyStoppingCallback is not called: runs have their full length",
+        "EarlyStoppingCallbackは用いず、最後まで学習する",
+    ),
+    (r"the callback (\w+) is not called", "コールバック{0}は呼び出さない"),
+    (
+        r"global batch size (\d+) = (\d+) \(micro-batch\) × (\d+) \(accumulation steps\) × (\d+) "
+        r"\(devices\)",
+        "全体のバッチサイズは{0} = {1}（マイクロバッチ）× {2}（勾配の累積）× {3}（装置の数）",
+    ),
+    (
+        r"the trainer adds the gradients of its (\d+) micro-batches, .+ averaged, with (.+), "
+        r"which gives the same updates",
+        "Trainerは{0}個のマイクロバッチの勾配を平均せずに足し合わせる（損失がnum_items_in_batchを"
+        "用いないため）。ここでは平均し、同じ更新になるよう換算した（{1}）",
+    ),
+    (
+        r"the trainer drops the last (\d+) examples of a pass .+",
+        "Trainerは1巡の最後の{0}件を捨てるが、ここではバッチを次の巡へ続ける",
+    ),
+    (
+        r"the trainer's last update of a pass uses (\d+) examples; here batches of (\d+) run .+",
+        "Trainerの1巡の最後の更新は{0}件だが、ここでは{1}件のバッチを次の巡へ続ける",
+    ),
+    (
+        r"the trainer gives one loss for a batch: .+",
+        "Trainerの損失はバッチ全体で1つのため、ノイズスケールは1件ごとではなく小さなバッチから測定し、"
+        "範囲が広くなる",
+    ),
+    (
+        r"the validation loss is the mean over all labels; .+",
+        "検証データでの損失は全ラベルの平均（Trainerではバッチごとの平均の平均）",
+    ),
+    (
+        r"the trainer averages the means of its micro-batches; .+",
+        "Trainerはマイクロバッチの平均をさらに平均するが、ここではバッチの全ラベルを等しく扱う",
+    ),
 )
 
 
