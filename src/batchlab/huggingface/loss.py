@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from batchlab import _random, _tree
-from batchlab.errors import InvalidValueError, TaskError, must
-from batchlab.tasks.task import reason
+from batchlab.errors import InvalidValueError, TaskError, must, reason
 
 Batch = dict[str, Any]
 Weight = Callable[[Batch], Float[Tensor, " B"]]

@@ -1,10 +1,13 @@
-"""A task from objects you already have: a LightningModule, its data, its trainer.
+"""For a Lightning training you already have.
 
-Works with ``lightning`` and ``pytorch_lightning``; neither is imported here.
+:func:`task` reads the whole recipe of a LightningModule, its data and its trainer, of
+``lightning`` or ``pytorch_lightning``; ``Watch`` is a callback that measures while it trains, as
+:class:`batchlab.watch.Watch` does. Neither package is imported before it is needed.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -14,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from batchlab import _random
-from batchlab.errors import InvalidValueError, TaskError, UserError, must
+from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must
 from batchlab.lightning.kinds import overrides
 from batchlab.lightning.module import Forward
 from batchlab.lightning.reading import Reading, read
@@ -24,6 +27,15 @@ from batchlab.types import Tree
 __all__ = ["task"]
 
 COMPARED_EXAMPLES = 8
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Watch":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module("batchlab.watch._lightning").Watch
+    except ModuleNotFoundError as error:
+        raise missing("lightning", error.name or "lightning") from error
 
 
 def task(

@@ -28,8 +28,8 @@ class Watch(TrainerCallback):
     batches nor losses: examples are counted where the model is called in training, and the loss is
     the one that the Trainer logs. Waiting for data is the time between two updates without
     logging, evaluation and saving. Where a training goes on from a checkpoint of the Trainer, the
-    counts go on too. The Trainer does not tell that a training raised: :meth:`close` then gives the
-    directory free.
+    counts go on too. The Trainer does not tell that a training raised: :meth:`close` then gives
+    the directory free.
 
     Args:
         directory: Result directory.
