@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from batchlab import _random
 from batchlab.engine import Engine
 from batchlab.engine.capability import Capability, probe_capability
+from batchlab.errors import TaskError
 from batchlab.rules import RULES
 from tests.engine import tiny
 
@@ -183,3 +185,37 @@ def test_it_is_tried_once_for_one_kind_of_run(monkeypatch):
     assert len(calls) == 1
     engine.plan([tiny.run(precision="float32")], tiny.job())
     assert len(calls) == 2
+
+
+class Recomputing(nn.Module):
+    """Recomputes its first layer in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(tiny.INPUTS, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        hidden = checkpoint(lambda v: self.first(v).tanh().square(), x, use_reentrant=False)
+        return self.last(hidden)
+
+
+def test_recomputation_that_would_give_wrong_gradients_is_refused():
+    with pytest.raises(TaskError, match=r"other gradients .* gradient checkpointing"):
+        probe_capability(tiny.ready(Recomputing), tiny.run())
+
+
+@pytest.mark.parametrize("model", [tiny.mlp, tiny.batch_norm, tiny.with_dropout, lambda: Rough()])
+def test_gradients_of_weights_that_are_passed_in_are_the_modules_own(model):
+    probe_capability(tiny.ready(model), tiny.run(precision="float32"))
+
+
+class Rough(nn.Module):
+    """Draws from the global generator, holds a frozen parameter and one that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.idle = nn.Linear(tiny.INPUTS, 2), nn.Linear(2, 2)
+        self.layer.bias.requires_grad_(False)
+
+    def forward(self, x):
+        return self.layer(x) + 0.1 * torch.randn(len(x), 2, dtype=x.dtype)

@@ -1,6 +1,6 @@
 """Ten updates of the Task equal ten of the Trainer itself, on the same batches.
 
-Tolerances, set before looking: the distance of all parameters together, in multiples of how far
+Tolerances: the distance of all parameters together, in multiples of how far
 they moved, is at most 1e-5 in float32, 1e-6 in float64 (the Trainer adds 1e-6 to the norm it clips
 by, and takes some losses in float32), and 2e-3 in bfloat16, whose numbers have 8 bits.
 """

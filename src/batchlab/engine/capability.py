@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
@@ -17,16 +18,27 @@ from torch.utils.flop_counter import FlopCounterMode
 from batchlab import _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.dropout import NamedDropout
-from batchlab.engine.step import DTYPES, Program, Progress, make_step, rule_of, start_of
+from batchlab.engine.step import (
+    DTYPES,
+    Program,
+    Progress,
+    make_step,
+    rule_of,
+    start_of,
+    weighted_sum,
+)
+from batchlab.errors import TaskError
 from batchlab.rules import RULES, Numbers
 from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Stacked
-from batchlab.types import Tree
+from batchlab.types import Params, Tree
 
 STACKED_FLOP = 25e6
 TRIED_EXAMPLES = 8
 TRIED_SEEDS = 32
 TRIED_RATE = 0.1
+GRADIENTS_APART = 1e-3
+"""Largest distance of two gradients, as a share of their length, that is round-off."""
 TOLERANCES = {"float32": (1e-3, 1e-5), "bfloat16": (5e-2, 5e-2), "float64": (1e-6, 1e-9)}
 """Relative and absolute, between one run alone and the same run stacked, after one update."""
 
@@ -77,12 +89,16 @@ def probe_capability(prepared: Prepared, config: RunConfig) -> Capability:
 
     Returns:
         What was found; leaves no trace.
+
+    Raises:
+        TaskError: If the model computes the gradients of other weights than those it is given.
     """
     dtype = DTYPES[config.precision]
     with _random.seeded(config.seed, "capability"):
         objective = prepared.objective(config.seed, dtype).train()
         index = torch.arange(min(TRIED_EXAMPLES, prepared.examples))
         batch = _tree.to(prepared.train.batch(index), prepared.device, dtype)
+        _check_gradients(objective, batch)
         dropout, moves = _randomness(objective, batch)
         flop, convolutions = _cost(objective, batch)
         if moves:
@@ -92,6 +108,39 @@ def probe_capability(prepared: Prepared, config: RunConfig) -> Capability:
         else:
             reason = _why_not_stacked(prepared, config, objective, batch, dropout)
     return Capability(not reason, reason, convolutions, dropout, moves, flop / len(index))
+
+
+def _check_gradients(objective: Objective, batch: Tree) -> None:
+    """Refuse a model that looks at its own weights in the backward pass, where the engine passes
+    weights in: what recomputes there would give gradients of other weights, without an error.
+    """
+    twin = copy.deepcopy(objective, {id(objective.task): objective.task})
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.25)  # away from what the module holds itself
+    moved = {
+        name: p.detach().clone().requires_grad_(p.requires_grad)
+        for name, p in twin.named_parameters()
+    }
+    buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    passed = _gradient(lambda: functional_call(objective, moved | buffers, (batch,)), moved)
+    own = _gradient(lambda: twin(batch), dict(twin.named_parameters()))
+    if not float((passed - own).norm()) <= GRADIENTS_APART * float(own.norm()) + 1e-12:
+        raise TaskError(
+            f"The model of the task `{objective.task.name}` gives other gradients when its "
+            "weights are passed in: its backward pass looks at the module itself. Switch off "
+            "recomputation (torch.utils.checkpoint, gradient checkpointing)."
+        )
+
+
+def _gradient(forward: Callable[[], tuple[Tensor, Tensor]], given: Params) -> Tensor:
+    """The gradient of Σwℓ/Σw, flattened."""
+    parameters = [p for p in given.values() if p.requires_grad]
+    with _random.seeded(0, "gradient"):
+        total, weight = weighted_sum(*forward())
+        found = torch.autograd.grad(total / weight, parameters, allow_unused=True)
+    each = zip(parameters, found, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in each])
 
 
 def _randomness(objective: Objective, batch: Tree) -> tuple[bool, bool]:
