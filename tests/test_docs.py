@@ -1,7 +1,9 @@
 """What the documents promise is run, and what must not be in the repository is not."""
 
+import functools
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from batchlab import cli
+
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.ja.md")
+MANAGERS = ("docs/manager.md", "docs/manager.ja.md")
+ALONE = "docs/sampler-and-optimizer.md"
+PAGES_TO_RUN = ("docs/engineer.md", "docs/researcher.md", MANAGERS[0])
+PAGES = (*PAGES_TO_RUN, MANAGERS[1], ALONE)
+STAND_INS = {"my_training.py": "lightning_task.py", "my_finetuning.py": "huggingface_task.py"}
+"""The reader's own files, as which examples serve."""
 
 # Written as patterns that do not match themselves.
 PRIVATE = re.compile(
@@ -85,16 +95,53 @@ def test_every_make_target_named_exists(name):
     assert named <= targets
 
 
-@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_every_linked_file_exists(name):
-    links = re.findall(r"\]\(([^)#]+)\)", text(name))
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", *PAGES])
+def test_every_linked_file_and_heading_exists(name):
+    links = re.findall(r"\]\(([^)]+)\)", text(name))
     local = [link for link in links if not link.startswith("https://")]
-    assert [link for link in local if not (ROOT / link).exists()] == []
+    assert [link for link in local if not leads_somewhere(name, link)] == []
 
 
-def test_both_readmes_show_the_same_commands_and_code():
-    english, japanese = READMES
+def leads_somewhere(name, link):
+    """Whether the file is there, and the heading if one is named."""
+    path, _, anchor = link.partition("#")
+    target = (ROOT / name).parent / path if path else ROOT / name
+    if not (target.exists() and anchor):
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)", target.read_text("utf-8"), re.MULTILINE)
+    return anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+
+
+@pytest.mark.parametrize("link", ["nothing.md", "researcher.md#nothing"])
+def test_a_planted_dead_link_is_found(link):
+    assert not leads_somewhere("docs/engineer.md", link)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_leads_to_every_other(name):
+    others = {Path(page).name for page in PAGES} - {Path(name).name}
+    assert others <= set(re.findall(r"\]\(([^)#]+)\)", text(name)))
+
+
+@pytest.mark.parametrize(("english", "japanese"), [READMES, MANAGERS])
+def test_both_languages_show_the_same_commands(english, japanese):
+    assert commands(english)
     assert commands(english) == commands(japanese)
+
+
+def outline(name):
+    """Headings, list entries, rows of tables, pictures and percentages, in order."""
+    found = re.finditer(r"^(#+ |- |\d\. |\||!)|([\d.]+) ?%", text(name), re.MULTILINE)
+    return [match[1] or match[2] for match in found]
+
+
+def test_both_manager_pages_have_the_same_parts_and_percentages():
+    english, japanese = map(outline, MANAGERS)
+    assert len(english) > 30
+    assert english == japanese
+
+
+def test_both_readmes_show_the_same_code():
     without_comments = [
         [re.sub(r"\s*#.*|\"\"\".*?\"\"\"", "", block) for block in blocks(name, "python")]
         for name in READMES
@@ -126,3 +173,58 @@ def test_the_python_of_the_readme_runs(tmp_path):
         script = tmp_path / f"example_{number}.py"
         script.write_text(program, "utf-8")
         run([sys.executable, str(script)], tmp_path)
+
+
+@pytest.mark.parametrize("name", [*PAGES_TO_RUN, ALONE])
+def test_every_command_of_a_page_is_understood(name, monkeypatch):
+    """By the parser alone: nothing is measured."""
+    heard = []
+    for command, function in cli.COMMANDS.items():
+        monkeypatch.setitem(cli.COMMANDS, command, hearing(function, heard))
+    mine = [words[1:] for words in commands(name) if words[0] == "batchlab"]
+    for words in mine:
+        cli.main(words)
+    assert mine
+    assert heard == [words[0] for words in mine]
+
+
+def hearing(function, heard):
+    """A command with the same arguments that only notes its name."""
+
+    @functools.wraps(function)
+    def noted(*args, **kwargs):
+        heard.append(function.__name__)
+
+    return noted
+
+
+@pytest.mark.parametrize(
+    "name", [ALONE, *(pytest.param(name, marks=pytest.mark.slow) for name in PAGES_TO_RUN)]
+)
+def test_the_blocks_of_a_page_run(name, tmp_path):
+    """Commands in the order of the page, then its Python as one program, all in one folder."""
+    for own, example in STAND_INS.items():
+        shutil.copy(ROOT / "examples" / example, tmp_path / own)
+    program = []
+    for block in blocks(name, "python"):
+        named = re.match(r"# (\w+\.py)\n", block)
+        if named:
+            (tmp_path / named[1]).write_text(block, "utf-8")
+        else:
+            program.append(block)
+    for words in commands(name):
+        run(shortened(words), tmp_path)
+    if program:
+        (tmp_path / "page.py").write_text("\n".join(program), "utf-8")
+        run([sys.executable, "page.py"], tmp_path)
+
+
+def shortened(words):
+    """The command with a minute of budget made a second, and the demo with a budget."""
+    if words[0] != "batchlab":
+        assert words[0] == "python"
+        return [sys.executable, *words[1:]]
+    if words[1:] == ["demo"]:
+        words = shlex.split("batchlab advise digits --price-per-hour 1.2 --budget 20m")
+    seconds = [re.sub(r"^(\d+)m$", r"\1s", word) for word in words[1:]]
+    return [sys.executable, "-m", "batchlab", *seconds]
