@@ -4,7 +4,8 @@ Everything public stands in the table below. A name's module is loaded when the 
 used, so that ``import batchlab`` costs next to nothing and needs no optional dependency.
 
 Parts with a module of their own: :mod:`batchlab.optim` and :mod:`batchlab.data` for your own
-training loop; :mod:`batchlab.lightning` for an existing Lightning training;
+training loop; :mod:`batchlab.lightning` and :mod:`batchlab.huggingface` for
+an existing training; :mod:`batchlab.watch` to measure one while it runs;
 :mod:`batchlab.rules`, :mod:`batchlab.schedules`, :mod:`batchlab.samplers` and
 :mod:`batchlab.stats` to build on.
 
