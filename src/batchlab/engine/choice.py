@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from statistics import geometric_mean
+
+import numpy as np
 
 from batchlab import _platform, _random, schedules
 from batchlab.config import RunConfig
@@ -27,12 +29,18 @@ TIMED_SECONDS, COMPILED_SECONDS = 20.0, 120.0
 EXECUTORS = "executors.json"
 """Where a result directory keeps its choices."""
 TURNS, TURN_SECONDS = 5, 0.03
+NEAR = 1.5
+"""Ways that took at most so many times what the fastest did are timed once more, by themselves."""
 CALL_SECONDS, FLOP_PER_SECOND = 3e-4, 2e10
 SLOTS = (16, 64, 256)
 CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
 UNROLLED_FLOP = 1e6
 UNROLLED = 16
 """Batches in one compiled program where a single one is over before it has begun."""
+
+
+Way = Callable[[], int]
+"""Trains a little more, and says how many updates of single runs that were."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +203,10 @@ def timings(
         effort: Whether compiling is tried.
 
     Returns:
-        (way → median seconds, why nothing was compiled; empty if it was).
+        (way → seconds, why nothing was compiled; empty if it was).
     """
     ways = {"loop": _loop(prepared, configs[0], capability)}
     ways |= {f"stacked {s}": _stack(prepared, configs, capability, s, 0) for s in slots}
-    found = _race(ways)
     missing = "it would not pay back"
     if effort is Effort.COMPILED:
         missing = why_not_compiled(prepared.device)
@@ -207,11 +214,16 @@ def timings(
         unit = unit_of(capability, _largest(configs[0]))
         try:
             # One run at a time stays in the nearest cache, many spread the cost of a call.
-            stacks = {s: _stack(prepared, configs, capability, s, unit) for s in (1, slots[-1])}
-            found |= _race({f"compiled {s}": stack for s, stack in stacks.items()})
+            stacks = {
+                f"compiled {s}": _stack(prepared, configs, capability, s, unit)
+                for s in (1, slots[-1])
+            }
+            _warmed(stacks)
+            ways |= stacks
         except Exception as error:  # a compiler may fail on any model; the other ways remain
             missing = f"compiling failed ({type(error).__name__})"
-    return found, missing
+    clock = time.process_time if prepared.device == "cpu" else time.perf_counter
+    return _race(_warmed(ways), clock), missing
 
 
 def choose(
@@ -226,10 +238,11 @@ def choose(
         config: One of the runs.
 
     Returns:
-        The choice with its reason and the means of the timings.
+        The choice with its reason and the geometric means of the timings, so that a process with a
+        busy neighbour counts no more than the others.
     """
     names = [name for name in found[0][0] if all(name in timed for timed, _ in found)]
-    timed = {name: statistics.fmean(one[name] for one, _ in found) for name in names}
+    timed = {name: geometric_mean(one[name] for one, _ in found) for name in names}
     missing = next((why for _, why in found if why), "")
     best = min(timed, key=lambda name: timed[name])
     kind, _, many = best.partition(" ")
@@ -266,18 +279,15 @@ def unit_of(capability: Capability, batch_size: int) -> int:
     return UNROLLED if capability.flop_per_example * batch_size < UNROLLED_FLOP else 1
 
 
-def _loop(
-    prepared: Prepared, config: RunConfig, capability: Capability
-) -> Callable[[], tuple[float, int]]:
-    """Trains one more batch: seconds, updates of single runs."""
+def _loop(prepared: Prepared, config: RunConfig, capability: Capability) -> Way:
+    """Trains one more batch."""
     run = Alone(prepared, config, Job(()), capability, None)
 
-    def go() -> tuple[float, int]:
+    def go() -> int:
         if run.done >= len(run.plan):
             run.done = 0
-        began = time.perf_counter()
         run.update(*run.plan[run.done])
-        return time.perf_counter() - began, config.reuse
+        return config.reuse
 
     return go
 
@@ -288,35 +298,80 @@ def _stack(
     capability: Capability,
     slots: int,
     unit: int,
-) -> Callable[[], tuple[float, int]]:
-    """Trains a few more batches of a stack: seconds, updates of single runs."""
+) -> Way:
+    """Trains a few more batches of a stack."""
     runs = [configs[i % len(configs)] for i in range(slots)]
     stack = Stack(prepared, runs, Job(()), capability, [None] * slots, slots, unit)
     stack.fill()
     batches = max(1, unit) * (1 if unit > 1 else 2)
 
-    def go() -> tuple[float, int]:
-        began = time.perf_counter()
-        trained = stack.some(batches)
-        return time.perf_counter() - began, trained * slots * runs[0].reuse
-
-    return go
+    return lambda: stack.some(batches) * slots * runs[0].reuse
 
 
-def _race(ways: dict[str, Callable[[], tuple[float, int]]]) -> dict[str, float]:
-    """Median seconds of one update of one run, the candidates in turns long enough that each has
-    the cache to itself. Before, every one warms up, and compiles.
-    """
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def _warmed(ways: dict[str, Way]) -> dict[str, Way]:
+    """The same ways after their first calls, in which they compile."""
     with _random.seeded(0, "choice"):
         for go in ways.values():
             go()
-        for _ in range(TURNS):
-            for name, go in ways.items():
-                go()
-                spent, done = 0.0, 0
-                while spent < TURN_SECONDS:
-                    seconds, updates = go()
-                    spent, done = spent + seconds, done + updates
-                times[name].append(spent / done)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return ways
+
+
+def _race(ways: dict[str, Way], clock: Callable[[], float]) -> dict[str, float]:
+    """Seconds of one update of one run by each way; those near the fastest are timed twice as
+    often.
+
+    What else the machine does must not decide. Processor time leaves out the turns that others had
+    on the core; and what slows a whole turn down, slows all ways of that turn alike, so that ways
+    are compared within turns.
+
+    Args:
+        ways: Warmed up.
+        clock: Seconds of this process.
+    """
+    with _random.seeded(0, "choice"):
+        turns = [_turn(ways, clock) for _ in range(TURNS)]
+        found = paired(turns)
+        least = min(found.values())
+        near = {name: go for name, go in ways.items() if found[name] <= NEAR * least}
+        if len(near) > 1:
+            turns = [{name: turn[name] for name in near} for turn in turns]
+            found |= paired(turns + [_turn(near, clock) for _ in range(TURNS)])
+    return found
+
+
+def _turn(ways: dict[str, Way], clock: Callable[[], float]) -> dict[str, float]:
+    """Seconds of one update by each way, one after the other, each long enough that it has the
+    cache to itself.
+    """
+    found = {}
+    for name, go in ways.items():
+        go()
+        began, done = clock(), 0
+        while (spent := clock() - began) < TURN_SECONDS or not done:
+            done += go()
+        found[name] = spent / done
+    return found
+
+
+def paired(turns: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Seconds of each way from turns that had different luck.
+
+    log tᵢ = level of the turn + log of the way; the way's part is the median over turns of what
+    stands out from the turn's mean.
+
+    Args:
+        turns: Way → seconds, of the same ways, at least one.
+
+    Returns:
+        Way → seconds, at the level of the median turn.
+
+    Example:
+        >>> quiet, busy = {"loop": 2.0, "stacked": 1.0}, {"loop": 6.0, "stacked": 3.0}
+        >>> {name: round(s, 6) for name, s in paired([quiet, busy, quiet]).items()}
+        {'loop': 2.0, 'stacked': 1.0}
+    """
+    names = list(turns[0])
+    logs = np.log([[turn[name] for name in names] for turn in turns])
+    levels = logs.mean(axis=1, keepdims=True)
+    found = np.exp(np.median(logs - levels, axis=0) + np.median(levels))
+    return dict(zip(names, found.tolist(), strict=True))

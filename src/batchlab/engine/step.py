@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -119,8 +118,9 @@ class Program:
                 [velocity[name] for name in names if velocity],
                 _group(numbers, scales),
             )
-        largest = torch.stack(list(torch._foreach_norm(own, math.inf)))
-        return params, rule_state, largest.isfinite().all()
+        # A norm is finite only where every number is. Where squares overflow, each is looked at.
+        finite = torch.stack(list(torch._foreach_norm(own))).isfinite().all()
+        return params, rule_state, finite if finite else tree.is_finite(params)
 
     def _clipped(self, grads: Params) -> Params:
         if self.clip_norm is None:
