@@ -13,7 +13,7 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _random _platform _processes _snapshot
+    _tree _html _random _platform _processes _snapshot
     _memory _finder
     schedules stats models _meter
     rules samplers theory
@@ -24,8 +24,10 @@ LAYERS = [
     engine
     measure
     studies advisor
+    patching
     report progress
     app watch
+    optuna
     lightning huggingface
     testing
     cli

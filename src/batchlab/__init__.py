@@ -22,7 +22,8 @@ from batchlab.errors import missing
 
 if TYPE_CHECKING:
     from batchlab.accumulation import Accumulator, windows
-    from batchlab.advisor.record import Advice, Verdict
+    from batchlab.advisor.record import Verdict
+    from batchlab.app.advice import Advice
     from batchlab.app.advise import advise, render
     from batchlab.app.compare import compare
     from batchlab.app.measure import fit, noise
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
     from batchlab.finding import FoundBatchSize, find_batch_size
+    from batchlab.optuna import optuna_trials
+    from batchlab.progress import Quiet
     from batchlab.schedules import batch_schedule, rate_schedule
     from batchlab.tasks import Metric, Task, load
     from batchlab.types import Estimate, Evidence, Status
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batchlab.accumulation": ("Accumulator", "windows"),
-    "batchlab.advisor.record": ("Advice", "Verdict"),
+    "batchlab.advisor.record": ("Verdict",),
+    "batchlab.app.advice": ("Advice",),
     "batchlab.app.advise": ("advise", "render"),
     "batchlab.app.compare": ("compare",),
     "batchlab.app.measure": ("fit", "noise"),
@@ -46,6 +50,8 @@ _HOMES = {
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
     "batchlab.finding": ("FoundBatchSize", "find_batch_size"),
+    "batchlab.optuna": ("optuna_trials",),
+    "batchlab.progress": ("Quiet",),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
     "batchlab.tasks": ("Metric", "Task", "load"),
     "batchlab.types": ("Estimate", "Evidence", "Status"),
@@ -56,6 +62,7 @@ _EXTRAS = {
         *("PIL", "altair", "cloudpickle", "jinja2", "loky"),
         *("polars", "scipy", "sklearn", "vl_convert"),
     ),
+    "optuna": ("optuna",),
 }
 
 __all__ = [
@@ -65,6 +72,7 @@ __all__ = [
     "Evidence",
     "FoundBatchSize",
     "Metric",
+    "Quiet",
     "RunConfig",
     "Status",
     "Task",
@@ -78,6 +86,7 @@ __all__ = [
     "fit",
     "load",
     "noise",
+    "optuna_trials",
     "plan",
     "rate_schedule",
     "render",

@@ -278,6 +278,37 @@ def report(
     print(f"report: {page}")
 
 
+def apply(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    /,
+    kind: Annotated[
+        Literal["auto", "pytorch", "lightning", "huggingface"], tyro.conf.arg(name="for")
+    ] = "auto",
+    file: tuple[Path, ...] = (),
+    world_size: Count = None,
+    micro_batch_size: Count = None,
+    write: bool = False,
+) -> None:
+    """Print what an advice changes, as a patch for your own script: `batchlab apply DIR --file
+    train.py | git apply`.
+
+    Args:
+        folder: Result directory of `batchlab advise`.
+        kind: The kind of script; auto: what it calls or, without one, how the task was made.
+        file: Your script, or several that belong together; without it, the lines to write by hand.
+        world_size: Processes that train together; default: what the script says.
+        micro_batch_size: Largest that fits where you train; default: what was measured.
+        write: Change the script itself, if everything was found.
+    """
+    patch = batchlab.Advice.load(folder).apply(
+        kind, file, world_size=world_size, micro_batch_size=micro_batch_size
+    )
+    print(patch)
+    if write:
+        patch.write()
+        print("\n".join(f"{one.name} is written." for one in patch.changed))
+
+
 def plan(
     examples: int,
     batch_size: str = "32",
@@ -362,6 +393,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "noise": noise,
     "compare": compare,
     "report": report,
+    "apply": apply,
     "plan": plan,
     "doctor": doctor,
     "init": init,

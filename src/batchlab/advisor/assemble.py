@@ -83,6 +83,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
         params=_params(new),
+        framework=facts.framework,
     )
 
 

@@ -405,6 +405,8 @@ class Advice:
         params: Flat, for other tools: the recommended setting.
         compared: The setting the comparisons set against today's. Needed where the advice is not
             to change, since ``recommended`` is then today's; None: it is ``recommended``.
+        framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
+            ``huggingface``.
     """
 
     task: str
@@ -455,6 +457,7 @@ class Advice:
     provenance: dict[str, str]
     params: dict[str, Any] = field(default_factory=dict)
     compared: Setting | None = None
+    framework: str = "pytorch"
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

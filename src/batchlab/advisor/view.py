@@ -37,6 +37,7 @@ class Facts:
         prices: Expected seconds of the stages not run.
         provenance: Versions, seeds, device.
         created: When it was measured, ISO time; now if left out.
+        framework: What the user's own script trains with.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Facts:
     prices: dict[str, float]
     provenance: dict[str, str]
     created: str = ""
+    framework: str = "pytorch"
 
 
 def bare_facts(prepared: Prepared) -> Facts:
@@ -74,6 +76,7 @@ def bare_facts(prepared: Prepared) -> Facts:
         assumptions=prepared.assumptions,
         prices={},
         provenance={},
+        framework=task.framework,
     )
 
 

@@ -21,14 +21,16 @@ from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stage
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Advice, Price
+from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
+from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
+from batchlab.progress import listening
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
@@ -88,7 +90,8 @@ def advise(
         memory_limit: Such as ``2GiB``.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         resume: Continue an unfinished directory, or spend a larger budget on a finished one.
-        listener: Hears progress.
+        listener: Hears progress. Left out, one line shows it in a notebook and on a terminal;
+            ``batchlab.Quiet()`` says nothing.
         command: What was typed, for the report.
 
     Returns:
@@ -120,17 +123,17 @@ def advise(
     _check_options(prepared, options)
     folder = Path(out) if out is not None else default_out("advise", loaded)
     builtin = argument in BUILTIN
-    if resume and not (folder / "plan.json").exists() and listener is not None:
-        listener.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
-    with _platform.DirectoryLock(folder):
+    with listening(listener, options.budget) as hears, _platform.DirectoryLock(folder):
+        if resume and not (folder / "plan.json").exists():
+            hears.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
         outcome = run_stages(
-            prepared, options, folder, resume=resume, builtin=builtin, listener=listener
+            prepared, options, folder, resume=resume, builtin=builtin, listener=hears
         )
         typed = command or typed_command(argument, options, folder, device, data)
         if builtin and options.budget is None:
             options = replace(options, budget=DEMO_SECONDS)
         facts = _facts(prepared, options, outcome, typed, builtin)
-        advice = assemble(outcome.records, options, facts)
+        advice = Advice.of(assemble(outcome.records, options, facts))
         _write(folder, advice, prepared, options, facts, outcome.records.said)
     return advice
 
@@ -309,7 +312,7 @@ def again(
     if machine is not None and records.confirmation is not None:
         # Timings of the other machine had no part in the choice.
         records = replace(records, confirmation=replace(records.confirmation, timed={}))
-    return assemble(records, options, facts)
+    return Advice.of(assemble(records, options, facts))
 
 
 def _check_machine(measured: Machine | None, task: str, folder: str | Path) -> None:

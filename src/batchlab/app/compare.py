@@ -15,7 +15,7 @@ from batchlab import _platform, schedules
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
-from batchlab.advisor.session import Listener, Silent, Stopwatch, machine_of
+from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found
 from batchlab.app.measure import length, origin, write
@@ -24,6 +24,7 @@ from batchlab.engine import Engine, Job, RunResult
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure.throughput import seconds_per_update
+from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import Compared, CompareReport, Reading, setting_of
 from batchlab.rules import is_sgd_family
@@ -89,10 +90,10 @@ def compare(
     prepared = prepare(loaded, device=device)
     grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
     folder = Path(out) if out is not None else default_out("compare", loaded)
-    with _platform.DirectoryLock(folder):
+    with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
         journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
-        runs, machine = _train(prepared, grid, folder, journal, listener or Silent())
+        runs, machine = _train(prepared, grid, folder, journal, hears)
         report = CompareReport(
             prepared.task.name,
             prepared.task.unit,

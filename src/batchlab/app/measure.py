@@ -12,7 +12,7 @@ from typing import Any
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import noise_along
-from batchlab.advisor.session import Listener, Silent, Stopwatch, machine_of
+from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found, provenance
 from batchlab.engine import Engine, Job, evaluation_grid
@@ -21,6 +21,7 @@ from batchlab.errors import InvalidValueError, ResultError, must
 from batchlab.measure import fit as finder
 from batchlab.measure.noise import NoiseResult, noise_probe, pool
 from batchlab.measure.throughput import seconds_per_update
+from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import FitReport, NoiseReport, Origin, setting_of
 from batchlab.tasks import Prepared, Task, prepare
@@ -72,10 +73,9 @@ def fit(
     for name, value in (("max_val", max_val), ("init_val", init_val)):
         if value is not None and value < 1:
             raise InvalidValueError(must(name, "a whole number, 1 or more", value))
-    hears = listener or Silent()
     began = time.perf_counter()
     prepared, folder = _ready("fit", task, out, device, data)
-    with _platform.DirectoryLock(folder):
+    with listening(listener) as hears, _platform.DirectoryLock(folder):
         hears.progress("finding the largest batch that fits", 0.0)
         fits = finder.fit(
             prepared, memory_limit=memory_limit, margin=margin, max_size=max_val, start=init_val
@@ -129,10 +129,9 @@ def noise(
     """
     if points < 1:
         raise InvalidValueError(must("points", "a whole number, 1 or more", points))
-    hears = listener or Silent()
     began = time.perf_counter()
     prepared, folder = _ready("noise", task, out, device, data)
-    with _platform.DirectoryLock(folder):
+    with listening(listener) as hears, _platform.DirectoryLock(folder):
         report = _noise(prepared, samples, points, seed, folder, began, hears)
         write(folder / "noise.json", report)
         _platform.write_whole(folder / "noise.html", measured.noise_page(report))

@@ -87,6 +87,7 @@ def task(
             groups=recipe.groups,
             notes=(*changed(trainer), *recipe.notes, *last, *found.notes),
             name=type(trainer.model).__name__,
+            framework="huggingface",
             **_loss(found, own, ignored(model), scored, preprocess),
         )
 

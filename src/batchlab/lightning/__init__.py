@@ -108,6 +108,7 @@ def task(
         groups=found.optimisation.groups,
         baseline=found.baseline(),
         name=type(found.sample).__name__,
+        framework="lightning",
         notes=(*found.said(), *_loss_notes(found, loss, metric, weight)),
     )
     if loss is not None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from batchlab.advisor.record import Advice, Setting
+from batchlab.patching import patch
+from batchlab.patching.kinds import KINDS, Kind
+from batchlab.patching.snippets import snippet, written
 from batchlab.report import formats
 from batchlab.report.text import EMPTY, Text, say
 
-_TORCH = {
-    "sgd": ("torch.optim.SGD", ("weight_decay",)),
-    "shb": ("torch.optim.SGD", ("momentum", "weight_decay")),
-    "nesterov": ("torch.optim.SGD", ("momentum", "nesterov", "weight_decay")),
-    "adam": ("torch.optim.Adam", ("betas", "eps", "weight_decay")),
-    "adamw": ("torch.optim.AdamW", ("betas", "eps", "weight_decay")),
-    "rmsprop": ("torch.optim.RMSprop", ("alpha", "eps", "weight_decay")),
-    "nshb": ("batchlab.optim.NSHB", ("momentum", "weight_decay")),
-    "qhm": ("batchlab.optim.QHM", ("momentum", "nu", "weight_decay")),
-}
 _LETTERS = {"learning_rate": "lr"}
+NAMES: dict[Kind, Text] = {
+    "pytorch": Text("Plain PyTorch", "PyTorchのみ"),
+    "lightning": Text("Lightning", "Lightning"),
+    "huggingface": Text("Hugging Face Trainer", "Hugging Face Trainer"),
+}
+COMMAND = Text(
+    "`batchlab apply FOLDER --file your_script.py`, with the folder of this page, prints it as a "
+    "patch for your script.",
+    "`batchlab apply FOLDER --file your_script.py`（FOLDERはこのページのあるフォルダー）で、自分の"
+    "スクリプト用のパッチとして表示できます。",
+)
 
 
-def patch(advice: Advice) -> tuple[str, ...]:
+def changed(advice: Advice) -> tuple[str, ...]:
     """The lines that change, as a patch: a line that goes begins with −, one that comes with +.
 
     Args:
@@ -35,53 +41,31 @@ def patch(advice: Advice) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def code(one: Setting) -> tuple[str, ...]:
-    """The two lines of a PyTorch script that hold the settings.
+class Code(NamedTuple):
+    """The settings in one kind of script.
+
+    Attributes:
+        title: The kind.
+        lines: Lines of Python.
+        own: Whether the user's script is of this kind.
+    """
+
+    title: Text
+    lines: tuple[str, ...]
+    own: bool
+
+
+def code(advice: Advice) -> tuple[Code, ...]:
+    """The lines that hold the settings, for each kind of script; the user's own kind first.
 
     Args:
-        one: The setting.
-
-    Returns:
-        Lines of Python.
+        advice: The record.
     """
-    size = one.micro_batch_size if one.accum_steps * one.world_size > 1 else one.batch_size
-    lines = [f"loader = DataLoader(train_set, batch_size={written(size)}, shuffle=True)"]
-    if one.accum_steps * one.world_size > 1:
-        lines.append(
-            f"# {one.batch_size} = {one.micro_batch_size} (micro-batch) × {one.accum_steps} "
-            f"(accumulation steps) × {one.world_size} (processes)"
-        )
-    return (*lines, optimizer(one))
-
-
-def optimizer(one: Setting) -> str:
-    """The line that makes the optimiser.
-
-    Args:
-        one: The setting.
-    """
-    maker, wanted = _TORCH.get(one.rule, (one.rule, ()))
-    values = {
-        "momentum": written(one.momentum),
-        "nesterov": "True",
-        "betas": f"({written(one.momentum)}, {written(one.beta2)})",
-        "alpha": written(one.beta2),
-        "eps": written(one.eps),
-        "nu": written(one.nu),
-        "weight_decay": written(one.weight_decay),
-    }
-    given = "".join(f", {name}={values[name]}" for name in wanted)
-    return f"optimizer = {maker}(model.parameters(), lr={written(one.learning_rate)}{given})"
-
-
-def written(value: object) -> str:
-    """A value as Python writes it, floats without noise.
-
-    Example:
-        >>> written(0.1 + 0.2), written(64), written("0:8 20ep:16")
-        ('0.3', '64', "'0:8 20ep:16'")
-    """
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+    one, cut = advice.recommended, patch.cut(advice, patch.largest(advice))
+    ordered = sorted(KINDS, key=lambda kind: kind != advice.framework)
+    return tuple(
+        Code(NAMES[kind], snippet(kind, one, cut), kind == advice.framework) for kind in ordered
+    )
 
 
 def conversion(one: Setting) -> Text:

@@ -114,6 +114,8 @@ class Task:
         notes: What was assumed where a recipe was read from elsewhere, a sentence each; they stand
             before what :func:`batchlab.tasks.prepare` assumes.
         name: Name in reports.
+        framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
+            ``huggingface``.
         origin: How a worker finds the task again; set by :func:`batchlab.tasks.load`.
 
     Example:
@@ -140,6 +142,7 @@ class Task:
     groups: Mapping[str, Scales] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     name: str = "task"
+    framework: str = "pytorch"
     origin: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,103 @@
+"""A setting as the lines of code that hold it, for each kind of script."""
+
+from __future__ import annotations
+
+from batchlab.advisor.record import Setting
+from batchlab.patching.division import Division
+from batchlab.patching.kinds import Kind
+
+_TORCH = {
+    "sgd": ("torch.optim.SGD", ("weight_decay",)),
+    "shb": ("torch.optim.SGD", ("momentum", "weight_decay")),
+    "nesterov": ("torch.optim.SGD", ("momentum", "nesterov", "weight_decay")),
+    "adam": ("torch.optim.Adam", ("betas", "eps", "weight_decay")),
+    "adamw": ("torch.optim.AdamW", ("betas", "eps", "weight_decay")),
+    "rmsprop": ("torch.optim.RMSprop", ("alpha", "eps", "weight_decay")),
+    "nshb": ("batchlab.optim.NSHB", ("momentum", "weight_decay")),
+    "qhm": ("batchlab.optim.QHM", ("momentum", "nu", "weight_decay")),
+}
+
+
+def snippet(kind: Kind, one: Setting, cut: Division | None) -> tuple[str, ...]:
+    """The lines of a script that hold a setting.
+
+    Args:
+        kind: The kind of script.
+        one: The setting.
+        cut: How its batch comes about; None where its size is a schedule.
+
+    Returns:
+        Lines of Python.
+    """
+    return {"pytorch": _pytorch, "lightning": _lightning, "huggingface": _huggingface}[kind](
+        one, cut
+    )
+
+
+def optimizer(one: Setting, parameters: str = "model.parameters()") -> str:
+    """The call that makes the optimizer.
+
+    Args:
+        one: The setting.
+        parameters: Where its parameters come from.
+    """
+    maker, wanted = _TORCH.get(one.rule, (one.rule, ()))
+    values = {
+        "momentum": written(one.momentum),
+        "nesterov": "True",
+        "betas": f"({written(one.momentum)}, {written(one.beta2)})",
+        "alpha": written(one.beta2),
+        "eps": written(one.eps),
+        "nu": written(one.nu),
+        "weight_decay": written(one.weight_decay),
+    }
+    given = "".join(f", {name}={values[name]}" for name in wanted)
+    return f"{maker}({parameters}, lr={written(one.learning_rate)}{given})"
+
+
+def written(value: object) -> str:
+    """A value as Python writes it, floats without noise.
+
+    Example:
+        >>> written(0.1 + 0.2), written(64), written("0:8 20ep:16")
+        ('0.3', '64', "'0:8 20ep:16'")
+    """
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _pytorch(one: Setting, cut: Division | None) -> tuple[str, ...]:
+    maker = f"loader = {_loader(one, cut)}"
+    return (maker, *_identity(cut), f"optimizer = {optimizer(one)}")
+
+
+def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
+    steps = 1 if cut is None else cut.accum_steps
+    return (
+        f"return {_loader(one, cut)}  # train_dataloader",
+        f"optimizer = {optimizer(one, 'self.parameters()')}  # configure_optimizers",
+        f"trainer = Trainer(accumulate_grad_batches={steps})",
+        *_identity(cut),
+    )
+
+
+def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
+    size = written(one.batch_size if cut is None else cut.micro_batch_size)
+    return (
+        "TrainingArguments(",
+        f"    per_device_train_batch_size={size},",
+        f"    gradient_accumulation_steps={1 if cut is None else cut.accum_steps},",
+        f"    learning_rate={written(one.learning_rate)},",
+        ")",
+        *_identity(cut),
+    )
+
+
+def _loader(one: Setting, cut: Division | None) -> str:
+    size = written(one.batch_size if cut is None else cut.micro_batch_size)
+    return f"DataLoader(train_set, batch_size={size}, shuffle=True)"
+
+
+def _identity(cut: Division | None) -> tuple[str, ...]:
+    """How the batch comes about, where it is more than one micro-batch."""
+    whole = cut is None or cut.accum_steps * cut.world_size == 1
+    return () if whole else (f"# {cut}",)
