@@ -290,7 +290,7 @@ def apply(
     write: bool = False,
 ) -> None:
     """Print what an advice changes, as a patch for your own script: `batchlab apply DIR --file
-    train.py | git apply`.
+    train.py | git apply -p0`.
 
     Args:
         folder: Result directory of `batchlab advise`.

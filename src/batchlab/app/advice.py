@@ -8,8 +8,8 @@ from pathlib import Path
 from batchlab.advisor import record
 from batchlab.errors import ResultError, cannot_read
 from batchlab.patching import Patch, make
-from batchlab.report.notebook import first_screen, usual_language
-from batchlab.report.text import Language
+from batchlab.report.notebook import first_screen
+from batchlab.report.text import Language, usual_language
 
 FILE = "advice.json"
 
@@ -68,7 +68,7 @@ class Advice(record.Advice):
                 here if left out. The batch is kept by accumulation.
 
         Returns:
-            A patch whose ``str`` is read by ``git apply``; its ``write`` changes the script.
+            A patch whose ``str`` is read by ``git apply -p0``; its ``write`` changes the script.
 
         Raises:
             UserError: With one sentence about what is wrong.

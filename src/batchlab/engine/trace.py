@@ -12,8 +12,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from batchlab import _html
 from batchlab.config import RunConfig
+from batchlab.engine import picture
 from batchlab.types import Status, from_plain, to_plain
+
+MANY = 12
+"""Runs from which on a notebook shows the table after a click."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,26 @@ class Trace:
         ]
         return pl.DataFrame(rows), pl.concat(parts) if parts else pl.DataFrame()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the loss along every run, and the runs in a table."""
+        head = ("batch size", "learning rate", "seed", "ended", "updates", "samples", "loss")
+        rows = [
+            (
+                str(r.config.batch_size),
+                f"{r.config.learning_rate:.4g}",
+                str(r.config.seed),
+                str(r.status),
+                f"{r.updates:,}",
+                f"{r.samples:,}",
+                f"{r.final('loss'):.4g}",
+            )
+            for r in self.runs
+        ]
+        table = _html.table(head, rows)
+        if len(rows) > MANY:
+            table = _html.folded(f"{len(rows)} runs", table)
+        return picture.losses([_curve(r) for r in self.runs if "loss" in r.series]) + table
+
     @staticmethod
     def from_tables(runs: pl.DataFrame, metrics: pl.DataFrame) -> Trace:
         """Undo :meth:`tables`."""
@@ -117,6 +142,14 @@ class Trace:
             dataclasses.replace(r, series=series.get(i, {})) for i, r in enumerate(made)
         )
         return Trace(tuple(with_series))
+
+
+def _curve(run: RunResult) -> picture.Curve:
+    """The validation loss of a run, named by its setting."""
+    series = run.series["loss"]
+    label = f"batch size {run.config.batch_size}, learning rate {run.config.learning_rate:.4g}"
+    diverged = run.status is Status.DIVERGED
+    return picture.Curve(label, series.samples, series.values, broken=diverged)
 
 
 def to_parquet(table: pl.DataFrame) -> bytes:

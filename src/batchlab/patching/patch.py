@@ -30,15 +30,13 @@ class Changed:
 
     @property
     def diff(self) -> str:
-        """As `git apply` and `patch` read it."""
+        """As `git apply -p0` and `patch -p0` read it."""
         old, new = (_lines(text) for text in (self.before, self.after))
-        lines = difflib.unified_diff(old, new, f"a/{self.name}", f"b/{self.name}")
-        shown = "".join(
+        lines = difflib.unified_diff(old, new, self.name, self.name)
+        return "".join(
             one if one.endswith("\n") else f"{one}\n\\ No newline at end of file\n"
             for one in lines
         )
-        # With the Index, `patch -p0` finds the file too.
-        return f"Index: {self.name}\n{shown}" if shown else ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from batchlab import _html
 from batchlab._platform import format_bytes
 from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
 from batchlab.advisor.stages import Machine
@@ -16,7 +17,7 @@ from batchlab.config import RunConfig
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
 from batchlab.report import formats, names
-from batchlab.report.text import Text, plain, say, verbatim
+from batchlab.report.text import Language, Text, plain, say, usual_language, verbatim
 from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate, Status
 
@@ -89,6 +90,10 @@ class FitReport:
             for p in found.points
         ]
         return "\n".join([f"{self.task}: {found.sentence}", table(head, rows), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return _html.text(str(self))
 
     def _remark(self, size: int) -> str:
         found = self.fit
@@ -264,6 +269,10 @@ class NoiseReport:
         lines += [plain(text.en) for text in self.reading()]
         return "\n".join([*lines, *self._method(), *_assumed(self.origin)])
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return _html.text(str(self))
+
     def _method(self) -> list[str]:
         if self.together is None:
             return []
@@ -348,6 +357,15 @@ class Compared:
         """``samples`` or ``updates``."""
         return self.at_samples if kind == "samples" else self.at_updates
 
+
+COMPARED = (
+    Text("setting", "設定"),
+    Text("metric (90 %)", "指標（90%の範囲）"),
+    Text("against today (90 %)", "現在との差（90%の範囲）"),
+    Text("failed", "失敗"),
+    Text("time (90 %)", "時間（90%の範囲）"),
+)
+"""Column titles of a comparison."""
 
 KINDS = {
     "samples": Text("At equal samples", "同じデータ量で"),
@@ -451,11 +469,34 @@ class CompareReport:
         lines += ["", *(plain(text.en) for text in told)]
         return "\n".join([*lines, *_assumed(self.origin)])
 
+    def html(self, language: Language | None = None) -> str:
+        """The answers and both tables, for a notebook.
+
+        Args:
+            language: ``en`` or ``ja``; what the locale says if left out.
+        """
+        chosen = language or usual_language()
+        parts = []
+        for kind in KINDS:
+            parts.append(_html.paragraph(plain(self.answer(kind).of(chosen)), strong=True))
+            parts.append(_html.table(*self._cells(kind, chosen)))
+        told = [*self.said(), chance_note(len(self.settings) - 1)]
+        parts += [_html.paragraph(plain(text.of(chosen))) for text in told]
+        return f'<div lang="{chosen}">{"".join(parts)}</div>'
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return self.html()
+
     def _table(self, kind: str) -> str:
-        head = ("setting", "metric (90 %)", "against today (90 %)", "failed", "time (90 %)")
+        return table(*self._cells(kind, "en"))
+
+    def _cells(self, kind: str, language: Language) -> tuple[list[str], list[list[str]]]:
+        """Column titles and rows of one comparison."""
         readings = [(one.setting, one.reading(kind)) for one in self.settings]
         rows = [row(setting, reading, self.metric) for setting, reading in readings if reading]
-        return table(head, [tuple(plain(text.en) for text in cells) for cells in rows])
+        head = [plain(text.of(language)) for text in COMPARED]
+        return head, [[plain(text.of(language)) for text in cells] for cells in rows]
 
 
 def row(setting: Setting, reading: Reading, metric: MetricInfo) -> tuple[Text, ...]:

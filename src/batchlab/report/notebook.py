@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import locale
 from html import escape
 
 from batchlab import _html
@@ -34,9 +33,3 @@ def first_screen(advice: Advice, language: Language) -> str:
     for text in (said(wording.next_step(advice)), said(wording.not_tested(advice)), engineer):
         lines.append(_html.paragraph(text))
     return f'<div lang="{escape(language)}">{"".join(lines)}</div>'
-
-
-def usual_language() -> Language:
-    """Japanese where the locale is, else English."""
-    name = locale.getlocale()[0] or ""
-    return "ja" if name.lower().startswith(("ja", "japanese")) else "en"

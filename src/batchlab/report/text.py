@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import locale
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
@@ -31,6 +32,12 @@ class Text(NamedTuple):
 
 
 EMPTY = Text("", "")
+
+
+def usual_language() -> Language:
+    """Japanese where the locale is, else English."""
+    name = locale.getlocale()[0] or ""
+    return "ja" if name.lower().startswith(("ja", "japanese")) else "en"
 
 
 def say(en: str, ja: str, **parts: Text | str | int) -> Text:
