@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-CELL = "padding:.25em .8em;text-align:left;vertical-align:top"
+CELL = "text-align:left"
+"""Notebooks align cells to the right."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -54,6 +55,16 @@ def text(words: str) -> str:
         '<pre>a&lt;b</pre>'
     """
     return f"<pre>{html.escape(words)}</pre>"
+
+
+def bundle(content: str, words: str) -> dict[str, str]:
+    """What IPython asks for: a result for the browser, and for the terminal and files.
+
+    Args:
+        content: HTML.
+        words: The same in short, as text.
+    """
+    return {"text/html": content, "text/plain": words}
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

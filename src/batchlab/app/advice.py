@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from batchlab import _html
 from batchlab.advisor import record
 from batchlab.errors import ResultError, cannot_read
 from batchlab.patching import Patch, make
+from batchlab.report.brief import summary
 from batchlab.report.notebook import first_screen
 from batchlab.report.text import Language, usual_language
 
@@ -84,6 +87,14 @@ class Advice(record.Advice):
         """
         return first_screen(self, language or usual_language())
 
+    def __str__(self) -> str:
+        """The report in ten lines."""
+        return summary(self)
+
     def _repr_html_(self) -> str:
         """For notebooks."""
         return self.html()
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write the whole record beside the first screen."""
+        return _html.bundle(self.html(), str(self))

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -125,6 +126,10 @@ class Trace:
         if len(rows) > MANY:
             table = _html.folded(f"{len(rows)} runs", table)
         return picture.losses([_curve(r) for r in self.runs if "loss" in r.series]) + table
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write every number beside the picture."""
+        return _html.bundle(self._repr_html_(), f"Trace of {len(self.runs)} runs")
 
     @staticmethod
     def from_tables(runs: pl.DataFrame, metrics: pl.DataFrame) -> Trace:

@@ -95,6 +95,10 @@ class FitReport:
         """For notebooks."""
         return _html.text(str(self))
 
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write the whole record beside it."""
+        return _html.bundle(self._repr_html_(), str(self))
+
     def _remark(self, size: int) -> str:
         found = self.fit
         told = {
@@ -272,6 +276,10 @@ class NoiseReport:
     def _repr_html_(self) -> str:
         """For notebooks."""
         return _html.text(str(self))
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write the whole record beside it."""
+        return _html.bundle(self._repr_html_(), str(self))
 
     def _method(self) -> list[str]:
         if self.together is None:
@@ -487,6 +495,10 @@ class CompareReport:
     def _repr_html_(self) -> str:
         """For notebooks."""
         return self.html()
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write the whole record beside it."""
+        return _html.bundle(self._repr_html_(), str(self))
 
     def _table(self, kind: str) -> str:
         return table(*self._cells(kind, "en"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from batchlab import _html
 from batchlab.advisor.record import Advice
 from batchlab.report import wording
-from batchlab.report.text import Language, Text, plain
+from batchlab.report.page import LABELS
+from batchlab.report.text import Language, Text, join, plain
 
 
 def first_screen(advice: Advice, language: Language) -> str:
@@ -24,12 +23,19 @@ def first_screen(advice: Advice, language: Language) -> str:
     def said(text: Text) -> str:
         return plain(text.of(language))
 
-    lines = [_html.paragraph(said(wording.headline(advice)), strong=True)]
-    rows = wording.table(advice)
-    if rows:
-        head = [said(cell) for cell in wording.head(advice)]
-        lines.append(_html.table(head, [[said(cell) for cell in row] for row in rows]))
-    engineer = " ".join(filter(None, (said(text) for text in wording.engineer(advice)[:-2])))
-    for text in (said(wording.next_step(advice)), said(wording.not_tested(advice)), engineer):
-        lines.append(_html.paragraph(text))
-    return f'<div lang="{escape(language)}">{"".join(lines)}</div>'
+    rows = [[said(cell) for cell in row] for row in wording.table(advice)]
+    head = [said(cell) for cell in wording.head(advice)]
+    # The last two parts of the engineer's line lead to other places of the page.
+    engineer = join(wording.engineer(advice)[:-2], " · ", "・")
+    told = {
+        "next": wording.next_step(advice),
+        "untested": wording.not_tested(advice),
+        "engineer": engineer,
+    }
+    lines = [
+        _html.paragraph(said(join((LABELS[label], text), " ", "：")))
+        for label, text in told.items()
+    ]
+    top = _html.paragraph(said(wording.headline(advice)), strong=True)
+    table = _html.table(head, rows) if rows else ""
+    return f'<div lang="{language}">{top}{table}{lines}</div>'
