@@ -413,6 +413,7 @@ def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
     assert "holds no result of batchlab advise (advice.json is missing)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_pipe_into_git_works(stored, script):
     script(PLAIN)
     command = f"{sys.executable} -m batchlab apply {stored} --file train.py | git apply -p0"

@@ -113,7 +113,8 @@ def _scales(curves: Sequence[Curve]) -> tuple[Scale, Scale]:
 
 def _line(curve: Curve, across: Scale, up: Scale, colour: str) -> str:
     points = " ".join(
-        f"{across(x):.1f},{up(y):.1f}" for x, y in zip(curve.samples, curve.values, strict=True)
+        f"{across(float(x)):.1f},{up(float(y)):.1f}"
+        for x, y in zip(curve.samples, curve.values, strict=True)
     )
     dashed = ' stroke-dasharray="4 3"' if curve.broken else ""
     return (
