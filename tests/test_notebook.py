@@ -1,5 +1,6 @@
 """The notebook in examples/: committed as it ran, and it runs again; what a notebook shows."""
 
+import copy
 import re
 import sys
 from pathlib import Path
@@ -117,7 +118,7 @@ print([r.status for r in there.runs])"""
 
 @pytest.mark.slow
 def test_the_notebook_runs_in_a_kernel_and_its_factory_in_worker_processes(notebook, tmp_path):
-    fresh = nbformat.from_dict(notebook)
+    fresh = copy.deepcopy(notebook)
     for cell in fresh.cells:
         cell.source = shortened(cell.source)
     fresh.cells.append(nbformat.v4.new_code_cell(WORKERS))

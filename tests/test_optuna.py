@@ -58,6 +58,10 @@ def scheduled(tmp_path_factory):
     return made(tmp_path_factory.mktemp("scheduled") / "grid", lr_schedule="cosine")
 
 
+def value(trial):
+    return trial.value
+
+
 @pytest.mark.parametrize("equal", ["samples", "updates"])
 @pytest.mark.parametrize("which", ["comparison", "scheduled"])
 def test_the_means_of_the_trials_are_the_numbers_of_the_comparison(which, equal, request):
@@ -69,7 +73,7 @@ def test_the_means_of_the_trials_are_the_numbers_of_the_comparison(which, equal,
         assert {t.user_attrs["seed"] for t in mine} == set(report.seeds)
         assert {t.params["batch_size"] for t in mine} == {one.setting.batch_size}
         reading = one.reading(equal)
-        assert np.mean([t.value for t in mine]) == pytest.approx(reading.metric.value, rel=1e-12)
+        assert np.mean([value(t) for t in mine]) == pytest.approx(reading.metric.value, rel=1e-12)
         assert max(t.user_attrs["samples"] for t in mine) == reading.samples
         assert max(t.user_attrs["updates"] for t in mine) == reading.updates
 
@@ -94,7 +98,7 @@ def test_intermediate_values_stand_at_samples(comparison):
 def test_a_study_goes_on_from_the_trials(comparison, sampler):
     study = optuna.create_study(direction="maximize", sampler=sampler(seed=0))
     study.add_trials(optuna_trials(comparison))
-    best = max(optuna_trials(comparison), key=lambda trial: trial.value)
+    best = max(optuna_trials(comparison), key=value)
     assert study.best_value == best.value
 
     def objective(trial):
