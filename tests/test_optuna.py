@@ -58,7 +58,8 @@ def scheduled(tmp_path_factory):
     return made(tmp_path_factory.mktemp("scheduled") / "grid", lr_schedule="cosine")
 
 
-def value(trial):
+def value(trial) -> float:
+    assert trial.value is not None
     return trial.value
 
 
