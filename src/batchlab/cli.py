@@ -57,6 +57,7 @@ def advise(
     device: str = "auto",
     memory_limit: Words = None,
     data: Place = None,
+    subset: Words = None,
     dry_run: bool = False,
     resume: bool = False,
     verbose: bool = False,
@@ -84,6 +85,8 @@ def advise(
         device: auto, cpu, cuda or mps.
         memory_limit: Such as 2GiB; default: what the machine has.
         data: Folder with the data of mnist or cifar10.
+        subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
+            is then repeated on all of it, if the budget pays.
         dry_run: Print what each stage would cost, and stop.
         resume: Go on with an unfinished directory, or spend a larger budget.
         verbose: Also print how the runs were trained, and why so.
@@ -174,6 +177,7 @@ def noise(
     seed: int = 0,
     device: str = "auto",
     data: Place = None,
+    subset: Words = None,
     json: bool = False,
 ) -> None:
     """Measure the gradient noise scale with a 90 % range, along a run of today's settings.
@@ -186,6 +190,7 @@ def noise(
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
+        subset: Part of the training data, such as 10%, 0.1 or 5000.
         json: Print the result as JSON and nothing else.
     """
     with _listener(quiet=json) as listener:
@@ -197,6 +202,7 @@ def noise(
             seed=seed,
             device=device,
             data=data,
+            subset=subset,
             listener=listener,
         )
     _show_measured(found, "noise", json)
@@ -213,6 +219,7 @@ def compare(
     seed: int = 0,
     device: str = "auto",
     data: Place = None,
+    subset: Words = None,
     resume: bool = False,
     json: bool = False,
 ) -> None:
@@ -228,6 +235,7 @@ def compare(
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
+        subset: Part of the training data, such as 10%, 0.1 or 5000.
         resume: Go on with an unfinished directory.
         json: Print the result as JSON and nothing else.
     """
@@ -242,6 +250,7 @@ def compare(
             seed=seed,
             device=device,
             data=data,
+            subset=subset,
             resume=resume,
             listener=listener,
         )

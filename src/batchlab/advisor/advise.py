@@ -43,8 +43,9 @@ from batchlab.advisor.screen import (
     time_evaluation,
 )
 from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
-from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
+from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
 from batchlab.advisor.view import View, bare_facts
+from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
 from batchlab.engine import Engine, RunState
 from batchlab.errors import TaskError, must
 from batchlab.measure.noise import COST, EXAMPLES
@@ -130,7 +131,7 @@ def run_stages(
         options = replace(options, budget=DEMO_SECONDS)
     began = time.perf_counter()
     with Engine(prepared, out, workers) as engine:
-        task = _task_facts(prepared) | {"content": engine.task_hash}
+        task = _task_facts(prepared) | {"content": _content(prepared, engine)}
         journal = Journal(out, {"task": task, **_fields(options)}, resume)
         session = _session(prepared, options, engine, journal, notes, began)
         stages = _Stages(session, journal)
@@ -148,8 +149,17 @@ def _fields(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in options.__dataclass_fields__}
 
 
+def _content(prepared: Prepared, engine: Engine) -> str:
+    """Hash of the task with all its data, so that another part of them is another subset only."""
+    if prepared.drawn is None:
+        return engine.task_hash
+    with Engine(prepared.drawn.whole, None, workers=0) as whole:
+        return whole.task_hash
+
+
 def _task_facts(prepared: Prepared) -> dict[str, Any]:
     """What must be the same for a result to be continued."""
+    prepared = prepared if prepared.drawn is None else prepared.drawn.whole
     task = prepared.task
     return {
         "name": task.origin or task.name,
@@ -203,6 +213,7 @@ class _Stages:
         screening: Stage A, or None.
         projection: Stage B, or None.
         confirmation: Stage C, or None.
+        on_all: The pair on all data, or None.
         prices: Expected seconds of stages not run, by letter.
         partial: Whether it was interrupted.
     """
@@ -212,6 +223,7 @@ class _Stages:
         self.screening: Screening | None = journal.load("screening", Screening)
         self.projection: Projection | None = journal.load("projection", Projection)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
+        self.on_all: OnAll | None = journal.load("on_all", OnAll)
         self._had_confirmation = self.confirmation is not None
         self.prices: dict[str, float] = journal.prices
         self.partial = False
@@ -225,6 +237,7 @@ class _Stages:
         if self._search():
             self._confirm()
             self._repeat_more()
+            self._repeat_on_all()
 
     def _enter(self, stage: int) -> None:
         assert isinstance(self.session.listener, Notes)
@@ -251,7 +264,8 @@ class _Stages:
 
     def _say_prices(self) -> None:
         """The price of each stage, where only the first is run."""
-        told = ", ".join(f"stage {k} about {_time(v)}" for k, v in prices(self.session).items())
+        known = prices(self.session)
+        told = ", ".join(f"stage {k} about {_time(known[k])}" for k in "ABC")
         self.session.listener.say(f"without --budget this stops after stage A; expected: {told}")
 
     def _plan_screening(self) -> dict[str, Any]:
@@ -322,6 +336,7 @@ class _Stages:
             session.listener.say("a run has too few updates for learning rates to be compared")
             return None
         self.prices = {"B": max(expected["B"], least), "C": usual}
+        usual += price_on_all(session, session.batch_size)
         budget = session.options.budget
         if budget is None:
             return None
@@ -380,7 +395,10 @@ class _Stages:
             )
             return None
         self.prices["C"] = seconds_of(session, full)
-        return plan_confirmation(session, rows, _spendable(session))
+        left = _spendable(session)
+        kept = price_on_all(session, session.batch_size)
+        with_pair = plan_confirmation(session, rows, left - kept) if kept else None
+        return with_pair or plan_confirmation(session, rows, left)
 
     def _repeat_more(self) -> None:
         """More fresh repeats, where a resumed advice has budget left, had been confirmed before
@@ -390,7 +408,7 @@ class _Stages:
         if record is None or session.options.budget is None or not self._had_confirmation:
             return
         view = View(self._records(), session.options, bare_facts(session.prepared))
-        if answer.verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE:
+        if answer.verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE or answer.contradicted(view):
             return
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
@@ -402,6 +420,21 @@ class _Stages:
         session.listener.say(f"{len(plan['seeds'])} more repeats on fresh seeds")
         self.confirmation = confirm_more(session, record, tuple(plan["seeds"]))
         self._save("confirmation", self.confirmation)
+
+    def _repeat_on_all(self) -> None:
+        """The pair on all data, where the stages ran on a part of them and the budget pays."""
+        session, record = self.session, self.confirmation
+        if session.prepared.drawn is None or record is None or self.on_all is not None:
+            return
+        known = self.journal.plan(KEY)
+        plan = from_plain(WholePlan, known) if known else None
+        plan = plan or plan_on_all(session, record, _spendable(session))
+        if plan is None:
+            self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
+            return
+        self.journal.plan(KEY, asdict(plan))
+        self.on_all = repeat_on_all(session, plan, self.journal.out)
+        self._save("on_all", self.on_all)
 
     def outcome(self) -> Outcome:
         """What there is."""
@@ -417,6 +450,7 @@ class _Stages:
             session.elapsed,
             self.partial,
             self.journal.said,
+            self.on_all,
         )
 
 
@@ -430,11 +464,13 @@ def prices(session: Session) -> dict[str, float]:
     whole = session.run_seconds(session.batch_size, session.samples) * session.engine_factor
     examples = round(NOISE_PROBES * EXAMPLES * COST)
     noise = session.run_seconds(session.batch_size, max(examples, session.batch_size))
-    return {
+    each = {
         "A": FIT_SECONDS + CHECKPOINT_SHARE * whole + noise,
         "B": max(whole, LEAST_SEARCH_SECONDS),
         "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
     }
+    repeat = price_on_all(session, session.batch_size)
+    return each | ({KEY: repeat} if repeat else {})
 
 
 def _time(seconds: float) -> str:

@@ -13,15 +13,18 @@ from batchlab.advisor.judge import (
     Yardstick,
     failed,
     final_metric,
+    grid_spacing,
     meets,
     of_setting,
     projected,
     to_target,
 )
+from batchlab.advisor.order import tempered
 from batchlab.advisor.record import Change, Comparison, Failures, NextStage, Target, Verdict
 from batchlab.advisor.session import over_workers
 from batchlab.advisor.stages import Confirmation
 from batchlab.advisor.view import View
+from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
 from batchlab.stats import (
     TYPICAL_LOG_SD,
@@ -75,13 +78,18 @@ def _ratio_row(
 
 
 def _metric_row(
-    view: View, quantity: str, before: np.ndarray, after: np.ndarray, examples: int = 0
+    view: View,
+    quantity: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    examples: int = 0,
+    least: int = 2,
 ) -> Comparison | None:
-    """The metric of both: means of the runs that ended, paired over all; one that diverged counts
-    as worst.
+    """The metric of both: means of the runs that ended, at least so many, paired over all; one
+    that diverged counts as worst.
     """
     ended = [side[np.isfinite(side)] for side in (before, after)]
-    if min(len(side) for side in ended) < 2:
+    if min(len(side) for side in ended) < least:
         return None
     before, after = (np.where(np.isfinite(side), side, np.nan) for side in (before, after))
     paired = paired_difference(before, after, maximise=view.maximise)
@@ -89,6 +97,25 @@ def _metric_row(
     return _comparison(
         quantity, sides[0], sides[1], paired, examples or view.facts.validation_examples
     )
+
+
+def on_all_data(view: View) -> tuple[Comparison, ...]:
+    """Today against the best alternative on all data, where a pair was repeated there."""
+    record, whole = view.confirmation, view.records.on_all
+    if record is None or whole is None:
+        return ()
+    before, after = (
+        to_target(side, record.target, view.maximise) for side in (whole.today, whole.recommended)
+    )
+    spacing = grid_spacing(whole.examples, whole.samples)
+    reached = np.isfinite([before, after]).any()
+    rows: list[Comparison | None] = [
+        _ratio_row(view, view.yardstick_on_all, quantity, before, after, spacing)
+        for quantity in (_quantities(view) if reached else ())
+    ]
+    ends = (final_metric(side) for side in (whole.today, whole.recommended))
+    rows.append(_metric_row(view, "validation", *ends, least=1))
+    return tuple(row for row in rows if row is not None)
 
 
 def _projected_rows(view: View) -> tuple[Comparison, ...]:
@@ -142,12 +169,25 @@ def verdict(view: View) -> Verdict:
         return Verdict.NOT_ENOUGH_EVIDENCE
     met = all(at_least(view).values())
     if view.options.objective == "accuracy":
-        return decide_accuracy(row.difference, view.maximise, met, record.today_chosen)
+        found = decide_accuracy(row.difference, view.maximise, met, record.today_chosen)
+        return tempered(view, found)
     met = met and not _fails_more(view)
     found = decide(row.difference, view.options.worth, met, record.today_chosen)
     # A pair of runs of which neither arrived says nothing: it counts against *keep*.
     sure = found is not Verdict.KEEP or _largest_ratio(view) < view.options.worth
-    return found if sure else Verdict.NOT_ENOUGH_EVIDENCE
+    return tempered(view, found if sure else Verdict.NOT_ENOUGH_EVIDENCE)
+
+
+def contradicted(view: View) -> bool:
+    """Whether all data took back what a part of them said: more repeats on the part do not help.
+
+    Args:
+        view: The case.
+    """
+    if view.records.on_all is None or verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE:
+        return False
+    part = replace(view, records=replace(view.records, on_all=None))
+    return verdict(part) is not Verdict.NOT_ENOUGH_EVIDENCE
 
 
 def _fails_more(view: View) -> bool:
@@ -257,6 +297,8 @@ def decide_repeats(view: View) -> int:
     paired, record = _paired(view), view.confirmation
     if verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE or paired is None or record is None:
         return 0
+    if contradicted(view):
+        return 0
     if view.options.objective == "accuracy":
         return _repeats_for_accuracy(view, paired)
     worth, ratio = view.options.worth, paired.estimate.value
@@ -307,6 +349,10 @@ def next_stage(view: View) -> NextStage | None:
         seconds = repeats * _pair_seconds(view)
         command = _continued(view, 1.3 * seconds)
         return NextStage("more-repeats", seconds, price_of(view, seconds), command, repeats)
+    seconds = view.facts.prices.get(KEY)
+    if view.facts.whole and view.records.on_all is None and seconds is not None:
+        command = _continued(view, 1.15 * seconds)
+        return NextStage(KEY, seconds, price_of(view, seconds), command)
     if view.facts.builtin:
         command = "batchlab advise your_task.py:task --budget 10m"
         return NextStage("own-task", 600.0, price_of(view, 600.0), command)

@@ -7,9 +7,11 @@ from typing import Any
 
 from batchlab.advisor import answer, evidence
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Advice, Setting
+from batchlab.advisor.order import order
+from batchlab.advisor.record import Advice, Part, Repeat, Setting
 from batchlab.advisor.stages import Records
 from batchlab.advisor.view import Facts, View
+from batchlab.advisor.whole import KEY
 from batchlab.rules import is_sgd_family
 from batchlab.types import Evidence
 
@@ -82,9 +84,23 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         not_tested=NOT_TESTED,
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
-        params=_params(new),
         framework=facts.framework,
+        params=_params(new) | ({} if facts.whole is None else {"samples": facts.whole[1]}),
+        part=_part(view),
     )
+
+
+def _part(view: View) -> Part | None:
+    """Which part of the data was used, and what the pair on all of it showed."""
+    if view.facts.whole is None:
+        return None
+    (whole, samples), examples = view.facts.whole, view.facts.train_examples
+    told, repeat = order(view), None
+    if told is not None:
+        rows, curves = answer.on_all_data(view), evidence.curves_on_all(view)
+        repeat = Repeat(told.held, told.on_all.by, rows, curves, answer.contradicted(view))
+    seconds = view.facts.prices.get(KEY)
+    return Part(examples / whole, examples, whole, samples, repeat, seconds)
 
 
 def _params(setting: Setting) -> dict[str, Any]:

@@ -331,6 +331,22 @@ def curves(view: View) -> tuple[CurvePoint, ...]:
     return tuple(points)
 
 
+def curves_on_all(view: View) -> tuple[CurvePoint, ...]:
+    """The same of the pair on all data, if one was repeated there."""
+    whole = view.records.on_all
+    if whole is None:
+        return ()
+    facts = replace(view.facts, train_examples=whole.examples)
+    records = replace(view.records, machine=view.yardstick_on_all.machine)
+    there = replace(view, facts=facts, records=records)
+    groups = {view.today: whole.today, view.chosen: whole.recommended}
+    ended = {
+        pair: [c for c in curves if c.status is not Status.DIVERGED]
+        for pair, curves in groups.items()
+    }
+    return tuple(point for pair in ended for point in _points(there, pair, ended[pair]))
+
+
 def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> list[CurvePoint]:
     if not curves:
         return []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from batchlab import _platform
 from batchlab.advisor.record import Price
 from batchlab.errors import InvalidValueError, must
+from batchlab.tasks.subset import parse_subset
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
 MOST_SEEDS = 900
@@ -34,6 +35,7 @@ class Options:
         from_checkpoint: File with a ``state_dict`` from which the projection starts, or None.
         seed: Names every random draw.
         memory_limit: Bytes a run may take, or None for what the machine has.
+        subset: Part of the training data, such as ``10%`` or ``5000``; None for all of it.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds
@@ -52,6 +54,7 @@ class Options:
     from_checkpoint: str | None = None
     seed: int = 0
     memory_limit: str | int | None = None
+    subset: str | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -82,6 +85,8 @@ class Options:
                 raise InvalidValueError(must("batch_sizes", "whole numbers, 1 or more", size))
         if self.memory_limit is not None:
             _platform.parse_bytes(self.memory_limit)
+        if self.subset is not None:
+            parse_subset(self.subset)
         demands = dict(self.at_least) | ({} if self.target is None else {"target": self.target})
         for name, value in demands.items():
             if not math.isfinite(value):

@@ -173,7 +173,7 @@ class NextStage:
 
     Attributes:
         stage: ``A``, ``B``, ``C`` (the next stage of this task), ``own-task`` (after a built-in
-            demonstration) or ``more-repeats``.
+            demonstration), ``more-repeats`` or ``all-data`` (after a part of it).
         seconds: Expected time.
         cost: Expected price in the currency, or None.
         command: What to type.
@@ -349,6 +349,48 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """The pair of today's settings and the best alternative, on all data.
+
+    Attributes:
+        held: Whether the one that was better on the part was better again.
+        by: What told which is better: the objective's quantity, or ``validation`` where neither
+            reached the target, or only the metric at the end spoke against it.
+        comparisons: Time (and cost or samples, where that is the objective) to the target chosen
+            on the part, and the metric at the end; the range is open with a single pair.
+        curves: Learning curves of both.
+        taken_back: Whether the verdict of the part was taken back.
+    """
+
+    held: bool
+    by: str
+    comparisons: tuple[Comparison, ...]
+    curves: tuple[CurvePoint, ...]
+    taken_back: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """That the stages ran on a part of the training data, and what all data said of it.
+
+    Attributes:
+        share: Part / all, a share.
+        examples: Training examples of the part.
+        whole: All training examples.
+        whole_samples: Length of a training on all of them.
+        repeat: The pair on all data, or None where that has not been run.
+        seconds: Expected time of one such pair, or None.
+    """
+
+    share: float
+    examples: int
+    whole: int
+    whole_samples: int
+    repeat: Repeat | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -407,6 +449,7 @@ class Advice:
             to change, since ``recommended`` is then today's; None: it is ``recommended``.
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
+        part: Which part of the training data was used, or None for all of it.
     """
 
     task: str
@@ -458,6 +501,7 @@ class Advice:
     params: dict[str, Any] = field(default_factory=dict)
     compared: Setting | None = None
     framework: str = "pytorch"
+    part: Part | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

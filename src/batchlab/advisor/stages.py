@@ -225,6 +225,25 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class OnAll:
+    """The finalist pair on all data, after the stages on a part of it.
+
+    Attributes:
+        examples: Training examples, all of them.
+        samples: Length of a training on them.
+        blocks: Batch size (as text) → timed blocks of one run alone on all data.
+        today: Runs of today's settings on fresh seeds.
+        recommended: Runs of the best alternative on the same seeds.
+    """
+
+    examples: int
+    samples: int
+    blocks: dict[str, tuple[Block, ...]]
+    today: tuple[Curve, ...]
+    recommended: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
 class Records:
     """Everything measured so far."""
 
@@ -235,3 +254,4 @@ class Records:
     wall_seconds: float = 0.0
     partial: bool = False
     said: tuple[str, ...] = field(default_factory=tuple)
+    on_all: OnAll | None = None

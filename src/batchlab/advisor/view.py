@@ -38,6 +38,8 @@ class Facts:
         provenance: Versions, seeds, device.
         created: When it was measured, ISO time; now if left out.
         framework: What the user's own script trains with.
+        whole: All training examples and the length of a training on them, where the stages ran on
+            a part.
     """
 
     task: str
@@ -54,6 +56,7 @@ class Facts:
     provenance: dict[str, str]
     created: str = ""
     framework: str = "pytorch"
+    whole: tuple[int, int] | None = None
 
 
 def bare_facts(prepared: Prepared) -> Facts:
@@ -62,7 +65,11 @@ def bare_facts(prepared: Prepared) -> Facts:
     Args:
         prepared: The task.
     """
-    task, metric = prepared.task, prepared.metric
+    task, metric, whole = prepared.task, prepared.metric, None
+    if prepared.drawn is not None:
+        samples = prepared.drawn.whole.baseline.samples
+        assert isinstance(samples, int)
+        whole = prepared.drawn.whole.examples, samples
     return Facts(
         task=task.name,
         command="",
@@ -77,6 +84,7 @@ def bare_facts(prepared: Prepared) -> Facts:
         prices={},
         provenance={},
         framework=task.framework,
+        whole=whole,
     )
 
 
@@ -141,6 +149,14 @@ class View:
             return self.yardstick
         machine = self.yardstick.machine.after(self.confirmation.timed)
         return replace(self.yardstick, machine=machine)
+
+    @cached_property
+    def yardstick_on_all(self) -> Yardstick:
+        """The same by the blocks that were timed on all data, if they were on this machine."""
+        timed = self.records.on_all.blocks if self.records.on_all is not None else {}
+        if not timed:
+            return self.fresh_yardstick
+        return replace(self.yardstick, machine=replace(self.yardstick.machine, blocks=timed))
 
     @cached_property
     def fresh_samples(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -228,8 +244,9 @@ class View:
         return "today" if pair == self.today else f"B{pair[0]}-lr{pair[1]:.4g}"
 
     def run_seconds(self) -> float:
-        """One run of today's settings alone."""
+        """One run of today's settings alone, on all data."""
         rate = self.yardstick.machine.seconds(self.today[0])
         if rate is None:
             return math.nan
-        return self.samples / self.today[0] * self.facts.baseline.reuse * rate.value
+        samples = self.facts.whole[1] if self.facts.whole else self.samples
+        return samples / self.today[0] * self.facts.baseline.reuse * rate.value

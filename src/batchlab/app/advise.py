@@ -23,8 +23,9 @@ from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
-from batchlab.advisor.stages import Confirmation, Machine, Projection, Records, Screening
+from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
+from batchlab.advisor.whole import KEY
 from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
@@ -34,6 +35,7 @@ from batchlab.progress import listening
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
+from batchlab.tasks.subset import named, subset_of
 from batchlab.types import Evidence, from_plain, to_plain
 
 RESULTS = "batchlab-results"
@@ -59,6 +61,7 @@ def advise(
     device: str = "auto",
     memory_limit: str | int | None = None,
     data: str | Path | None = None,
+    subset: str | float | None = None,
     resume: bool = False,
     listener: Listener | None = None,
     command: str = "",
@@ -89,6 +92,8 @@ def advise(
         device: ``auto``, ``cpu``, ``cuda`` …
         memory_limit: Such as ``2GiB``.
         data: Folder with the data of ``mnist`` or ``cifar10``.
+        subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
+            examples. One pair is then repeated on all data, if the budget pays.
         resume: Continue an unfinished directory, or spend a larger budget on a finished one.
         listener: Hears progress. Left out, one line shows it in a notebook and on a terminal;
             ``batchlab.Quiet()`` says nothing.
@@ -116,10 +121,11 @@ def advise(
         from_checkpoint=from_checkpoint,
         seed=seed,
         memory_limit=memory_limit,
+        subset=subset,
     )
     _refuse_torchrun()
     loaded, argument = found(task, data)
-    prepared = prepare(loaded, device=device)
+    prepared = subset_of(prepare(loaded, device=device), options.subset, seed)
     _check_options(prepared, options)
     folder = Path(out) if out is not None else default_out("advise", loaded)
     builtin = argument in BUILTIN
@@ -146,6 +152,7 @@ def options_from(
     currency: str = "USD",
     price_per_sample: float = 0.0,
     batch_sizes: Sequence[int] | None = None,
+    subset: str | float | None = None,
     **rest: Any,
 ) -> Options:
     """The options of :func:`advise` as a record; texts are read and checked here.
@@ -162,6 +169,7 @@ def options_from(
         budget=seconds,
         price=_price(price_per_hour, currency, price_per_sample),
         batch_sizes=tuple(batch_sizes) if batch_sizes else None,
+        subset=named(subset),
         **rest,
     )
 
@@ -181,7 +189,7 @@ def dry_run(
         Seconds of one run and of each stage, and the smallest ratio the repeats could show.
     """
     loaded, _ = found(task, data)
-    prepared = prepare(loaded, device=device)
+    prepared = subset_of(prepare(loaded, device=device), options.subset, options.seed)
     _check_options(prepared, options)
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
@@ -218,7 +226,11 @@ class DryRun:
         lines += [
             f"  stage {k}, {told[k]}: about {v:.0f} s{self._cost(v)}"
             for k, v in self.stages.items()
+            if k in told
         ]
+        if KEY in self.stages:
+            pair = self.stages[KEY]
+            lines.append(f"  one pair on all data: about {pair:.0f} s{self._cost(pair)}")
         if self.budget is not None:
             lines.append(f"  the budget of {self.budget:.0f} s: {self._reach(self.budget)}")
         lines.append(
@@ -234,6 +246,8 @@ class DryRun:
     def _reach(self, budget: float) -> str:
         """How far the budget should reach; a search can be shorter than usual."""
         a, b, c = (self.stages[letter] for letter in "ABC")
+        if a + b + c + self.stages.get(KEY, math.inf) <= budget:
+            return "enough for all stages and the pair on all data"
         if a + b + c <= budget:
             return "enough for all stages"
         if a + c <= budget:
@@ -303,6 +317,7 @@ def again(
         screening=_stage(folder, "screening", Screening),
         projection=_stage(folder, "projection", Projection),
         confirmation=_stage(folder, "confirmation", Confirmation),
+        on_all=_stage(folder, "on_all", OnAll),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -312,6 +327,8 @@ def again(
     if machine is not None and records.confirmation is not None:
         # Timings of the other machine had no part in the choice.
         records = replace(records, confirmation=replace(records.confirmation, timed={}))
+        if records.on_all is not None:
+            records = replace(records, on_all=replace(records.on_all, blocks={}))
     return Advice.of(assemble(records, options, facts))
 
 
@@ -420,6 +437,7 @@ def typed_command(
         words += _flag(name, getattr(options, name), getattr(usual, name))
     words += _flag("at_least", [f"{k}={v!r}" for k, v in options.at_least.items()], [])
     words += _flag("batch_sizes", list(options.batch_sizes or ()), [])
+    words += _flag("subset", options.subset, None)
     words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
     if options.price is not None:
         words += _flag("price_per_hour", options.price.per_hour, None)
@@ -474,13 +492,14 @@ def _write(
     collect(folder)
     if prepared.task.origin is not None:
         setting = advice.params
-        config = prepared.baseline.replace(
+        whole = prepared if prepared.drawn is None else prepared.drawn.whole
+        config = whole.baseline.replace(
             batch_size=setting["batch_size"], learning_rate=setting["learning_rate"]
         )
         script = plain.apply_script(
             config,
             prepared.task.origin,
-            examples=prepared.examples,
+            examples=whole.examples,
             device=prepared.device,
             reached=_reached(advice),
             threads=1 if prepared.device == "cpu" else 0,

@@ -30,6 +30,7 @@ from batchlab.report.findings import Compared, CompareReport, Reading, setting_o
 from batchlab.rules import is_sgd_family
 from batchlab.stats import mean_estimate, median_estimate, paired_difference, quantile
 from batchlab.tasks import Prepared, Task, prepare
+from batchlab.tasks.subset import subset_of
 from batchlab.types import Estimate, Status
 
 LONGEST = 10
@@ -52,6 +53,7 @@ def compare(
     seed: int = 0,
     device: str = "auto",
     data: str | Path | None = None,
+    subset: str | float | None = None,
     resume: bool = False,
     listener: Listener | None = None,
 ) -> CompareReport:
@@ -74,6 +76,7 @@ def compare(
         seed: The first seed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         data: Folder with the data of a built-in task.
+        subset: Part of the training data, such as ``"10%"``; all of it if left out.
         resume: Go on with an unfinished directory; what has been trained is not trained again.
         listener: Hears progress.
 
@@ -87,7 +90,7 @@ def compare(
     _refuse_torchrun()
     began = time.perf_counter()
     loaded, _ = found(task, data)
-    prepared = prepare(loaded, device=device)
+    prepared = subset_of(prepare(loaded, device=device), subset, seed)
     grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
     folder = Path(out) if out is not None else default_out("compare", loaded)
     with listening(listener) as hears, _platform.DirectoryLock(folder):

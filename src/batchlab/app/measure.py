@@ -25,6 +25,7 @@ from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import FitReport, NoiseReport, Origin, setting_of
 from batchlab.tasks import Prepared, Task, prepare
+from batchlab.tasks.subset import subset_of
 from batchlab.types import to_plain
 
 BLOCKS, BLOCK_SECONDS = 3, 0.2
@@ -105,6 +106,7 @@ def noise(
     seed: int = 0,
     device: str = "auto",
     data: str | Path | None = None,
+    subset: str | float | None = None,
     listener: Listener | None = None,
 ) -> NoiseReport:
     """Measure the gradient noise scale along a run of today's settings.
@@ -119,6 +121,7 @@ def noise(
         seed: Names every random draw.
         device: As in :func:`fit`.
         data: As in :func:`fit`.
+        subset: Part of the training data, such as ``"10%"``; all of it if left out.
         listener: Hears progress.
 
     Returns:
@@ -131,6 +134,7 @@ def noise(
         raise InvalidValueError(must("points", "a whole number, 1 or more", points))
     began = time.perf_counter()
     prepared, folder = _ready("noise", task, out, device, data)
+    prepared = subset_of(prepared, subset, seed)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         report = _noise(prepared, samples, points, seed, folder, began, hears)
         write(folder / "noise.json", report)

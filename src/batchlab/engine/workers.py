@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from batchlab.engine.cell import Results, Work, run_cell
 from batchlab.errors import TaskError, UserError
 from batchlab.tasks import Prepared, load, prepare
 from batchlab.tasks.loading import import_origin
+from batchlab.tasks.subset import subset_of
 
 POLL_SECONDS = 0.25
 SCRATCH = "batchlab-scratch-"
@@ -141,9 +143,10 @@ def _remove_orphans() -> None:
 
 def _packed(prepared: Prepared) -> bytes:
     """The task as bytes; one that cannot be pickled travels as the path it was loaded from."""
-    origin, device = prepared.task.origin, prepared.device
+    origin, device, drawn = prepared.task.origin, prepared.device, prepared.drawn
+    part = None if drawn is None else (drawn.subset, drawn.seed)
     try:
-        payload = cloudpickle.dumps(prepared)
+        payload = cloudpickle.dumps(replace(prepared, drawn=None))  # the whole data stay here
     except Exception as error:  # an open file, a lock: whatever the user's data set holds
         if origin is None:
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -152,7 +155,7 @@ def _packed(prepared: Prepared) -> bytes:
                 "Name it as `file.py:function`, or use `workers=0`."
             ) from error
         payload = None
-    return cloudpickle.dumps((sys.path, origin, device, payload))
+    return cloudpickle.dumps((sys.path, origin, device, part, payload))
 
 
 def _collect(
@@ -191,11 +194,12 @@ def _begin(parent: int) -> None:
 @lru_cache(maxsize=1)
 def _read_task(path: str) -> Prepared:
     """The task. The file was written by the parent, in its own scratch folder."""
-    search_path, origin, device, payload = cloudpickle.loads(Path(path).read_bytes())
+    search_path, origin, device, part, payload = cloudpickle.loads(Path(path).read_bytes())
     sys.path[:] = search_path + [p for p in sys.path if p not in search_path]
     try:
         if payload is None:
-            return prepare(load(origin), device=device)
+            whole = prepare(load(origin), device=device)
+            return whole if part is None else subset_of(whole, *part)
         import_origin(origin)
         return cloudpickle.loads(payload)
     except UserError:

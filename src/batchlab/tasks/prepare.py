@@ -23,6 +23,22 @@ CHECKED_EXAMPLES = 512  # read at once, and in all from data that is streamed
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What a part of the training data was drawn from; made by
+    :func:`batchlab.tasks.subset.subset_of`.
+
+    Attributes:
+        subset: What was asked for, such as ``10%`` or ``5000``.
+        seed: Names the draw.
+        whole: The task with all its training data.
+    """
+
+    subset: str
+    seed: int
+    whole: Prepared
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A task that has passed every check, with its data ready to be drawn.
 
@@ -35,6 +51,7 @@ class Prepared:
         metric: The metric.
         assumptions: Sentences about what was filled in.
         device: Where training runs.
+        drawn: What ``train`` is a part of, or None where it is everything.
     """
 
     task: Task
@@ -45,6 +62,7 @@ class Prepared:
     metric: Metric
     assumptions: tuple[str, ...]
     device: str
+    drawn: Drawn | None = None
 
     @property
     def examples(self) -> int:
@@ -146,14 +164,19 @@ def _sources(task: Task) -> tuple[Source, Source, tuple[str, ...]]:
             hint = "Leave it out to split train."
             raise TaskError(must("validation", "at least one example", 0, hint))
         return train, validation, ()
-    kept, held = split(_labels(train), train.examples)
+    kept, held = split(labels_of(train), train.examples)
     kept_back = f"{len(held):,} of {train.examples:,} training examples"
     said = f"no validation data: {kept_back} are kept for it"
-    return _subset(train, kept), _subset(train, held), (said,)
+    return some_of(train, kept), some_of(train, held), (said,)
 
 
-def _subset(source: Source, index: Tensor) -> Source:
-    """Some examples; copied once if they can be indexed as one block."""
+def some_of(source: Source, index: Tensor) -> Source:
+    """Some examples; copied once if they can be indexed as one block.
+
+    Args:
+        source: All of them.
+        index: Which, shape ``[n]``.
+    """
     return (
         Stacked(_tree.take(source.tree, index))
         if isinstance(source, Stacked)
@@ -176,9 +199,7 @@ def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
         >>> len(kept), (held % 2).sum().item()
         (85, 8)
     """
-    order = _random.permutation(examples, 0, -1)
-    if labels is not None:
-        order = order[torch.argsort(labels[order], stable=True)]
+    order = by_class(labels, _random.permutation(examples, 0, -1))
     # Every (1/share)-th of the class-sorted order: each class gives its share, to within one.
     count = max(1, round(VALIDATION_SHARE * examples))
     place = ((torch.arange(count, dtype=torch.float64) + 0.5) * examples / count).long()
@@ -186,8 +207,26 @@ def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def _labels(source: Source) -> Tensor | None:
-    """The class of each example, if the target is whole numbers in memory."""
+def by_class(labels: Tensor | None, order: Tensor) -> Tensor:
+    """An order of the examples with those of each class together.
+
+    Args:
+        labels: Class of each example, shape ``[N]``, or None.
+        order: A permutation of 0 … N−1, which stays as it is inside a class.
+
+    Example:
+        >>> by_class(torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1])).tolist()
+        [1, 2, 0]
+    """
+    return order if labels is None else order[torch.argsort(labels[order], stable=True)]
+
+
+def labels_of(source: Source) -> Tensor | None:
+    """The class of each example, if the target is whole numbers in memory.
+
+    Args:
+        source: Training data.
+    """
     if not isinstance(source, Stacked):
         return None
     try:
@@ -203,7 +242,7 @@ def check(prepared: Prepared) -> None:
     Raises:
         TaskError: With one sentence about what is wrong.
     """
-    _check_sizes(prepared)
+    check_sizes(prepared)
     for source, name in _named(prepared):
         _check_finite(source, name)
     objective = _build(prepared)
@@ -220,8 +259,15 @@ def check(prepared: Prepared) -> None:
         _check_others(prepared, objective)
 
 
-def _check_sizes(prepared: Prepared) -> None:
-    """Every batch is at most the data, and the budget at least one batch."""
+def check_sizes(prepared: Prepared) -> None:
+    """Every batch is at most the data, and the budget at least one batch.
+
+    Args:
+        prepared: The task.
+
+    Raises:
+        TaskError: With one sentence about what is wrong.
+    """
     baseline, examples = prepared.baseline, prepared.examples
     schedule = schedules.batch_schedule(baseline.batch_size or 1).resolve(examples)
     if max(schedule.sizes) > examples:
@@ -430,7 +476,7 @@ def _check_ends(prepared: Prepared, objective: Objective) -> None:
 def _label_ends(prepared: Prepared) -> Iterator[tuple[str, int, int, Tree]]:
     """(name, smallest label, largest, a batch of these two) for data with labels in memory."""
     for source, name in _named(prepared):
-        labels = _labels(source)
+        labels = labels_of(source)
         if labels is not None:
             ends = source.batch(torch.stack([labels.argmin(), labels.argmax()]))
             ends = _tree.to(ends, prepared.device, torch.float32)

@@ -1,0 +1,105 @@
+"""One pair on all data, after the stages on a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from batchlab.advisor.confirm import _curves
+from batchlab.advisor.session import Session, Stopwatch
+from batchlab.advisor.stages import Confirmation, OnAll
+from batchlab.engine import Engine, evaluation_grid
+
+ON_ALL = 2_000_000
+"""Seeds of the pairs on all data are seed + 2,000,000, … and are used by nothing else."""
+MOST_PAIRS = 3
+"""Pairs on all data at most: each takes two whole trainings."""
+KEY = "all-data"
+"""The name of this step in plan, prices and next step."""
+
+
+@dataclass(frozen=True)
+class WholePlan:
+    """The plan of the pairs on all data.
+
+    Attributes:
+        batch_size: Of the best alternative.
+        learning_rate: Of the best alternative.
+        seeds: One a pair.
+    """
+
+    batch_size: int
+    learning_rate: float
+    seeds: tuple[int, ...]
+
+
+def price_on_all(session: Session, batch_size: int, pairs: int = 1) -> float:
+    """Seconds of so many pairs on all data; 0 where the stages run on all data anyway.
+
+    Args:
+        session: The advice in the making.
+        batch_size: Of the best alternative.
+        pairs: Pairs.
+    """
+    if session.prepared.drawn is None:
+        return 0.0
+    whole = _on_all(session)
+    count = len(evaluation_grid(whole.prepared.examples, whole.samples))
+    pair = [(size, whole.samples, count) for size in (session.batch_size, batch_size)]
+    return whole.wall_seconds(pair * pairs)
+
+
+def plan_on_all(session: Session, record: Confirmation, seconds: float) -> WholePlan | None:
+    """As many pairs as fit, at most three.
+
+    Args:
+        session: The advice in the making.
+        record: Stage C, which fixed the alternative.
+        seconds: What they may take.
+
+    Returns:
+        The plan, or None if not even one pair fits.
+    """
+    size, rate = int(record.chosen[0]), float(record.chosen[1])
+    fitting = (n for n in range(MOST_PAIRS, 0, -1) if price_on_all(session, size, n) <= seconds)
+    count = next(fitting, 0)
+    first = session.options.seed + ON_ALL
+    return WholePlan(size, rate, tuple(range(first, first + count))) if count else None
+
+
+def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
+    """Train today's settings and the best alternative on all data, to the whole length.
+
+    Args:
+        session: The advice in the making, on a part of the data.
+        plan: The plan.
+        out: Result directory: finished runs lie beside those on the part.
+
+    Returns:
+        The record.
+    """
+    sizes = sorted({session.batch_size, plan.batch_size})
+    pairs = [(session.batch_size, session.learning_rate), (plan.batch_size, plan.learning_rate)]
+    whole = _on_all(session)
+    stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads)
+    session.engine.close()  # its workers hold the part of the data
+    with Engine(whole.prepared, out, session.engine.workers) as engine:
+        whole = replace(whole, engine=engine, stopwatch=stopwatch)
+        whole.visit(sizes)
+        runs = _curves(whole, "the pair on all data", pairs, plan.seeds)
+        whole.visit(sizes)
+    count = len(plan.seeds)
+    return OnAll(
+        whole.prepared.examples,
+        whole.samples,
+        stopwatch.blocks,
+        runs[:count],
+        runs[count:],
+    )
+
+
+def _on_all(session: Session) -> Session:
+    """The same advice on all data; what was timed on the part stands for it until it is timed."""
+    drawn = session.prepared.drawn
+    assert drawn is not None
+    return replace(session, prepared=drawn.whole, started=False)
