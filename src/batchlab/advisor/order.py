@@ -5,9 +5,9 @@ part. On all data the same target serves where either setting reaches it: the sa
 over more examples is more updates, so that a training that would reach the target on the part
 usually reaches it earlier in its run. Taking a new target from the pair itself would flatter the
 side it came from. But a target of the part can lie far below what all data give, and then speaks
-of the beginning of the training only: hence a setting that is faster to it and ends worse, beyond
-what the pairs on the part ever scattered, counts as not better. Where neither setting reaches the
-target, the metric at the end decides.
+of the beginning of the training only: hence a setting that is faster to it and ends worse, far
+beyond the scatter of the pairs on the part, counts as not better. Where neither setting reaches
+the target, the metric at the end decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from batchlab.advisor.stages import Curve
 from batchlab.advisor.view import View
 from batchlab.stats import paired_difference
 
-SCATTER = 2.0
+SCATTER = 4.0
 """Standard deviations of a pair's difference that a worse end may lie beyond the pairs' mean."""
 
 

@@ -510,6 +510,8 @@ def _write(
 
 def _reached(advice: Advice) -> tuple[str, int] | None:
     """The goal, and after how many examples confirmed runs of the recommendation reached it."""
+    if advice.part is not None:
+        return None  # how far all data must be trained to the goal, the part does not say
     used = next((c for c in advice.candidates if c.setting.id == advice.recommended.id), None)
     if used is None or used.evidence is not Evidence.CONFIRMED or advice.target is None:
         return None

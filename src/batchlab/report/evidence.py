@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names, wording
@@ -24,12 +24,14 @@ class Section:
         title: Its conclusion, a sentence.
         paragraphs: What stands under it.
         charts: Ids of its pictures.
+        rows: Rows of its table, with the columns of the first one.
     """
 
     id: str
     title: Text
     paragraphs: tuple[Text, ...] = ()
     charts: tuple[str, ...] = ()
+    rows: tuple[wording.Row, ...] = ()
 
 
 def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
@@ -46,12 +48,21 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         Section("learning-curves", curves_title(advice), curves_notes(advice), ("curves",)),
         Section("trade-off", pareto_title(advice), pareto_notes(advice), ("pareto",)),
     )
+    if advice.part is not None:
+        wanted = (_on_all(advice), *wanted)
     kept = []
     for section in wanted:
         charts = tuple(chart for chart in section.charts if chart in drawn)
-        if charts or (section.id == "noise-scale" and advice.noise):
-            kept.append(Section(section.id, section.title, section.paragraphs, charts))
+        in_words = section.id == "all-data" or (section.id == "noise-scale" and advice.noise)
+        if charts or in_words:
+            kept.append(replace(section, charts=charts))
     return tuple(kept)
+
+
+def _on_all(advice: Advice) -> Section:
+    """What all data say of the order that was found on a part of them."""
+    title, notes = wording.part.title(advice), wording.part.notes(advice)
+    return Section("all-data", title, notes, ("all-data",), wording.on_all(advice))
 
 
 def _kept(*texts: Text) -> tuple[Text, ...]:

@@ -132,6 +132,25 @@ def confirmed(advice: Advice) -> bool:
     return advice.evidence is Evidence.CONFIRMED
 
 
+def proved(advice: Advice) -> bool:
+    """Whether full trainings stand behind the numbers, and all the data behind their order.
+
+    Args:
+        advice: The record.
+    """
+    return confirmed(advice) and (advice.part is None or advice.part.repeat is not None)
+
+
+def taken_back(advice: Advice) -> bool:
+    """Whether all data took back what a part of them said.
+
+    Args:
+        advice: The record.
+    """
+    repeat = advice.part.repeat if advice.part is not None else None
+    return repeat is not None and repeat.taken_back
+
+
 def unmet(advice: Advice) -> tuple[str, ...]:
     """The demands that are not met, as the user wrote them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from batchlab.advisor.record import Advice
-from batchlab.report import facts, formats
+from batchlab.report import facts, formats, wording
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, say, verbatim
 
@@ -19,6 +19,7 @@ def paragraphs(advice: Advice) -> tuple[Text, ...]:
     told = (
         _stages(),
         _data_use(advice),
+        *wording.part.notes(advice),
         _fresh(advice),
         _timing(),
         _ranges(advice),

@@ -20,6 +20,20 @@ _SENTENCES = (
         "検証データがないため、学習データ{1}件のうち{0}件を検証用に分けた",
     ),
     (
+        r"trained on ([\d,]+) of ([\d,]+) training examples, the same share of every class; .+",
+        "学習データ{1}件のうち{0}件で学習（どのクラスも同じ割合。検証・テストデータは全件）",
+    ),
+    (
+        r"trained on ([\d,]+) of ([\d,]+) training examples, drawn at random; .+",
+        "学習データ{1}件のうち無作為に選んだ{0}件で学習（検証・テストデータは全件）",
+    ),
+    (
+        r"a training has the same number of passes over the part: ([\d,]+) samples instead of "
+        r"([\d,]+); .+",
+        "データを回す回数は元と同じで、学習の長さは{1}件ではなく{0}件（スケジュールとウォームアップ"
+        "はその割合で決まり、形は変わらない）",
+    ),
+    (
         r"the task names no metric: the validation loss is used",
         "評価指標の指定がないため、検証データでの損失を用いた",
     ),

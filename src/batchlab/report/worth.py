@@ -67,7 +67,11 @@ def of(advice: Advice) -> Worth | None:
         advice: The record.
     """
     compared = facts.comparison(advice, "time")
-    if compared is None or not 0 < compared.difference.value < math.inf:
+    if (
+        facts.taken_back(advice)
+        or compared is None
+        or not 0 < compared.difference.value < math.inf
+    ):
         return None
     saved = compared.today.value - compared.recommended.value
     return Worth(
@@ -216,6 +220,11 @@ def condition(advice: Advice) -> Text:
     Args:
         advice: The record.
     """
+    if advice.part is not None:
+        return Text(
+            "if the gain on all your data is that of the part: ",
+            "データ全体でも一部と同じ効果なら、",
+        )
     if not advice.builtin:
         if facts.confirmed(advice):
             return EMPTY

@@ -67,7 +67,7 @@ def named(subset: str | float | None) -> str | None:
         ('10%', '10%', '5000', None)
     """
     found = None if subset is None else parse_subset(subset)
-    if found is None or found == Fraction(1) and not isinstance(found, int):
+    if found is None or (found == 1 and not isinstance(found, int)):
         return None
     return str(found) if isinstance(found, int) else f"{float(100 * found):.12g}%"
 

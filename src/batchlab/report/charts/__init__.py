@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from batchlab.advisor.record import Advice
-from batchlab.report.charts.curves import curves
+from batchlab.report.charts.curves import curves, on_all
 from batchlab.report.charts.machine import memory, speed
 from batchlab.report.charts.noise import noise
 from batchlab.report.charts.pareto import pareto
 from batchlab.report.charts.plane import plane
 from batchlab.report.charts.shared import Chart
 
-__all__ = ["Chart", "charts", "curves", "memory", "noise", "pareto", "plane", "speed"]
+__all__ = ["Chart", "charts", "curves", "memory", "noise", "on_all", "pareto", "plane", "speed"]
 
 
 def charts(advice: Advice) -> dict[str, Chart]:
@@ -26,5 +26,6 @@ def charts(advice: Advice) -> dict[str, Chart]:
         plane(advice),
         curves(advice),
         pareto(advice),
+        on_all(advice),
     )
     return {one.id: one for one in drawn if one is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import altair as alt
@@ -29,6 +30,20 @@ def curves(advice: Advice) -> Chart | None:
     Args:
         advice: The record.
     """
+    return _drawn(advice, "curves")
+
+
+def on_all(advice: Advice) -> Chart | None:
+    """The same of the pair on all data, where the stages ran on a part of them.
+
+    Args:
+        advice: The record.
+    """
+    repeat = advice.part.repeat if advice.part is not None else None
+    return _drawn(replace(advice, curves=repeat.curves), "all-data") if repeat else None
+
+
+def _drawn(advice: Advice, name: str) -> Chart | None:
     rows = _curve_rows(advice)
     if not rows:
         return None
@@ -66,7 +81,7 @@ def curves(advice: Advice) -> Chart | None:
         ("n", Text("n", "n")),
     )
     bases = {
-        (value, lang): _curve_spec(advice, rows, value, description, lang)
+        (value, lang): _curve_spec(advice, rows, value, description, lang, name)
         for value in values
         for lang in LANGUAGES
     }
@@ -82,7 +97,7 @@ def curves(advice: Advice) -> Chart | None:
         (Text("show", "表示"), tuple((v, shared.axis_title(advice, v)) for v in values)),
         (Text("against", "横軸"), tuple((a, _curve_axis_title(advice, a)) for a in axes)),
     )
-    return Chart("curves", rows, columns, caption, description, specs, choices, height=340)
+    return Chart(name, rows, columns, caption, description, specs, choices, height=340)
 
 
 def _curve_axis_title(advice: Advice, axis: str) -> Text:
@@ -197,7 +212,7 @@ _ALONG = "datum.along >= 0"
 
 
 def _curve_spec(
-    advice: Advice, rows: tuple[Row, ...], value: str, text: Text, language: Language
+    advice: Advice, rows: tuple[Row, ...], value: str, text: Text, language: Language, name: str
 ) -> Spec:
     ordinary = [r["value"] for r in rows if r["name"] == value and r["value"] is not None]
     shown = _curve_domain(advice, value, ordinary)
@@ -210,7 +225,7 @@ def _curve_spec(
     )
     x = alt.X(field="along", type="quantitative")
     base = (
-        alt.Chart(shared.data("curves"))
+        alt.Chart(shared.data(name))
         .transform_filter(f"datum.name === '{value}'")
         .transform_calculate(along="0")
         .transform_filter(_ALONG)

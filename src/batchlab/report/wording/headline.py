@@ -8,7 +8,7 @@ from batchlab.advisor.record import Advice, Comparison
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, say, verbatim
-from batchlab.report.wording import phrases
+from batchlab.report.wording import part, phrases
 from batchlab.types import Estimate
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,7 +35,7 @@ def answer(advice: Advice) -> Text:
     which = facts.case(advice)
     if which is Case.CHANGE:
         return _change(advice)
-    if which is Case.KEEP and facts.confirmed(advice):
+    if which is Case.KEEP and facts.proved(advice):
         return Text("Change nothing.", "今の設定のままで問題ありません。")
     return Text("Keep today's settings for now.", "当面は今の設定のままにしてください。")
 
@@ -52,13 +52,28 @@ def reason(advice: Advice) -> Text:
         Case.OPEN: _reason_to_wait,
         Case.SCREENED: _reason_screened,
     }
-    return by_case[facts.case(advice)](advice)
+    told = by_case[facts.case(advice)](advice)
+    if facts.taken_back(advice):
+        return told
+    return join((told, part.on_all(advice), _on_part_alone(advice)))
+
+
+def _on_part_alone(advice: Advice) -> Text:
+    """That a change rests on a part of the data."""
+    alone = advice.part is not None and not facts.proved(advice)
+    if advice.part is None or not alone or facts.case(advice) is not Case.CHANGE:
+        return EMPTY
+    return say(
+        "Measured on {s}, not yet on all of it.",
+        "{s}での測定で、全データではまだ確かめていません。",
+        s=part.share(advice.part),
+    )
 
 
 def _change(advice: Advice) -> Text:
     listed = changes(advice)
     number = len(advice.changes)
-    if not facts.confirmed(advice):
+    if not facts.proved(advice):
         return say(
             "Probably worth changing: {listed}.",
             "変更の候補が見つかりました。{listed}。",
@@ -131,9 +146,9 @@ def effect(advice: Advice) -> Text:
         "samples": ("{m} takes {f}", "{m}に達するまでに使うデータが{f}に{e}"),
     }
     en, ja = templates[compared.quantity]
-    part = formats.fraction(1 / ratio, phrases.NOUNS[compared.quantity])
+    less = formats.fraction(1 / ratio, phrases.NOUNS[compared.quantity])
     what = phrases.arrived(advice)
-    return say(en, ja, m=what, f=part, e="なり" if follows else _end(advice))
+    return say(en, ja, m=what, f=less, e="なり" if follows else _end(advice))
 
 
 def _end(advice: Advice) -> str:
@@ -209,6 +224,8 @@ def _keep_without_ratio(advice: Advice) -> Text:
 
 
 def _reason_to_wait(advice: Advice) -> Text:
+    if facts.taken_back(advice):
+        return part.taken_back(advice)
     if facts.unmet(advice):
         return _demand_unmet(advice)
     compared = facts.gain(advice)

@@ -8,6 +8,7 @@ from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, same, say, verbatim
+from batchlab.report.wording import part
 
 
 def next_step(advice: Advice) -> Text:
@@ -26,6 +27,7 @@ def next_step(advice: Advice) -> Text:
         "C": _STAGE_C,
         "own-task": _OWN_TASK,
         "more-repeats": _MORE_REPEATS,
+        "all-data": _ALL_DATA,
     }[following.stage]
     sentence = say(what.en, what.ja, cost=cost, n=following.repeats, w=formats.ratio(advice.worth))
     return say("{s} `{c}`", "{s} `{c}`", s=sentence, c=verbatim(following.command))
@@ -72,7 +74,23 @@ _MORE_REPEATS = Text(
 )
 
 
+_ALL_DATA = Text(
+    "One pair of trainings on all your training data: {cost}, on this computer. Change only if "
+    "the new settings are better there, too; otherwise keep today's settings; the measurement is all "
+    "it cost.",
+    "学習データ全体で1組を学習させて比べる。この計算機で{cost}。そこでも新しい設定の方が良ければ"
+    "変更し、そうでなければ今の設定を続けます（かかるのは測定費用だけです）。",
+)
+
+
 def _no_next_step(advice: Advice) -> Text:
+    if facts.taken_back(advice):
+        return Text(
+            "A part of the data is too little to decide here. If a change could still pay, "
+            "measure on all of it: the same command without `--subset`, with another `--out`.",
+            "データの一部だけでは判断できません。変更の見込みを確かめるには、`--subset`を外し、"
+            "別の`--out`を指定して、全データで測定してください。",
+        )
     if facts.case(advice) is not Case.CHANGE:
         return Text(
             "Nothing to do. Measure again when the model, the data or the computer changes.",
@@ -102,7 +120,8 @@ def not_tested(advice: Advice) -> Text:
     Args:
         advice: The record.
     """
-    known = [names.UNTESTED[c] for c in advice.not_tested if c in names.UNTESTED]
+    known = [part.untested(advice)] if advice.part is not None else []
+    known += [names.UNTESTED[c] for c in advice.not_tested if c in names.UNTESTED]
     listed = join(known, ", ", "、")
     return join((say("{l}.", "{l}。", l=listed) if known else EMPTY, alone(advice)))
 
@@ -225,7 +244,12 @@ def _stopping(advice: Advice) -> Text:
     rows = [facts.candidate(advice, s) for s in (advice.today, advice.recommended)]
     samples = [row.samples_to_target.value for row in rows if row and row.samples_to_target]
     decided = facts.case(advice) is Case.CHANGE and facts.confirmed(advice)
-    if not decided or advice.objective == "accuracy" or len(samples) < 2:
+    if (
+        advice.part is not None
+        or not decided
+        or advice.objective == "accuracy"
+        or len(samples) < 2
+    ):
         return EMPTY
     if not all(map(math.isfinite, samples)) or not advice.train_examples:
         return EMPTY

@@ -7,8 +7,8 @@ import math
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, say, verbatim
-from batchlab.report.wording import phrases
+from batchlab.report.text import EMPTY, Text, join, say, verbatim
+from batchlab.report.wording import part, phrases
 
 
 def meeting(advice: Advice) -> Text:
@@ -27,9 +27,17 @@ def meeting(advice: Advice) -> Text:
 
 
 def _job(advice: Advice) -> Text:
+    job = say("On {t}", "{t}の学習では", t=verbatim(advice.task))
     if advice.builtin:
-        return Text("On the test job", "試験用の学習では、")
-    return say("On {t}", "{t}の学習では、", t=verbatim(advice.task))
+        job = Text("On the test job", "試験用の学習では")
+    if advice.part is None:
+        return say("{j}", "{j}、", j=job)
+    return say("{j}, with {s},", "{j}、{s}を使って、", j=job, s=part.share(advice.part))
+
+
+def _comma(advice: Advice) -> Text:
+    """Between the job and a clause, where the job does not end with one."""
+    return Text("," if advice.part is None else "", "")
 
 
 def _meeting_change(advice: Advice) -> Text:
@@ -44,6 +52,15 @@ def _meeting_change(advice: Advice) -> Text:
             "す。",
             job=job,
             effect=_meeting_effect(advice, "との見込みが得られました"),
+            cost=phrases.in_brackets(advice) if advice.next_stage else Text("some time", "時間を"),
+        )
+    if not facts.proved(advice):
+        return say(
+            "{job} {effect}. I propose to spend {cost} on confirming it on all data before we "
+            "decide.",
+            "{job}{effect}。判断の前に、{cost}かけて全データで確認したいと思います。",
+            job=job,
+            effect=_meeting_effect(advice, "しました"),
             cost=phrases.in_brackets(advice) if advice.next_stage else Text("some time", "時間を"),
         )
     wins = EMPTY
@@ -62,8 +79,17 @@ def _meeting_change(advice: Advice) -> Text:
         only="だけ" if len(advice.changes) < 3 else "こと",
         effect=_meeting_effect(advice, "し" if wins.en else "しました"),
         wins=wins,
-        fall=_fall(advice),
+        fall=join((_fall(advice), _again(advice)), ""),
         proposal=_proposal(advice),
+    )
+
+
+def _again(advice: Advice) -> Text:
+    """That the order held on all data."""
+    if advice.part is None:
+        return EMPTY
+    return Text(
+        "; on all data they were better again", "全データでも、新しい設定の方が良い結果でした。"
     )
 
 
@@ -106,14 +132,14 @@ def _meeting_effect(advice: Advice, end: str) -> Text:
             g=phrases.goal(advice),
             e="する" + end if outlook else end,
         )
-    part = formats.fraction(1 / compared.difference.value, phrases.NOUNS[compared.quantity])
+    less = formats.fraction(1 / compared.difference.value, phrases.NOUNS[compared.quantity])
     templates = {
         "time": ("the new settings reach {m} in {f}", "{m}に{f}の時間で到達{e}"),
         "cost": ("the new settings reach {m} for {f}", "{m}に{f}の費用で到達{e}"),
         "samples": ("the new settings reach {m} with {f}", "{m}に{f}のデータで到達{e}"),
     }
     en, ja = templates[compared.quantity]
-    return say(en, ja, m=phrases.arrived(advice), f=part, e="する" + end if outlook else end)
+    return say(en, ja, m=phrases.arrived(advice), f=less, e="する" + end if outlook else end)
 
 
 def _proposal(advice: Advice) -> Text:
@@ -140,14 +166,15 @@ def _meeting_keep(advice: Advice) -> Text:
             "ま"
             "す。",
             job=_job(advice),
-            comma=Text(",", ""),
+            comma=_comma(advice),
         )
     return say(
-        "{job}, the best alternative is {most}, too little to be worth a change. "
+        "{job}{comma} the best alternative is {most}, too little to be worth a change. "
         "I propose to keep today's settings.",
         "{job}最も良い候補でも{adj}は最大{r}倍にとどまり、変更するほどの効果はありません。"
         "今の設定を続けたいと思います。",
         job=_job(advice),
+        comma=_comma(advice),
         r=formats.ratio(compared.difference.high),
         most=phrases.at_most(compared),
         adj=phrases.better(compared.quantity)[2],
@@ -156,20 +183,30 @@ def _meeting_keep(advice: Advice) -> Text:
 
 def _meeting_open(advice: Advice) -> Text:
     following = advice.next_stage
+    if facts.taken_back(advice):
+        return say(
+            "{job} we got another answer than on all data, so that whether a change would pay is "
+            "open. I propose to keep today's settings for now.",
+            "{job}得た結論が、全データでは成り立たず、変更の効果があるかどうか判断できません。"
+            "当面は今の設定を続けたいと思います。",
+            job=_job(advice),
+        )
     if following is None:
         return say(
-            "{job}, what we measured does not show whether a change would pay. I propose to keep "
-            "today's settings for now.",
+            "{job}{comma} what we measured does not show whether a change would pay. I propose "
+            "to keep today's settings for now.",
             "{job}変更の効果があるかどうか、まだ判断できません。当面は今の設定を続けたいと思いま"
             "す。",
             job=_job(advice),
+            comma=_comma(advice),
         )
     return say(
-        "{job}, we cannot say yet whether other settings are better. I propose to keep today's "
-        "settings and to spend {cost} on measuring{goal}.",
+        "{job}{comma} we cannot say yet whether other settings are better. I propose to keep "
+        "today's settings and to spend {cost} on measuring{goal}.",
         "{job}ほかの設定の方が良いかどうか、まだ判断できません。当面は今の設定を続け、"
         "{cost}かけて{goal}測定したいと思います。",
         job=_job(advice),
+        comma=_comma(advice),
         cost=phrases.in_brackets(advice),
         goal=Text(" our own data", "自社データで")
         if following.stage == "own-task"

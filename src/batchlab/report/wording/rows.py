@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from batchlab.advisor.record import Advice, Comparison
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, same, say
-from batchlab.report.wording import phrases, screening
+from batchlab.report.wording import part, phrases, screening
 from batchlab.report.wording.row import Row
 from batchlab.types import Estimate
 
@@ -55,8 +56,75 @@ def table(advice: Advice) -> tuple[Row, ...]:
         rows.append(_ratio_row(advice, "samples"))
     if advice.price is not None:
         rows.append(_cost_row(advice))
-    rows += [_metric_row(advice), _failure_row(advice)]
+    rows += [
+        _metric_row(advice),
+        _failure_row(advice),
+        *on_all(advice, ("time", advice.objective)),
+    ]
     return tuple(row for row in rows if row is not None)
+
+
+def on_all(advice: Advice, wanted: tuple[str, ...] = ("time", "samples")) -> tuple[Row, ...]:
+    """The pair on all data, where the stages ran on a part of them.
+
+    Args:
+        advice: The record.
+        wanted: Quantities to show besides the metric at the end.
+    """
+    if advice.part is None or advice.part.repeat is None:
+        return ()
+    told = advice.part.repeat.comparisons
+    shown = [c for c in told if c.quantity in _LABELS and c.quantity in wanted]
+    ends = [c for c in told if c.quantity == "validation"]
+    return (
+        *(_ratio_on_all(advice, compared) for compared in shown),
+        *(_metric_on_all(advice, compared) for compared in ends),
+    )
+
+
+def _ratio_on_all(advice: Advice, compared: Comparison) -> Row:
+    write = formats.duration if compared.quantity == "time" else _many
+    return Row(
+        say(
+            "on all data: {label}",
+            "全データ：{label}",
+            label=say(*_LABELS[compared.quantity], g=phrases.goal(advice)),
+        ),
+        write(compared.today.value),
+        write(compared.recommended.value),
+        _ratio_difference(compared),
+        _few_pairs(compared),
+    )
+
+
+def _metric_on_all(advice: Advice, compared: Comparison) -> Row:
+    return Row(
+        say(
+            "on all data: {m} at the end, on {n} also used for choosing",
+            "全データ：学習終了時の{m}（設定選びにも使った{n}）",
+            m=names.metric_in_full(advice.metric),
+            n=names.examples(advice, compared.examples),
+        ),
+        formats.metric_value(compared.today.value, advice.metric),
+        formats.metric_value(compared.recommended.value, advice.metric),
+        _metric_difference(advice, _closed(compared.difference)),
+        _few_pairs(compared),
+    )
+
+
+def _closed(difference: Estimate) -> Estimate:
+    """A range of a single pair is none."""
+    if math.isfinite(difference.low) and math.isfinite(difference.high):
+        return difference
+    return replace(difference, low=math.nan, high=math.nan)
+
+
+def _few_pairs(compared: Comparison) -> Text:
+    if compared.pairs == 1:
+        return Text(
+            "one pair: a single pair cannot show how sure", "1組だけで、確からしさは分かりません"
+        )
+    return say("{n} pairs", "{n}組の比較", n=compared.pairs)
 
 
 def _setting_row(advice: Advice) -> Row | None:
@@ -73,17 +141,26 @@ def _setting_row(advice: Advice) -> Row | None:
     )
 
 
+_LABELS = {
+    "time": ("time to reach {g}", "{g}に達するまでの時間"),
+    "samples": ("examples needed to reach {g}", "{g}に達するまでに使うデータ数"),
+}
+
+
+def _on_part(advice: Advice, label: Text) -> Text:
+    """A label with the part of the data it is about."""
+    if advice.part is None:
+        return label
+    return say("{l}, on {s}", "{l}（{s}）", l=label, s=part.share(advice.part))
+
+
 def _ratio_row(advice: Advice, quantity: str) -> Row | None:
     compared = facts.comparison(advice, quantity)
     if compared is None:
         return None
-    labels = {
-        "time": ("time to reach {g}", "{g}に達するまでの時間"),
-        "samples": ("examples needed to reach {g}", "{g}に達するまでに使うデータ数"),
-    }
     write = formats.duration if quantity == "time" else _many
     return Row(
-        say(*labels[quantity], g=phrases.goal(advice)),
+        _on_part(advice, say(*_LABELS[quantity], g=phrases.goal(advice))),
         write(compared.today.value),
         write(compared.recommended.value),
         _ratio_difference(compared),
@@ -146,7 +223,7 @@ def _cost_row(advice: Advice) -> Row | None:
     code = advice.price.currency
     alike = time is not None and (time.wins, time.pairs) == (compared.wins, compared.pairs)
     return Row(
-        Text("computing cost of one training", "学習1回の計算費用"),
+        _on_part(advice, Text("computing cost of one training", "学習1回の計算費用")),
         formats.money(compared.today.value, code),
         formats.money(compared.recommended.value, code),
         percent_saved(compared.difference),

@@ -7,6 +7,7 @@ from datetime import datetime
 from batchlab.advisor.record import Advice
 from batchlab.report import formats, names
 from batchlab.report.text import EMPTY, Text, same, say, verbatim
+from batchlab.report.wording import part
 from batchlab.types import Evidence
 
 _STAGES = {"A": 1, "B": 2, "C": 3}
@@ -45,7 +46,8 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
         time=formats.duration(advice.wall_seconds),
     )
     private = Text("no data left this computer", "データは一切外部に送信していません")
-    return tuple(t for t in (measured, private, stage(advice), interrupted(advice)) if t.en)
+    told = (measured, private, stage(advice), part.used(advice), interrupted(advice))
+    return tuple(t for t in told if t.en)
 
 
 def date(created: str) -> Text:
