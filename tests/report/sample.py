@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 from typing import Any
@@ -19,9 +20,11 @@ from batchlab.advisor.record import (
     MetricInfo,
     NextStage,
     NoisePoint,
+    Part,
     PlanePoint,
     Price,
     Reason,
+    Repeat,
     Setting,
     Target,
     Verdict,
@@ -519,6 +522,96 @@ ALL = {
     "minimised": minimised,
     "no_test": no_test,
 }
+
+
+def repeat(ratio: float, *, pairs: int = 1, worse: float = 0.003, **others: Any) -> Repeat:
+    """The pair on all data, with this ratio of time."""
+    low, high = (ratio / 1.3, ratio * 1.3) if pairs > 1 else (0.0, math.inf)
+    edge = 0.002 if pairs > 1 else math.inf
+    time = Comparison(
+        "time",
+        Estimate(30.0, math.nan, math.nan, pairs, "s"),
+        Estimate(30.0 / ratio if ratio else math.inf, math.nan, math.nan, pairs, "s"),
+        Estimate(ratio, low, high, pairs),
+        pairs if ratio > 1 else 0,
+        pairs,
+        0.5,
+    )
+    metric = Comparison(
+        "validation",
+        Estimate(0.985, math.nan, math.nan, pairs, "%"),
+        Estimate(0.985 - worse, math.nan, math.nan, pairs, "%"),
+        Estimate(-worse, -worse - edge, -worse + edge, pairs, "%"),
+        0,
+        pairs,
+        0.5,
+        examples=216,
+    )
+    pair = tuple(p for p in curves() if p.id in ("today", BEST.id))
+    fields: dict[str, Any] = {
+        "held": ratio > 1,
+        "by": "time",
+        "comparisons": (time, metric),
+        "curves": pair,
+        "taken_back": ratio <= 1,
+    }
+    return Repeat(**fields | others)
+
+
+def on_part(advice: Advice, found: Repeat | None = None, seconds: float | None = 540.0) -> Advice:
+    """The same advice, of a tenth of the training data."""
+    told = Part(0.1, 1221, 12210, 1221000, found, None if found else seconds)
+    return dataclasses.replace(advice, part=told)
+
+
+@functools.cache
+def parts(price: Price | None = USD) -> dict[str, Advice]:
+    """Advices of a part of the data, in every variant."""
+    alone = NextStage(
+        "all-data",
+        540.0,
+        540 * price.per_hour / 3600 if price else None,
+        "batchlab advise bolts.py:task --subset 10% --resume --budget 30m",
+    )
+    own: dict[str, Any] = {"builtin": False, "task": "bolts", "run_seconds": 5200.0}
+    back: dict[str, Any] = {
+        **own,
+        "verdict": Verdict.NOT_ENOUGH_EVIDENCE,
+        "recommended": TODAY,
+        "changes": (),
+        "batch_only": None,
+        "next_stage": None,
+    }
+    done = {**own, "next_stage": None}
+    neither = repeat(1.0, held=False, by="validation", worse=0.03, taken_back=True)
+    neither = dataclasses.replace(neither, comparisons=neither.comparisons[1:])
+    return {
+        "not repeated": on_part(change(price, **own, next_stage=alone)),
+        "held, one pair": on_part(change(price, **done), repeat(1.7)),
+        "held, three pairs": on_part(change(price, **done), repeat(1.7, pairs=3)),
+        "flipped": on_part(change(price, **back), repeat(0.8)),
+        "flipped, three pairs": on_part(change(price, **back), repeat(0.8, pairs=3)),
+        "neither reached it": on_part(change(price, **back), neither),
+        "ended far worse": on_part(
+            change(price, **back),
+            repeat(1.7, pairs=3, worse=0.04, held=False, by="validation", taken_back=True),
+        ),
+        "only the recommended reached it": on_part(change(price, **done), repeat(math.inf)),
+        "only today reached it": on_part(change(price, **back), repeat(0.0)),
+        "kept": on_part(keep(price), repeat(0.95, held=True, taken_back=False)),
+        "kept, not repeated": on_part(keep(price, next_stage=alone)),
+        "a keep taken back": on_part(
+            keep(price, **{k: v for k, v in back.items() if k != "task"}),
+            repeat(1.5, held=True, taken_back=True),
+        ),
+        "open": on_part(open_(price, **own), repeat(1.2, taken_back=False)),
+        "projected": on_part(projected(price)),
+        "screened": on_part(screened(price), seconds=None),
+        "no run ended": on_part(
+            change(price, **back),
+            repeat(0.5, comparisons=(), curves=(), by="validation", held=False, taken_back=True),
+        ),
+    }
 
 
 NEVER = Estimate(math.inf, math.nan, math.nan, 8, "s")

@@ -42,10 +42,12 @@ def texts(advice: Advice) -> Iterator[Text]:
     found = worth.of(advice)
     yield worth.line(found, worth.condition(advice)) if found else worth.unknown(advice)
     yield from (worth.spent(advice), worth.doubt(advice))
-    drawn = {"speed", "memory", "noise", "plane", "curves", "pareto"}
+    drawn = {"speed", "memory", "noise", "plane", "curves", "pareto", "all-data"}
     for section in evidence.sections(advice, drawn):
         yield section.title
         yield from section.paragraphs
+        for row in section.rows:
+            yield from row
     for row in advice.candidates:
         yield from candidates.cells(advice, row)
     yield from method.paragraphs(advice)

@@ -113,8 +113,8 @@ def on_all_data(view: View) -> tuple[Comparison, ...]:
         _ratio_row(view, view.yardstick_on_all, quantity, before, after, spacing)
         for quantity in (_quantities(view) if reached else ())
     ]
-    ends = (final_metric(side) for side in (whole.today, whole.recommended))
-    rows.append(_metric_row(view, "validation", *ends, least=1))
+    old, new = (final_metric(side) for side in (whole.today, whole.recommended))
+    rows.append(_metric_row(view, "validation", old, new, least=1))
     return tuple(row for row in rows if row is not None)
 
 

@@ -216,7 +216,9 @@ def bound(advice: Advice) -> Text:
     """
     words = {
         "memory": Text("the next larger one did not fit in memory", "これより大きいとメモリ不足"),
-        "data set": Text("the whole training set", "学習データ全件"),
+        "data set": Text("the whole training set", "学習データ全件")
+        if advice.part is None
+        else Text("the whole part of the training data", "使った学習データ全件"),
         "max_val": Text("the largest one tried", "試した中の最大"),
         "crash": Text("the next larger one crashed", "これより大きいと異常終了"),
         "time": Text("the time allowed ran out there", "制限時間内に試せた最大"),

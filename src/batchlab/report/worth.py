@@ -297,6 +297,11 @@ def unknown(advice: Advice) -> Text:
             "Not known: no training times were compared.",
             "学習時間を比べていないため分かりません。",
         )
+    if facts.taken_back(advice):
+        return Text(
+            "A saving is not known: part of the data and all of it gave different answers.",
+            "データの一部と全データとで結論が異なるため、削減は分かりません。",
+        )
     return Text(
         "A saving cannot be computed: one side never reached the goal.",
         "一方が目標に達していないため、削減は計算できません。",

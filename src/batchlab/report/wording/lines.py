@@ -21,13 +21,14 @@ def next_step(advice: Advice) -> Text:
     if following is None:
         return _no_next_step(advice)
     cost = formats.priced(following.seconds, following.cost, advice.price)
+    on_all = _ALL_DATA if facts.case(advice) is Case.CHANGE else _ALL_DATA_TO_KEEP
     what = {
         "A": _STAGE_A,
         "B": _STAGE_B,
         "C": _STAGE_C,
         "own-task": _OWN_TASK,
         "more-repeats": _MORE_REPEATS,
-        "all-data": _ALL_DATA,
+        "all-data": on_all,
     }[following.stage]
     sentence = say(what.en, what.ja, cost=cost, n=following.repeats, w=formats.ratio(advice.worth))
     return say("{s} `{c}`", "{s} `{c}`", s=sentence, c=verbatim(following.command))
@@ -76,10 +77,19 @@ _MORE_REPEATS = Text(
 
 _ALL_DATA = Text(
     "One pair of trainings on all your training data: {cost}, on this computer. Change only if "
-    "the new settings are better there, too; otherwise keep today's settings; the measurement is all "
-    "it cost.",
+    "the new settings are better there, too; otherwise keep today's settings; the measurement is "
+    "all it cost.",
     "学習データ全体で1組を学習させて比べる。この計算機で{cost}。そこでも新しい設定の方が良ければ"
     "変更し、そうでなければ今の設定を続けます（かかるのは測定費用だけです）。",
+)
+
+
+_ALL_DATA_TO_KEEP = Text(
+    "One pair of trainings on all your training data: {cost}, on this computer. Keep today's "
+    "settings unless the best alternative is at least {w}× as good there; the measurement is all "
+    "it cost.",
+    "学習データ全体で1組を学習させて比べる。この計算機で{cost}。最も良い候補の効果がそこで{w}倍以上"
+    "でなければ、今の設定を続けます（かかるのは測定費用だけです）。",
 )
 
 

@@ -21,8 +21,7 @@ def share(part: Part) -> Text:
         >>> share(Part(0.1, 600, 6000, 60000)).en
         '10 % of the training data'
     """
-    percent = formats.number(100 * part.share, 3)
-    return say("{p} % of the training data", "学習データの{p}%", p=percent)
+    return say("{p} % of the training data", "学習データの{p}%", p=_percent(part))
 
 
 def used(advice: Advice) -> Text:
@@ -130,7 +129,7 @@ def _by_metric(advice: Advice, repeat: Repeat) -> Text:
 
 def _caveat(repeat: Repeat) -> Text:
     """How little so few pairs show."""
-    count = max((c.pairs for c in repeat.comparisons), default=0)
+    count = _pairs(repeat)
     if count > 1:
         return say(" ({n} pairs).", "でした（{n}組）。", n=count)
     return Text(
@@ -159,7 +158,18 @@ def taken_back(advice: Advice) -> Text:
             fast=words[0],
             name=words[2],
         )
-    return join((first, on_all(advice)))
+    return join((first, on_all(advice), _worth_it(advice)))
+
+
+def _worth_it(advice: Advice) -> Text:
+    """Why an order that held takes a *keep* back."""
+    if advice.part is None or advice.part.repeat is None or not advice.part.repeat.held:
+        return EMPTY
+    return say(
+        "From {w}× on a change would be worth it.",
+        "{w}倍以上なら、変更に値します。",
+        w=formats.ratio(advice.worth),
+    )
 
 
 def _capital(text: Text) -> Text:
@@ -177,17 +187,25 @@ def untested(advice: Advice) -> Text:
         return EMPTY
     if part.repeat is None:
         return say(
-            "all your training data (only {s} was used)",
-            "学習データ全体（使ったのは{s}だけです）",
-            s=share(part),
+            "all your training data (only {p} % of it was used)",
+            "学習データ全体（使ったのはその{p}%だけです）",
+            p=_percent(part),
         )
     return say(
-        "more than {n} pair{e} of trainings on all your training data (the rest used {s})",
-        "学習データ全体での{n}組を超える比較（ほかは{s}での測定です）",
-        n=max((c.pairs for c in part.repeat.comparisons), default=1),
-        e="s" if max((c.pairs for c in part.repeat.comparisons), default=1) > 1 else "",
-        s=share(part),
+        "more than {n} pair{e} of trainings on all your training data (the rest used {p} % of it)",
+        "学習データ全体での{n}組を超える比較（ほかはその{p}%での測定です）",
+        n=_pairs(part.repeat),
+        e="" if _pairs(part.repeat) == 1 else "s",
+        p=_percent(part),
     )
+
+
+def _pairs(repeat: Repeat) -> int:
+    return max((c.pairs for c in repeat.comparisons), default=1)
+
+
+def _percent(part: Part) -> str:
+    return formats.number(100 * part.share, 3)
 
 
 def title(advice: Advice) -> Text:
