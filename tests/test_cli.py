@@ -223,6 +223,12 @@ def test_a_mistake_in_the_task_is_one_sentence(name, said, here, capsys):
         (("advise", "tiny_task.py:task", "--at-least", "accuracy"), "METRIC=VALUE"),
         (("advise", "tiny_task.py:task", "--budget", "soon"), "90s, 2m or 1h"),
         (("advise", "tiny_task.py:task", "--worth", "0.9"), "`worth` must be"),
+        (("advise", "tiny_task.py:task", "--subset", "150%"), "`subset` must be a share such as"),
+        (("noise", "tiny_task.py:task", "--subset", "5%"), "`subset` must be at least 20"),
+        (
+            ("compare", "tiny_task.py:task", "--batch-sizes", "8", "--subset", "52"),
+            "`subset` must be at most the 51 training examples",
+        ),
         (("fit", "tiny_task.py:task", "--memory-limit", "much"), "`memory_limit` must be"),
         (("fit", "tiny_task.py:task", "--device", "abacus"), "`device` must be"),
         (("noise", "tiny_task.py:task", "--samples", "5upd"), "`samples` must be"),
@@ -329,6 +335,22 @@ def test_noise_prints_json_and_nothing_else(here, capsys):
     assert (code, err) == (0, "")
     assert [m["samples"] for m in json.loads(out)["moments"]] == [28, 100]
     assert Path("batchlab-results/noise-tiny/noise.html").is_file()
+
+
+def test_a_dry_run_on_a_part_prices_the_pair_on_all_data(here, capsys):
+    asked = ("advise", "tiny_task.py:task", "--subset", "50%", "--dry-run", "--device", "cpu")
+    code, out, _ = ran(capsys, *asked)
+    assert code == 0
+    assert "one pair on all data: about" in out
+    assert "trained on 26 of 51 training examples" in out
+
+
+def test_noise_on_a_part_has_as_many_passes(here, capsys):
+    asked = ("noise", "tiny_task.py:task", "--points", "1", "--subset", "26", "--device", "cpu")
+    code, out, _ = ran(capsys, *asked, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["train_examples"], found["samples"]) == (26, 52)
 
 
 def test_compare_prints_both_tables(here, capsys):

@@ -110,7 +110,7 @@ def _no_next_step(advice: Advice) -> Text:
     use = Text(
         "Use the new settings in the next training.", "次の学習から新しい設定をお使いください。"
     )
-    if compared is None or math.isnan(compared.recommended.low):
+    if advice.part is not None or compared is None or math.isnan(compared.recommended.low):
         return use
     end = compared.recommended.low if advice.metric.maximise else compared.recommended.high
     stop = say(

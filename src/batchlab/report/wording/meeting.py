@@ -187,9 +187,10 @@ def _meeting_open(advice: Advice) -> Text:
         return say(
             "{job} we got another answer than on all data, so that whether a change would pay is "
             "open. I propose to keep today's settings for now.",
-            "{job}得た結論は全データでは成り立たず、変更の効果があるかどうか、まだ判断できません。"
+            "{job_ja}得た結論は全データでは成り立たず、変更の効果があるかどうか、まだ判断できません。"
             "当面は今の設定を続けたいと思います。",
             job=_job(advice),
+            job_ja=_job(advice).ja.removesuffix("、"),
         )
     if following is None:
         return say(

@@ -268,6 +268,8 @@ def _metric_row(advice: Advice) -> Row | None:
         m=names.metric_in_full(advice.metric),
         n=names.examples(advice, many),
     )
+    if advice.part is not None:
+        label = say("{l}, trained on {s}", "{l}（{s}で学習）", l=label, s=part.share(advice.part))
     return Row(
         label,
         formats.metric_value(compared.today.value, advice.metric),
