@@ -14,7 +14,10 @@ from batchlab.advisor.record import Advice, Verdict
 from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import OnAll
 from batchlab.advisor.whole import KEY, MOST_PAIRS, ON_ALL, plan_on_all, price_on_all
+from batchlab.app.advise import advise as make_advice
+from batchlab.app.advise import again
 from batchlab.config import RunConfig
+from batchlab.engine import Job, train
 from batchlab.errors import ResultError
 from batchlab.tasks import prepare
 from batchlab.tasks.subset import subset_of
@@ -301,3 +304,30 @@ def test_a_dry_run_prices_the_pair_on_all_data(part, monkeypatch):
     monkeypatch.setattr(_platform, "available_cores", lambda: 1)
     assert price_list(part, OPTIONS)[0].keys() == {"A", "B", "C", KEY}
     assert KEY not in price_list(part.drawn.whole, OPTIONS)[0]
+
+
+@pytest.mark.slow
+def test_an_advice_on_a_part_from_end_to_end(tmp_path):
+    """All stages on a part, the pair on all data, and what is written beside them."""
+    asked = {"budget": 600.0, "seeds": 2, "confirm_seeds": 3, "batch_sizes": (16, 64)}
+    out = tmp_path / "out"
+    found = make_advice(tiny.task(), **asked, subset=0.5, out=out, device="cpu")
+    assert found.stage == "C"
+    assert (found.part.examples, found.part.whole) == (255, 510)
+    assert found.part.repeat is not None
+    assert "--subset 50%" in found.command
+    assert found.params["samples"] == 3 * 510
+    assert '<section id="all-data">' in (out / "report.html").read_text("utf-8")
+    assert again(out, None, (2.5, None, None)).part.repeat.held == found.part.repeat.held
+    with pytest.raises(ResultError, match="another subset"):
+        make_advice(tiny.task(), **asked, subset="40%", out=out, device="cpu", resume=True)
+
+
+@pytest.mark.slow
+def test_workers_train_the_part_as_one_process_does(part):
+    runs = [part.baseline.replace(seed=seed) for seed in range(4)]
+    job = Job((0, part.baseline.samples))
+    alone, together = (train(part, runs, job, workers=count) for count in (0, 2))
+    assert [run.series["loss"].values.tolist() for run in alone.runs] == [
+        run.series["loss"].values.tolist() for run in together.runs
+    ]

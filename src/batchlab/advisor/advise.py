@@ -426,11 +426,11 @@ class _Stages:
         session, record = self.session, self.confirmation
         if session.prepared.drawn is None or record is None or self.on_all is not None:
             return
+        self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
         plan = plan or plan_on_all(session, record, _spendable(session))
         if plan is None:
-            self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
             return
         self.journal.plan(KEY, asdict(plan))
         self.on_all = repeat_on_all(session, plan, self.journal.out)
