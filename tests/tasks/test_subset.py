@@ -84,7 +84,7 @@ def test_every_beginning_has_the_same_share_of_every_class(sizes):
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     order = nested_order(labels, len(labels), seed=1)
     assert sorted(order.tolist()) == list(range(len(labels)))
-    assert largest_error(order, labels) < 2.5
+    assert largest_error(order, labels) < 2
 
 
 def test_a_draw_that_ignores_the_classes_would_be_noticed():
