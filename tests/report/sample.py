@@ -604,6 +604,9 @@ def parts(price: Price | None = USD) -> dict[str, Advice]:
             keep(price, **{k: v for k, v in back.items() if k != "task"}),
             repeat(1.5, held=True, taken_back=True),
         ),
+        "open, only today reached it": on_part(
+            open_(price, **own), repeat(0.0, held=True, taken_back=False)
+        ),
         "open": on_part(open_(price, **own), repeat(1.2, taken_back=False)),
         "projected": on_part(projected(price)),
         "screened": on_part(screened(price), seconds=None),

@@ -77,12 +77,19 @@ def _by_ratio(advice: Advice, repeat: Repeat, compared: Comparison) -> Text:
         "name": name,
         "g": phrases.goal(advice),
     }
-    if math.isinf(ratio):
-        return say("On all data only {w} reached {g}", "全データでは、{w}だけが{g}に到達", **parts)
-    if ratio == 0:
+    if math.isinf(ratio) or ratio == 0:
+        only = parts["w"] if ratio else Text("today's settings", "現在の設定")
+        if repeat.held:
+            return say(
+                "On all data only {o} reached {g}",
+                "全データでは、{o}だけが{g}に到達",
+                o=only,
+                **parts,
+            )
         return say(
-            "The order did not hold: on all data only today's settings reached {g}",
-            "順位は保たれず、全データでは現在の設定だけが{g}に到達",
+            "The order did not hold: on all data only {o} reached {g}",
+            "順位は保たれず、全データでは{o}だけが{g}に到達",
+            o=only,
             **parts,
         )
     if repeat.held and ratio > 1:
