@@ -13,7 +13,8 @@ from torch import Tensor
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
-from batchlab.tasks.source import Source, Stacked, Subset, make_source
+from batchlab.tasks.source import Source, Stacked, make_source, part_of
+from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
 from batchlab.types import Tree
 
@@ -167,21 +168,7 @@ def _sources(task: Task) -> tuple[Source, Source, tuple[str, ...]]:
     kept, held = split(labels_of(train), train.examples)
     kept_back = f"{len(held):,} of {train.examples:,} training examples"
     said = f"no validation data: {kept_back} are kept for it"
-    return some_of(train, kept), some_of(train, held), (said,)
-
-
-def some_of(source: Source, index: Tensor) -> Source:
-    """Some examples; copied once if they can be indexed as one block.
-
-    Args:
-        source: All of them.
-        index: Which, shape ``[n]``.
-    """
-    return (
-        Stacked(_tree.take(source.tree, index))
-        if isinstance(source, Stacked)
-        else Subset(source, index)
-    )
+    return part_of(train, kept), part_of(train, held), (said,)
 
 
 def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
@@ -199,26 +186,10 @@ def split(labels: Tensor | None, examples: int) -> tuple[Tensor, Tensor]:
         >>> len(kept), (held % 2).sum().item()
         (85, 8)
     """
-    order = by_class(labels, _random.permutation(examples, 0, -1))
-    # Every (1/share)-th of the class-sorted order: each class gives its share, to within one.
     count = max(1, round(VALIDATION_SHARE * examples))
-    place = ((torch.arange(count, dtype=torch.float64) + 0.5) * examples / count).long()
-    held = torch.zeros(examples, dtype=torch.bool).index_fill(0, order[place], True)
+    held = torch.zeros(examples, dtype=torch.bool)
+    held[subset_indices(labels, examples, count)] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
-
-
-def by_class(labels: Tensor | None, order: Tensor) -> Tensor:
-    """An order of the examples with those of each class together.
-
-    Args:
-        labels: Class of each example, shape ``[N]``, or None.
-        order: A permutation of 0 … N−1, which stays as it is inside a class.
-
-    Example:
-        >>> by_class(torch.tensor([1, 0, 1]), torch.tensor([2, 0, 1])).tolist()
-        [1, 2, 0]
-    """
-    return order if labels is None else order[torch.argsort(labels[order], stable=True)]
 
 
 def labels_of(source: Source) -> Tensor | None:

@@ -162,6 +162,22 @@ class Subset:
         return self.source.elements()[self.index]
 
 
+def part_of(source: Source, index: Tensor) -> Source:
+    """Some examples; copied once if they can be indexed as one block.
+
+    Args:
+        source: Where they come from.
+        index: Which, in order.
+
+    Example:
+        >>> part_of(Stacked(torch.arange(4)), torch.tensor([3, 1])).batch(torch.arange(2))
+        tensor([3, 1])
+    """
+    if isinstance(source, Stacked):
+        return Stacked(_tree.take(source.tree, index))
+    return Subset(source, index)
+
+
 def make_source(data: Any, collate: Callable[[list[Any]], Tree] | None, name: str) -> Source:
     """Read what the user gave as data.
 

@@ -17,11 +17,11 @@ from batchlab.tasks.prepare import (
     LEAST_EXAMPLES,
     Drawn,
     Prepared,
-    by_class,
     check_sizes,
     labels_of,
-    some_of,
 )
+from batchlab.tasks.source import part_of
+from batchlab.tasks.split import by_class
 
 DRAW = -2
 """Names the draw among the orders of a seed: passes count from 0, the validation split is −1."""
@@ -103,7 +103,7 @@ def subset_of(prepared: Prepared, subset: str | float | None, seed: int = 0) -> 
     baseline = scaled(prepared.baseline, count, examples)
     part = replace(
         prepared,
-        train=some_of(prepared.train, index),
+        train=part_of(prepared.train, index),
         baseline=baseline,
         assumptions=prepared.assumptions + _said(prepared, labels is not None, count, baseline),
         drawn=Drawn(named(subset) or "", seed, prepared),

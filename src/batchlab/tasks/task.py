@@ -59,6 +59,20 @@ def target_of(batch: Tree) -> Tensor:
     )
 
 
+def with_target(batch: Tree, target: Tensor) -> Tree:
+    """The same batch with another target, where :func:`target_of` finds it.
+
+    Example:
+        >>> with_target({"x": torch.zeros(2), "y": torch.zeros(2)}, torch.ones(2))["y"]
+        tensor([1., 1.])
+    """
+    old = target_of(batch)
+    if isinstance(batch, dict):
+        return {name: target if value is old else value for name, value in batch.items()}
+    whole = (*batch[:-1], target)
+    return type(batch)(*whole) if hasattr(batch, "_fields") else type(batch)(whole)
+
+
 def accuracy(outputs: Tensor, batch: Tree) -> float:
     """Share of examples whose largest output is the label (or whose sign is, for one output)."""
     target = target_of(batch)
@@ -113,6 +127,9 @@ class Task:
             own, such as ``{"0.bias": Scales(weight_decay=0)}``; the others have the recipe's.
         notes: What was assumed where a recipe was read from elsewhere, a sentence each; they stand
             before what :func:`batchlab.tasks.prepare` assumes.
+        inputs: Keys, or places, of the entries of a batch that the model reads as numbers, where
+            robustness is measured and ``forward`` is the user's own; left out, all floating-point
+            ones but the target and masks.
         name: Name in reports.
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
@@ -141,6 +158,7 @@ class Task:
     baseline: RunConfig = field(default_factory=RunConfig)
     groups: Mapping[str, Scales] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inputs: tuple[str | int, ...] | None = None
     name: str = "task"
     framework: str = "pytorch"
     origin: str | None = None
@@ -229,9 +247,12 @@ class Objective(nn.Module):
 
     def outputs(self, batch: Tree) -> Tree:
         """The model's predictions on a batch."""
-        if self.task.forward is not None:
-            return self.task.forward(self.module, batch)
-        return self.module(batch[0])
+        return outputs_of(self.task, self.module, batch)
+
+
+def outputs_of(task: Task, module: nn.Module, batch: Tree) -> Tree:
+    """A model's predictions on a batch, by the task's forward."""
+    return module(batch[0]) if task.forward is None else task.forward(module, batch)
 
 
 def total_weight(task: Task, batch: Tree) -> Tensor:
