@@ -119,3 +119,21 @@ def has_begun(step, examples, drawn, updates):
     if unit == "upd":
         return updates >= position
     return drawn >= position * {"": 1, "k": 1_000, "M": 1_000_000, "ep": examples}[unit]
+
+
+# On how many examples trainings disagree; its variance by leaving out one training after another
+
+
+def disagreement(said):
+    """Mean over all pairs of trainings of the share of examples on which they differ."""
+    pairs = [(a, b) for i, a in enumerate(said) for b in said[:i]]
+    return sum(sum(x != y for x, y in zip(a, b, strict=True)) / len(a) for a, b in pairs) / len(
+        pairs
+    )
+
+
+def jackknife_variance(said):
+    """(R−1)/R Σ(U₋ᵢ − mean of U₋ᵢ)²."""
+    left = [disagreement([row for j, row in enumerate(said) if j != i]) for i in range(len(said))]
+    mean = sum(left) / len(left)
+    return (len(said) - 1) / len(said) * sum((u - mean) ** 2 for u in left)

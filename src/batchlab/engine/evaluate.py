@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -53,6 +53,10 @@ class Evaluator:
                 batch = self._source.batch(index)
             yield _tree.to(batch, self._device, self._dtype)
 
+    def batches(self) -> Iterable[Tree]:
+        """The batches in order, on the device."""
+        return self._kept if self._kept is not None else self._read()
+
     def __call__(self, predict: Predict) -> list[dict[str, float]]:
         """Evaluate; what the model draws at random is the same every time.
 
@@ -63,8 +67,7 @@ class Evaluator:
             One ``{"loss": …, "metric": …}`` per run.
         """
         with _random.seeded(0, "evaluation"):
-            batches = self._kept if self._kept is not None else self._read()
-            found = [self._one(predict, batch) for batch in batches]
+            found = [self._one(predict, batch) for batch in self.batches()]
         sums, weights, outputs, batches = zip(*found, strict=True)
         loss = torch.stack(sums).sum(0) / torch.stack(weights).sum(0)
         losses = loss.reshape(-1).tolist()

@@ -373,6 +373,17 @@ class Engine:
                 "their results are equal to the plan's within round-off"
             )
 
+    def keeps(self, configs: Sequence[RunConfig], job: Job) -> bool:
+        """Whether every run lies finished on disk, so that training it would only read it.
+
+        Args:
+            configs: Resolved runs.
+            job: What they do besides training.
+        """
+        names = [cell.name for cell in self.plan(configs, job)]
+        folder = self._folder
+        return folder is not None and all((folder / n / "done.json").is_file() for n in names)
+
     def hear(self) -> list[str]:
         """What had to be done otherwise than planned since this was asked last."""
         said, self._said = self._said, []

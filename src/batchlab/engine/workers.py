@@ -141,6 +141,19 @@ def _remove_orphans() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def can_travel(prepared: Prepared) -> bool:
+    """Whether a task can be sent to a worker as it stands, rather than as the path it came from.
+
+    Args:
+        prepared: The task.
+    """
+    try:
+        cloudpickle.dumps(prepared)
+    except Exception:  # an open file, a lock: whatever the user's data set holds
+        return False
+    return True
+
+
 def _packed(prepared: Prepared) -> bytes:
     """The task as bytes; one that cannot be pickled travels as the path it was loaded from."""
     origin, device, drawn = prepared.task.origin, prepared.device, prepared.drawn
