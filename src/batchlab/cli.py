@@ -56,6 +56,11 @@ def advise(
     seed: int = 0,
     device: str = "auto",
     memory_limit: Words = None,
+    robustness: bool = False,
+    prefer: Annotated[
+        Literal["repeatable"] | None,
+        tyro.conf.arg(metavar="{repeatable}", help_behavior_hint=""),
+    ] = None,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -84,6 +89,10 @@ def advise(
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         memory_limit: Such as 2GiB; default: what the machine has.
+        robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
+            and on how many examples two trainings disagree.
+        prefer: repeatable: of finalists that the repeats cannot tell apart, the one whose
+            trainings agree best.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
@@ -215,6 +224,7 @@ def compare(
     learning_rates: Reals = None,
     seeds: int = 3,
     samples: Words = None,
+    robustness: bool = False,
     out: Place = None,
     seed: int = 0,
     device: str = "auto",
@@ -231,6 +241,8 @@ def compare(
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
         seeds: Repeats, at least 2.
         samples: Length of a run, such as 10ep; default: the recipe's.
+        robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
+            and on how many examples two trainings disagree; trains the grid about four times more.
         out: Result directory; default: batchlab-results/compare-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
@@ -246,6 +258,7 @@ def compare(
             learning_rates=learning_rates,
             seeds=seeds,
             samples=samples,
+            robustness=robustness,
             out=out,
             seed=seed,
             device=device,

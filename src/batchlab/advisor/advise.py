@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import schedules
-from batchlab.advisor import answer
+from batchlab.advisor import answer, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
@@ -49,6 +49,7 @@ from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, re
 from batchlab.engine import Engine, RunState
 from batchlab.errors import TaskError, must
 from batchlab.measure.noise import COST, EXAMPLES
+from batchlab.measure.sturdiness import Survey
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain
 
@@ -146,7 +147,11 @@ def run_stages(
 
 
 def _fields(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
+    """What the result depends on; what is not asked for leaves no word, so that results made
+    before it could be are read.
+    """
+    asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
+    return {name: value for name, value in asked.items() if value is not False}
 
 
 def _content(prepared: Prepared, engine: Engine) -> str:
@@ -224,6 +229,7 @@ class _Stages:
         self.projection: Projection | None = journal.load("projection", Projection)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
+        self.survey: Survey | None = journal.load("robustness", Survey)
         self._had_confirmation = self.confirmation is not None
         self.prices: dict[str, float] = journal.prices
         self.partial = False
@@ -238,6 +244,7 @@ class _Stages:
             self._confirm()
             self._repeat_more()
             self._repeat_on_all()
+            self._survey()
 
     def _enter(self, stage: int) -> None:
         assert isinstance(self.session.listener, Notes)
@@ -265,7 +272,11 @@ class _Stages:
     def _say_prices(self) -> None:
         """The price of each stage, where only the first is run."""
         known = prices(self.session)
-        told = ", ".join(f"stage {k} about {_time(known[k])}" for k in "ABC")
+        told = ", ".join(
+            f"{'robustness' if k == 'R' else f'stage {k}'} about {_time(v)}"
+            for k, v in known.items()
+            if k != KEY
+        )
         self.session.listener.say(f"without --budget this stops after stage A; expected: {told}")
 
     def _plan_screening(self) -> dict[str, Any]:
@@ -395,7 +406,7 @@ class _Stages:
             )
             return None
         self.prices["C"] = seconds_of(session, full)
-        left = _spendable(session)
+        left = _spendable(session) - _kept_for_noise(session)
         kept = price_on_all(session, session.batch_size)
         with_pair = plan_confirmation(session, rows, left - kept) if kept else None
         return with_pair or plan_confirmation(session, rows, left)
@@ -436,6 +447,26 @@ class _Stages:
         self.on_all = repeat_on_all(session, plan, self.journal.out)
         self._save("on_all", self.on_all)
 
+    def _survey(self) -> None:
+        """Robustness and repeatability, if asked for: what needs trainings comes last, and what
+        the budget does not pay for is named with its price.
+        """
+        session, known = self.session, self.journal.plan("C")
+        if not session.options.robustness or self.confirmation is None or known is None:
+            return
+        self.survey = sturdy.measure(
+            session,
+            self.journal,
+            from_plain(ConfirmationPlan, known),
+            self.confirmation,
+            self.survey,
+            spendable=lambda: _spendable(session),
+            save=lambda found: self._save("robustness", found),
+        )
+        self.prices.pop("R", None)
+        if self.survey.unpaid:
+            self.prices["R"] = sum(self.survey.unpaid.values())
+
     def outcome(self) -> Outcome:
         """What there is."""
         return Outcome(self._records(), self.prices, self.journal.measured)
@@ -451,7 +482,15 @@ class _Stages:
             self.partial,
             self.journal.said,
             self.on_all,
+            self.survey,
         )
+
+
+def _kept_for_noise(session: Session) -> float:
+    """Seconds that stage C leaves for noise on its runs; trainings on changed data come after."""
+    if not session.options.robustness:
+        return 0.0
+    return sturdy.seconds_of_noise(session, 2 * session.options.confirm_seeds)
 
 
 def _spendable(session: Session) -> float:
@@ -464,13 +503,17 @@ def prices(session: Session) -> dict[str, float]:
     whole = session.run_seconds(session.batch_size, session.samples) * session.engine_factor
     examples = round(NOISE_PROBES * EXAMPLES * COST)
     noise = session.run_seconds(session.batch_size, max(examples, session.batch_size))
-    each = {
+    found = {
         "A": FIT_SECONDS + CHECKPOINT_SHARE * whole + noise,
         "B": max(whole, LEAST_SEARCH_SECONDS),
         "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
     }
     repeat = price_on_all(session, session.batch_size)
-    return each | ({KEY: repeat} if repeat else {})
+    if repeat:
+        found[KEY] = repeat
+    if session.options.robustness:
+        found["R"] = sturdy.price(session, (session.batch_size, session.learning_rate))
+    return found
 
 
 def _time(seconds: float) -> str:

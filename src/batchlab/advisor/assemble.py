@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from batchlab.advisor import answer, evidence
+from batchlab.advisor import answer, evidence, sturdy, surveyed
 from batchlab.advisor.options import Options
 from batchlab.advisor.order import order
-from batchlab.advisor.record import Advice, Part, Repeat, Setting
+from batchlab.advisor.record import Advice, Part, Repeat, Robustness, Setting
 from batchlab.advisor.stages import Records
 from batchlab.advisor.view import Facts, View
 from batchlab.advisor.whole import KEY
@@ -87,6 +87,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         framework=facts.framework,
         params=_params(new) | ({} if facts.whole is None else {"samples": facts.whole[1]}),
         part=_part(view),
+        robustness=_robustness(view),
     )
 
 
@@ -101,6 +102,16 @@ def _part(view: View) -> Part | None:
         repeat = Repeat(told.held, told.on_all.by, rows, curves, answer.contradicted(view))
     seconds = view.facts.prices.get(KEY)
     return Part(examples / whole, examples, whole, samples, repeat, seconds)
+
+
+def _robustness(view: View) -> Robustness | None:
+    """Today's settings beside the best alternative, under every disturbance."""
+    survey, metric = view.records.survey, view.facts.metric
+    if survey is None:
+        return None
+    return surveyed.robustness(
+        survey, sturdy.TODAY, sturdy.CHOSEN, maximise=metric.maximise, unit=metric.unit
+    )
 
 
 def _params(setting: Setting) -> dict[str, Any]:

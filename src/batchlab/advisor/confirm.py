@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from batchlab.advisor.decision import choose, choose_accuracy, not_separated
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Projected, Yardstick, final_metric, meets, to_target
+from batchlab.advisor.prefer import disagreement, preferred
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Confirmation, Curve
-from batchlab.engine import Job, evaluation_grid
+from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
 
 CHOOSING = 100
@@ -25,6 +26,9 @@ MOST_REPEATS = 64
 """Fresh pairs that one continuation adds at most."""
 PARTS = 4
 """Parts of the fresh repeats; one run alone is timed before each and after the last."""
+
+CHOOSING_RUNS = "today's settings and the finalists"
+"""What these runs are called while they train."""
 
 Pair = tuple[int, float]
 
@@ -134,9 +138,7 @@ def confirm(
     today = (session.batch_size, session.learning_rate)
     sizes = sorted({size for size, _ in plan.pairs()} | {session.batch_size})
     session.visit(sizes)
-    choosing = _curves(
-        session, "today's settings and the finalists", [today, *plan.pairs()], plan.seeds
-    )
+    choosing = _curves(session, CHOOSING_RUNS, [today, *plan.pairs()], plan.seeds)
     found = _target(session, choosing[: len(plan.seeds)])
     if found is None:
         session.listener.say(
@@ -178,8 +180,12 @@ def _fixed(
     known = journal.plan("C chosen")
     if known is not None:
         return known
-    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick())
+    shares = None
+    if session.options.prefer is not None:
+        shares = disagreement(session, _ends_of_finalists(session, plan))
+    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
     made = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
+    made |= {} if shares is None else {"prefer": "repeatable", "disagreement": shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
 
@@ -225,13 +231,53 @@ def _fresh(
     today = (session.batch_size, session.learning_rate)
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()
-    each = -(-len(seeds) // PARTS)
-    for part in (seeds[i : i + each] for i in range(0, len(seeds), each)):
+    for part in _parts(seeds):
         session.visit(sorted({session.batch_size, chosen[0]}))
         runs = _curves(session, "fresh repeats", [today, chosen], part, test=True)
         before, after = before + runs[: len(part)], after + runs[len(part) :]
     session.visit(sorted({session.batch_size, chosen[0]}))
     return before, after
+
+
+def _parts(seeds: Sequence[int]) -> list[Sequence[int]]:
+    """The fresh seeds as they are trained: in four parts, with timing between them."""
+    each = -(-len(seeds) // PARTS)
+    return [seeds[i : i + each] for i in range(0, len(seeds), each)]
+
+
+def end_states(
+    session: Session, chosen: Pair, seeds: Sequence[int], train: bool = True
+) -> tuple[dict[int, RunState], dict[int, RunState]] | None:
+    """Where the runs on fresh seeds ended, read from disk if they were kept.
+
+    Args:
+        session: The advice in the making.
+        chosen: The recommendation.
+        seeds: Those of the plan of stage C.
+        train: Whether runs that were not kept are trained again.
+
+    Returns:
+        Seed → state, of today's settings and of the recommendation, without runs that diverged;
+        None if they were not kept and are not trained.
+    """
+    today = (session.batch_size, session.learning_rate)
+    before: dict[int, RunState] = {}
+    after: dict[int, RunState] = {}
+    job = _job(session, keep_end=True)
+    for part in _parts(seeds):
+        configs = [session.config(*pair, seed) for pair in (today, chosen) for seed in part]
+        if not train and not session.engine.keeps(configs, job):
+            return None
+        _, states = session.train("ends of the fresh repeats", configs, job)
+        for side, found in ((before, states[: len(part)]), (after, states[len(part) :])):
+            side |= {s: one for s, one in zip(part, found, strict=True) if one is not None}
+    return before, after
+
+
+def _job(session: Session, keep_end: bool) -> Job:
+    """Whole runs, evaluated on the usual grid."""
+    grid = evaluation_grid(session.prepared.examples, session.samples)
+    return Job(grid, keep_end=keep_end)
 
 
 def _target(session: Session, baseline: Sequence[Curve]) -> tuple[float, str] | None:
@@ -250,9 +296,11 @@ def _choose(
     runs: Sequence[Curve],
     target: float,
     yardstick: Yardstick,
+    shares: Mapping[str, float] | None = None,
 ) -> tuple[Pair, bool]:
     """The best finalist on the choosing seeds, among those that meet every demand if any does, and
-    whether today's settings were better still.
+    whether today's settings were better still. With the shares on which each finalist's trainings
+    disagree, the most repeatable of those that cannot be told from the best.
     """
     count, maximise = len(plan.seeds), session.prepared.metric.maximise
     names = ["today", *(str(i) for i in range(len(plan.finalists)))]
@@ -271,7 +319,22 @@ def _choose(
         return choose(times, changes={"today": 1} | fewest)
 
     chosen = best(able or names[1:])
+    if shares is not None:
+        rivals = {n: groups[n] for n in able or names[1:]}
+        chosen = preferred(session, rivals, chosen, target, yardstick, shares)
     return plan.pairs()[int(chosen)], best(["today", chosen]) == "today"
+
+
+def _ends_of_finalists(session: Session, plan: ConfirmationPlan) -> dict[str, list[RunState]]:
+    """Finalist's number → where its choosing runs ended, those that diverged left out."""
+    pairs = [(session.batch_size, session.learning_rate), *plan.pairs()]
+    configs = [session.config(*pair, seed) for pair in pairs for seed in plan.seeds]
+    _, states = session.train(CHOOSING_RUNS, configs, _job(session, keep_end=True))
+    n = len(plan.seeds)
+    return {
+        str(i): [state for state in states[(i + 1) * n : (i + 2) * n] if state is not None]
+        for i in range(len(plan.finalists))
+    }
 
 
 def _curves(
@@ -281,8 +344,9 @@ def _curves(
     configs = [session.config(size, rate, seed) for size, rate in pairs for seed in seeds]
     sizes = [size for size, _ in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
-    job = Job(evaluation_grid(session.prepared.examples, session.samples), keep_end=wants_test)
-    trace, states = session.train(what, configs, job)
+    prefers = what == CHOOSING_RUNS and session.options.prefer is not None
+    keep_end = wants_test or prefers or (test and session.options.robustness)
+    trace, states = session.train(what, configs, _job(session, keep_end))
     scores = [
         session.score(config, state, session.prepared.test)
         if state is not None and session.prepared.test is not None and wants_test

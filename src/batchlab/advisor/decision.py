@@ -8,7 +8,7 @@ five seeds that chose it, looks "95 % sure" in 20 % of cases (a test measures it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -245,6 +245,50 @@ def choose_accuracy(metrics: Mapping[str, Sample], maximise: bool, baseline: str
         return row.size - known.size, -mean if maximise else mean, name != baseline
 
     return min(metrics, key=rank)
+
+
+def not_told_apart(
+    best: str, against: Mapping[str, Estimate], lost: Mapping[str, int], null: float = 1.0
+) -> list[str]:
+    """The finalists that the choosing seeds cannot separate from the best one, it first.
+
+    Args:
+        best: What :func:`choose` or :func:`choose_accuracy` has chosen.
+        against: Finalist's id → its comparison with the best, paired by seed.
+        lost: Finalist's id → runs that failed; one with more of them than the best is worse.
+        null: The value that stands for no difference: 1 for a ratio, 0 for a difference.
+
+    Returns:
+        Ids whose interval holds ``null``. An interval that is NaN separates nothing.
+
+    Example:
+        >>> ratios = {"b": Estimate(0.9, 0.7, 1.1, 5), "c": Estimate(0.5, 0.4, 0.6, 5)}
+        >>> not_told_apart("a", ratios, {"a": 0, "b": 0, "c": 0})
+        ['a', 'b']
+    """
+    others = [n for n, e in against.items() if not (e.low > null or e.high < null)]
+    return [best, *(n for n in others if n != best and lost[n] <= lost[best])]
+
+
+def most_repeatable(best: str, alike: Sequence[str], shares: Mapping[str, float]) -> str:
+    """Of finalists that cannot be told apart, the one whose trainings agree best.
+
+    Args:
+        best: Wins ties.
+        alike: From :func:`not_told_apart`.
+        shares: Finalist's id → share of examples on which two of its trainings disagree; NaN,
+            where that is not known, comes last.
+
+    Example:
+        >>> most_repeatable("a", ["a", "b"], {"a": 0.04, "b": 0.02})
+        'b'
+    """
+
+    def rank(name: str) -> tuple[float, bool]:
+        share = shares[name]
+        return math.inf if math.isnan(share) else share, name != best
+
+    return min(alike, key=rank)
 
 
 def not_separated(projected: Mapping[str, Estimate], most: int = 4) -> tuple[str, ...]:

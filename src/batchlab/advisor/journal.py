@@ -14,8 +14,10 @@ from batchlab.errors import InvalidValueError, ResultError, cannot_read, must
 from batchlab.types import from_plain, to_plain
 
 FORMAT = 1
-JUDGED_ANEW = ("budget", "price", "worth", "at_least")
-"""What may differ when a result is continued: more is measured, or the same is judged anew."""
+MORE = ("budget", "robustness")
+"""What may differ when a result is continued: more is measured."""
+JUDGED_ANEW = (*MORE, "price", "worth", "at_least")
+"""The same, or what has been measured is judged anew."""
 Kind = TypeVar("Kind")
 
 
@@ -46,12 +48,13 @@ class Journal:
         differing = sorted(k for k in wanted if known.get(k) != wanted[k] and k not in JUDGED_ANEW)
         if differing:
             raise self._refusal(f"a result with another {', '.join(differing)}", "")
-        same = known.get("budget") == wanted.get("budget")
-        if self.finished and not same and not resume:
-            raise self._refusal("a result with another budget", "Add --resume to go on from it. ")
+        more = [k for k in MORE if known.get(k) != wanted.get(k)]
+        if self.finished and more and not resume:
+            what = f"a result with another {', '.join(more)}"
+            raise self._refusal(what, "Add --resume to go on from it. ")
         if not self.finished and not resume:
             raise self._refusal("an unfinished result", "Add --resume to go on. ")
-        if not same:
+        if more:
             self._plan["finished"] = False
         self._plan["config"] = wanted
 

@@ -12,6 +12,7 @@ from batchlab.errors import InvalidValueError, must
 from batchlab.tasks.subset import parse_subset
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
+PREFERENCES = ("repeatable",)
 MOST_SEEDS = 900
 """Choosing seeds end where the fresh ones begin."""
 
@@ -36,6 +37,8 @@ class Options:
         seed: Names every random draw.
         memory_limit: Bytes a run may take, or None for what the machine has.
         subset: Part of the training data, such as ``10%`` or ``5000``; None for all of it.
+        robustness: Whether robustness and repeatability are measured after stage C.
+        prefer: ``repeatable`` to decide by it among finalists that cannot be told apart, or None.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds
@@ -55,6 +58,8 @@ class Options:
     seed: int = 0
     memory_limit: str | int | None = None
     subset: str | None = None
+    robustness: bool = False
+    prefer: str | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -67,6 +72,10 @@ class Options:
                 must(
                     "objective", "time, samples or accuracy where no price is given", "cost", hint
                 )
+            )
+        if self.prefer not in (None, *PREFERENCES):
+            raise InvalidValueError(
+                must("prefer", f"left out, or one of {', '.join(PREFERENCES)}", self.prefer)
             )
         if not 1 < self.worth < math.inf:
             raise InvalidValueError(must("worth", "a ratio above 1, such as 1.2", self.worth))

@@ -391,6 +391,69 @@ class Part:
 
 
 @dataclass(frozen=True)
+class RobustRow:
+    """The metric on validation data under one disturbance, today's settings beside others.
+
+    Attributes:
+        kind: ``input noise``, ``weight noise``, ``brightness``, ``shift``, ``sensor drift``,
+            ``wrong labels`` or ``less data``; the last two are trainings on changed data.
+        size: How much.
+        unit: ``sd`` of each input feature, ``pixels``, ``rms`` of each weight tensor, or ``share``
+            of the training examples.
+        draws: Draws or directions whose mean it is.
+        today: The metric, mean over seeds.
+        recommended: The same for the other settings.
+        today_change: Disturbed − clean, paired by seed.
+        recommended_change: The same for the other settings.
+        difference: recommended − today under the disturbance, paired by seed.
+    """
+
+    kind: str
+    size: float
+    unit: str
+    draws: int
+    today: Estimate
+    recommended: Estimate
+    today_change: Estimate
+    recommended_change: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class RepeatRow:
+    """Share of the validation examples on which two trainings disagree, over all pairs of seeds.
+
+    Attributes:
+        today: Today's settings; its range is a jackknife over seeds, as is that of the others.
+        recommended: The other settings.
+        difference: recommended − today, paired by seed.
+    """
+
+    today: Estimate
+    recommended: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What ``--robustness`` has measured.
+
+    Attributes:
+        rows: A disturbance each.
+        repeats: On how many examples two trainings disagree, or None.
+        classes: Whether predictions are classes; numbers disagree by half a standard deviation.
+        left_out: Kind of disturbance, or ``repeats`` → why it does not apply, as a code.
+        unpaid: What the budget did not pay for → seconds it would take.
+    """
+
+    rows: tuple[RobustRow, ...]
+    repeats: RepeatRow | None
+    classes: bool
+    left_out: dict[str, str]
+    unpaid: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -450,6 +513,7 @@ class Advice:
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
         part: Which part of the training data was used, or None for all of it.
+        robustness: Of today's settings and those compared, or None if it was not asked for.
     """
 
     task: str
@@ -502,6 +566,7 @@ class Advice:
     compared: Setting | None = None
     framework: str = "pytorch"
     part: Part | None = None
+    robustness: Robustness | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

@@ -17,6 +17,7 @@ from batchlab.advisor.candidates import Proposal
 from batchlab.engine import RunResult
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
+from batchlab.measure.sturdiness import Survey
 from batchlab.measure.throughput import Block
 from batchlab.stats import LogMean, log_mean
 from batchlab.types import Status
@@ -255,3 +256,4 @@ class Records:
     partial: bool = False
     said: tuple[str, ...] = field(default_factory=tuple)
     on_all: OnAll | None = None
+    survey: Survey | None = None

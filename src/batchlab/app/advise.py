@@ -31,6 +31,8 @@ from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
+from batchlab.measure.repeatability import reading_of
+from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
@@ -60,6 +62,8 @@ def advise(
     seed: int = 0,
     device: str = "auto",
     memory_limit: str | int | None = None,
+    robustness: bool = False,
+    prefer: str | None = None,
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
@@ -91,6 +95,10 @@ def advise(
         seed: Names every random draw.
         device: ``auto``, ``cpu``, ``cuda`` …
         memory_limit: Such as ``2GiB``.
+        robustness: Also measure how the metric changes with noise, drift, wrong labels and less
+            data, and on how many examples two trainings disagree.
+        prefer: ``repeatable`` to choose, among finalists that the repeats cannot tell apart, the
+            one whose trainings agree best.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -122,6 +130,8 @@ def advise(
         seed=seed,
         memory_limit=memory_limit,
         subset=subset,
+        robustness=robustness,
+        prefer=prefer,
     )
     _refuse_torchrun()
     loaded, argument = found(task, data)
@@ -221,7 +231,7 @@ class DryRun:
     price: Price | None = None
 
     def __str__(self) -> str:
-        told = {"A": "screening", "B": "projection", "C": "confirmation"}
+        told = {"A": "screening", "B": "projection", "C": "confirmation", "R": "robustness"}
         lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
         lines += [
             f"  stage {k}, {told[k]}: about {v:.0f} s{self._cost(v)}"
@@ -318,6 +328,7 @@ def again(
         projection=_stage(folder, "projection", Projection),
         confirmation=_stage(folder, "confirmation", Confirmation),
         on_all=_stage(folder, "on_all", OnAll),
+        survey=_stage(folder, "robustness", Survey),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -404,6 +415,10 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         if value is not None and prepared.metric.unit == "%" and not 0 <= value <= 1:
             hint = f"Write 0.97 for 97 % {prepared.metric.name}."
             raise InvalidValueError(must(name, "a share between 0 and 1", value, hint))
+    if options.prefer is not None and reading_of(prepared) is None:
+        hint = "It needs one target an example, and outputs that are classes or numbers like it."
+        got = "one whose predictions cannot be compared"
+        raise InvalidValueError(must("prefer", "left out for this task", got, hint))
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
@@ -438,6 +453,7 @@ def typed_command(
     words += _flag("at_least", [f"{k}={v!r}" for k, v in options.at_least.items()], [])
     words += _flag("batch_sizes", list(options.batch_sizes or ()), [])
     words += _flag("subset", options.subset, None)
+    words += ["--robustness"] * options.robustness + _flag("prefer", options.prefer, None)
     words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
     if options.price is not None:
         words += _flag("price_per_hour", options.price.per_hour, None)

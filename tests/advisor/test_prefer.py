@@ -1,0 +1,190 @@
+"""``--prefer repeatable``: planted curves and planted disagreements; nothing trains."""
+
+import math
+
+import pytest
+
+from batchlab.advisor import confirm as stage
+from batchlab.advisor.confirm import ConfirmationPlan, confirm
+from batchlab.advisor.decision import most_repeatable, not_told_apart
+from batchlab.advisor.journal import Journal
+from batchlab.advisor.judge import Yardstick
+from batchlab.advisor.options import Options
+from batchlab.errors import InvalidValueError
+from batchlab.report import said
+from batchlab.types import Estimate
+from tests.advisor import made
+
+SEEDS = tuple(range(100, 105))
+PLAN = ConfirmationPlan(((128, 0.4), (128, 0.8)), SEEDS, (1000, 1001, 1002), True)
+RATES = {32: 0.001, 128: 0.002}
+PREFER = Options(prefer="repeatable")
+
+
+def _runs(first, second, end=1.0):
+    """Today's settings, and two finalists of one batch size that arrive at these samples."""
+    found = []
+    for pair, arrivals, e in (
+        (made.TODAY, [9000] * 5, 1.0),
+        ((128, 0.4), first, 1.0),
+        ((128, 0.8), second, end),
+    ):
+        found += [
+            made.run_to(at, pair=pair, seed=s, end=e)
+            for at, s in zip(arrivals, SEEDS, strict=True)
+        ]
+    return tuple(found)
+
+
+SLOWER = [2000, 3500, 2500, 4000, 2250]
+FASTER = [2500, 2000, 2750, 3000, 2000]
+"""On average a fifth faster, on two seeds of five slower: not to be told apart."""
+
+
+def _chosen(runs, shares, options=PREFER):
+    session = made.session(rates=RATES, options=options)
+    yard = Yardstick(made.machine(RATES), None)
+    found = stage._choose(session, PLAN, runs, 0.9, yard, shares)
+    return found, session.listener.sentences
+
+
+def test_of_finalists_that_cannot_be_told_apart_the_most_repeatable_is_chosen():
+    runs = _runs(SLOWER, FASTER)
+    assert _chosen(runs, None)[0] == ((128, 0.8), False)
+    found, told = _chosen(runs, {"0": 0.02, "1": 0.04})
+    assert found == ((128, 0.4), False)
+    assert told[0].startswith("of 2 finalists that 5 repeats cannot tell apart")
+    assert "2.0 % of the validation examples (the best by the objective: 4.0 %)" in told[0]
+
+
+def test_the_best_wins_where_it_is_the_most_repeatable_or_nothing_is_known():
+    runs = _runs(SLOWER, FASTER)
+    for shares in ({"0": 0.04, "1": 0.02}, {"0": 0.02, "1": 0.02}, {"0": math.nan, "1": 0.5}):
+        assert _chosen(runs, shares)[0] == ((128, 0.8), False)
+
+
+def test_a_finalist_that_is_clearly_slower_is_not_chosen_however_repeatable():
+    runs = _runs([6000, 6500, 6250, 6000, 6500], [2000, 2250, 2000, 2250, 2000])
+    found, told = _chosen(runs, {"0": 0.0, "1": 0.4})
+    assert found == ((128, 0.8), False)
+    assert told[0].startswith("5 repeats tell the best finalist from every other")
+
+
+def test_a_finalist_that_fails_more_often_is_not_chosen_however_repeatable():
+    """With a run that never arrives the interval is open and separates nothing."""
+    runs = _runs([2500, 2000, math.inf, math.inf, 2250], FASTER)
+    assert _chosen(runs, {"0": 0.0, "1": 0.4})[0] == ((128, 0.8), False)
+
+
+def test_a_finalist_that_misses_a_demand_is_not_chosen_however_repeatable():
+    options = Options(prefer="repeatable", at_least={"accuracy": 0.99})
+    runs = _runs(FASTER, SLOWER, end=0.95)
+    assert _chosen(runs, {"0": 0.4, "1": 0.0}, options)[0] == ((128, 0.4), False)
+
+
+def test_for_accuracy_the_interval_of_the_difference_decides():
+    options = Options(prefer="repeatable", objective="accuracy")
+    alike = _runs(FASTER, FASTER)
+    worse = _runs(FASTER, FASTER, end=0.95)
+    assert _chosen(alike, {"0": 0.4, "1": 0.0}, options)[0][0] == (128, 0.8)
+    assert _chosen(worse, {"0": 0.4, "1": 0.0}, options)[0][0] == (128, 0.4)
+
+
+def test_today_is_still_preferred_where_it_is_better_than_the_choice():
+    runs = _runs([9500] * 5, [9500] * 5)
+    session = made.session(rates={32: 0.001, 128: 0.02}, options=PREFER)
+    yard = Yardstick(made.machine({32: 0.001, 128: 0.02}), None)
+    shares = {"0": 0.0, "1": 0.4}
+    assert stage._choose(session, PLAN, runs, 0.9, yard, shares) == ((128, 0.4), True)
+
+
+@pytest.fixture
+def staged(monkeypatch, tmp_path):
+    """Stage C whose runs and disagreements are made up."""
+    session = made.session(rates=RATES, options=PREFER)
+    monkeypatch.setattr(type(session.stopwatch), "visit", lambda *_: None)
+    runs = {(p, c.seed): c for p, c in _by_pair(_runs(SLOWER, FASTER))}
+
+    def curves(session, what, pairs, seeds, test=False):
+        return tuple(
+            runs.get((p, s)) or made.run_to(4000, pair=p, seed=s) for p in pairs for s in seeds
+        )
+
+    monkeypatch.setattr(stage, "_curves", curves)
+    monkeypatch.setattr(stage, "_ends_of_finalists", lambda *_: {})
+    monkeypatch.setattr(stage, "disagreement", lambda *_: {"0": 0.02, "1": 0.04})
+    return session, Journal(tmp_path, {}, resume=False)
+
+
+def _by_pair(runs):
+    return [((c.batch_size, c.learning_rate), c) for c in runs]
+
+
+def _yard():
+    return Yardstick(made.machine(RATES), None)
+
+
+def test_the_plan_says_why_before_any_fresh_seed_runs(staged, monkeypatch):
+    session, journal = staged
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_fresh", stop)
+    with pytest.raises(KeyboardInterrupt):
+        confirm(session, journal, PLAN, _yard)
+    plan = journal.plan("C chosen")
+    assert (plan["batch_size"], plan["learning_rate"]) == (128, 0.4)
+    assert plan["prefer"] == "repeatable"
+    assert plan["disagreement"] == {"0": 0.02, "1": 0.04}
+
+
+def test_the_choice_that_was_made_is_the_one_that_is_confirmed(staged):
+    session, journal = staged
+    assert confirm(session, journal, PLAN, _yard).chosen == (128, 0.4)
+
+
+def test_without_it_nothing_about_disagreement_is_asked_or_written(staged, monkeypatch):
+    session, journal = staged
+    session.options = Options()
+    monkeypatch.setattr(stage, "disagreement", None)
+    assert confirm(session, journal, PLAN, _yard).chosen == (128, 0.8)
+    assert set(journal.plan("C chosen")) == {
+        "batch_size",
+        "learning_rate",
+        "target",
+        "today_chosen",
+    }
+
+
+def test_both_sentences_are_said_in_japanese():
+    for shares, runs in (
+        ({"0": 0.02, "1": 0.04}, _runs(SLOWER, FASTER)),
+        ({"0": 0.02, "1": 0.04}, _runs([6000] * 5, [2000, 2250, 2000, 2250, 2000])),
+    ):
+        (sentence,) = _chosen(runs, shares)[1]
+        assert said.both(sentence).ja != sentence
+        assert "%" in said.both(sentence).ja
+
+
+def test_one_finalist_is_chosen_whatever_its_trainings_say():
+    plan = ConfirmationPlan(((128, 0.4),), SEEDS, (1000, 1001, 1002), True)
+    session = made.session(rates=RATES, options=PREFER)
+    yard = Yardstick(made.machine(RATES), None)
+    runs = _runs(SLOWER, FASTER)[:10]
+    assert stage._choose(session, plan, runs, 0.9, yard, {"0": 0.9})[0] == (128, 0.4)
+    assert session.listener.sentences == [
+        "there is one finalist only: repeatability decides nothing"
+    ]
+    assert said.both(session.listener.sentences[0]).ja.startswith("候補が1つ")
+
+
+def test_a_range_that_is_not_known_separates_nothing():
+    unknown = Estimate(0.2, math.nan, math.nan, 1)
+    assert not_told_apart("a", {"b": unknown}, {"a": 0, "b": 0}) == ["a", "b"]
+    assert most_repeatable("a", ["a", "b"], {"a": math.nan, "b": math.nan}) == "a"
+
+
+def test_another_preference_is_refused():
+    with pytest.raises(InvalidValueError, match="`prefer` must be left out, or one of repeatable"):
+        Options(prefer="fast")
