@@ -66,6 +66,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ODD:
         written[name] = folder / f"{name}.html"
         report.write(sample.odd()[name], written[name])
+    written["robust"] = folder / "robust.html"
+    report.write(sample.robust(), written["robust"])
     written["free"] = folder / "free.html"
     report.write(sample.change(None), written["free"])
     written["compare"] = folder / "compare.html"
@@ -116,7 +118,7 @@ def picked_in_charts(page: Page) -> set[str]:
 # ------------------------------------------------------------------ quiet and closed
 
 
-@pytest.mark.parametrize("name", [*sample.ALL, "evil", "free", "compare"])
+@pytest.mark.parametrize("name", [*sample.ALL, "robust", "evil", "free", "compare"])
 @pytest.mark.parametrize("query", ["?lang=en", "?lang=ja"])
 def test_nothing_is_said_to_the_console_and_nothing_is_fetched(
     visit: Any, name: str, query: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,21 +14,26 @@ import numpy as np
 from batchlab import _platform, schedules
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
+from batchlab.advisor.record import CurvePoint, MetricInfo, Robustness, Setting
 from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
+from batchlab.advisor.surveyed import centre
+from batchlab.advisor.surveyed import robustness as robustness_of
 from batchlab.app.advise import _refuse_torchrun, default_out, found
 from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
-from batchlab.engine import Engine, Job, RunResult
+from batchlab.engine import Engine, Job, RunResult, RunState
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, TaskError, must
+from batchlab.measure.disturbance import Disturbance
+from batchlab.measure.robustness import train_altered
+from batchlab.measure.sturdiness import Scores, survey, trained
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import Compared, CompareReport, Reading, setting_of
 from batchlab.rules import is_sgd_family
-from batchlab.stats import mean_estimate, median_estimate, paired_difference, quantile
+from batchlab.stats import paired_difference, quantile
 from batchlab.tasks import Prepared, Task, prepare
 from batchlab.tasks.subset import subset_of
 from batchlab.types import Estimate, Status
@@ -49,6 +54,7 @@ def compare(
     learning_rates: Sequence[float] | None = None,
     seeds: int = 3,
     samples: int | str | None = None,
+    robustness: bool = False,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -72,6 +78,9 @@ def compare(
             scaled to the batch size, linearly for the SGD family and by the root for others.
         seeds: Repeats, at least 2.
         samples: Length of a training, such as ``"10ep"``; the recipe's if left out.
+        robustness: Also measure how the metric changes with noise, drift, wrong labels and less
+            data, and on how many examples two trainings disagree: the grid is trained about four
+            times more, on changed data.
         out: Result directory; by default ``batchlab-results/compare-<task>``.
         seed: The first seed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -92,11 +101,13 @@ def compare(
     loaded, _ = found(task, data)
     prepared = subset_of(prepare(loaded, device=device), subset, seed)
     grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
+    grid = replace(grid, robustness=robustness)
     folder = Path(out) if out is not None else default_out("compare", loaded)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
         journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
-        runs, machine = _train(prepared, grid, folder, journal, hears)
+        runs, machine, ends = _train(prepared, grid, folder, journal, hears)
+        surveyed = _survey(prepared, grid, folder, runs, ends, hears)
         report = CompareReport(
             prepared.task.name,
             prepared.task.unit,
@@ -109,6 +120,7 @@ def compare(
             _compared(prepared, grid, runs, machine),
             _curves(prepared, grid, runs, machine),
             origin(prepared, "compare", folder, time.perf_counter() - began, seed),
+            surveyed,
         )
         write(folder / "compare.json", report)
         _platform.write_whole(folder / "compare.html", measured.compare_page(report))
@@ -159,12 +171,14 @@ class Grid:
         pairs: Settings; today's first.
         seeds: Repeats.
         samples: Samples of the first comparison.
+        robustness: Whether the trained runs are disturbed, and trained on changed data.
     """
 
     baseline: RunConfig
     pairs: tuple[Pair, ...]
     seeds: tuple[int, ...]
     samples: int
+    robustness: bool = False
 
     @property
     def updates(self) -> int:
@@ -184,7 +198,9 @@ class Grid:
         for size in sorted({pair.batch_size for pair in self.pairs}):
             pairs = tuple(pair for pair in self.pairs if pair.batch_size == size)
             wanted = {self.samples, self.equal_updates(size) or self.samples}
-            if self.baseline.lr_schedule == "constant" and not self.baseline.warmup:
+            constant = self.baseline.lr_schedule == "constant" and not self.baseline.warmup
+            # Weights are disturbed as they are after equal samples: there a training must end.
+            if constant and not self.robustness:
                 legs.append(Leg(size, max(wanted), tuple(sorted(wanted)), pairs))
             else:
                 legs += [Leg(size, samples, (samples,), pairs) for samples in sorted(wanted)]
@@ -214,6 +230,8 @@ class Grid:
 
 Runs = dict[tuple[Pair, int], tuple[RunResult, ...]]
 """(setting, length) → one run a seed."""
+Ends = dict[Pair, dict[int, RunState]]
+"""Setting → seed → where its run of equal samples ended, if that is wanted."""
 
 
 def _grid(
@@ -280,13 +298,13 @@ def _asked(prepared: Prepared, grid: Grid) -> dict[str, object]:
         "validation": prepared.validation.examples,
         "metric": prepared.metric.name,
         "device": prepared.device,
-        **asdict(grid),
+        **{name: value for name, value in asdict(grid).items() if value is not False},
     }
 
 
 def _train(
     prepared: Prepared, grid: Grid, folder: Path, journal: Journal, hears: Listener
-) -> tuple[Runs, Machine]:
+) -> tuple[Runs, Machine, Ends]:
     """Every leg, with one run alone timed before, between and after."""
     known = journal.load("machine", Machine)
     stopwatch = Stopwatch(prepared, 1, known.blocks if known else None)
@@ -294,14 +312,16 @@ def _train(
     legs = grid.legs()
     due = sorted({round(i * len(legs) / VISITS) for i in range(VISITS + 1)})
     runs: Runs = {}
+    ends: Ends = {}
     with Engine(prepared, folder) as engine:
         for done, leg in enumerate([*legs, None]):
             if done in due:
                 _visit(stopwatch, sizes, due.index(done) + 1, hears)
                 journal.save("machine", machine_of(prepared, stopwatch, None))
             if leg is not None:
-                runs |= _train_leg(engine, grid, leg, (done, len(legs)), hears)
-    return runs, machine_of(prepared, stopwatch, None)
+                found, states = _train_leg(engine, grid, leg, (done, len(legs)), hears)
+                runs, ends = runs | found, ends | states
+    return runs, machine_of(prepared, stopwatch, None), ends
 
 
 def _visit(stopwatch: Stopwatch, sizes: Sequence[int], blocks: int, hears: Listener) -> None:
@@ -314,22 +334,94 @@ def _visit(stopwatch: Stopwatch, sizes: Sequence[int], blocks: int, hears: Liste
 
 def _train_leg(
     engine: Engine, grid: Grid, leg: Leg, place: tuple[int, int], hears: Listener
-) -> Runs:
-    """The runs of one leg, setting by setting."""
+) -> tuple[Runs, Ends]:
+    """The runs of one leg, setting by setting, and where they ended if that is wanted."""
     configs = [grid.config(p, seed, leg.length) for p in leg.pairs for seed in grid.seeds]
     done, legs = place
     what = f"training batch size {leg.batch_size}"
-    trace, _ = engine.train(
+    keep_end = grid.robustness and leg.length == grid.samples
+    trace, states = engine.train(
         configs,
-        leg.job(),
+        replace(leg.job(), keep_end=keep_end),
         progress=lambda share: hears.progress(what, share if legs == 1 else (done + share) / legs),
     )
     for sentence in engine.hear():
         hears.say(sentence)
     n = len(grid.seeds)
+    parts = {pair: slice(i * n, (i + 1) * n) for i, pair in enumerate(leg.pairs)}
+    runs = {(pair, leg.length): trace.runs[part] for pair, part in parts.items()}
+    if not keep_end:
+        return runs, {}
+    return runs, {pair: _ended(grid, states[part]) for pair, part in parts.items()}
+
+
+def _ended(grid: Grid, states: Sequence[RunState | None]) -> dict[int, RunState]:
+    """Seed → state, without runs that diverged."""
+    pairs = zip(grid.seeds, states, strict=True)
+    return {seed: state for seed, state in pairs if state is not None}
+
+
+def _survey(
+    prepared: Prepared, grid: Grid, folder: Path, runs: Runs, ends: Ends, hears: Listener
+) -> dict[str, Robustness]:
+    """Setting's id → what noise and changed training data do to it beside today's settings."""
+    if not grid.robustness:
+        return {}
+    largest = max(pair.batch_size for pair in grid.pairs)
+    found = survey(
+        prepared,
+        grid.baseline,
+        {grid.id(pair): states for pair, states in ends.items()},
+        largest,
+        seed=grid.seeds[0],
+        tick=lambda share: hears.progress("noisy inputs and weights", share),
+    )
+    for what in trained(prepared, largest):
+        found = found.with_scores(_trained_on(prepared, grid, what, folder, runs, hears))
     return {
-        (pair, leg.length): trace.runs[i * n : (i + 1) * n] for i, pair in enumerate(leg.pairs)
+        grid.id(pair): robustness_of(found, "today", grid.id(pair), maximise=maximise, unit=unit)
+        for _, maximise, unit in [_metric(prepared)]
+        for pair in grid.pairs[1:]
     }
+
+
+def _trained_on(
+    prepared: Prepared, grid: Grid, what: Disturbance, folder: Path, runs: Runs, hears: Listener
+) -> list[Scores]:
+    """Every setting trained on changed data, beside its runs on clean data."""
+    configs = [grid.config(p, seed, grid.samples) for p in grid.pairs for seed in grid.seeds]
+    job = Leg(0, grid.samples, (grid.samples,), ()).job()
+    trace, told = train_altered(
+        prepared,
+        what,
+        configs,
+        job,
+        out=folder / "robustness",
+        seed=grid.seeds[0],
+        progress=lambda share: hears.progress(what.id, share),
+    )
+    for sentence in told:
+        hears.say(sentence)
+    n = len(grid.seeds)
+    return [
+        _scores(grid, what, pair, runs[pair, grid.samples], trace.runs[i * n : (i + 1) * n])
+        for i, pair in enumerate(grid.pairs)
+    ]
+
+
+def _scores(
+    grid: Grid,
+    what: Disturbance,
+    pair: Pair,
+    clean: Sequence[RunResult],
+    changed: Sequence[RunResult],
+) -> Scores:
+    """The runs of a setting at the end of equal samples, where neither diverged."""
+    sides = [[at(run, grid.samples).value for run in side] for side in (clean, changed)]
+    kept = [i for i in range(len(clean)) if all(math.isfinite(side[i]) for side in sides)]
+    seeds = tuple(grid.seeds[i] for i in kept)
+    before, after = (tuple(side[i] for i in kept) for side in sides)
+    return Scores(what, grid.id(pair), seeds, before, after)
 
 
 class At(NamedTuple):
@@ -404,7 +496,7 @@ def _reading(
     return Reading(
         max(one.samples for one in here),
         updates,
-        _centre(values, maximise, unit),
+        centre(values, maximise, unit),
         None if paired is None else paired.estimate,
         0 if paired is None else paired.wins,
         0 if paired is None else paired.pairs,
@@ -413,14 +505,6 @@ def _reading(
         sum(failed),
         _times(timing, updates),
     )
-
-
-def _centre(values: np.ndarray, maximise: bool, unit: str) -> Estimate:
-    """The mean; where a run failed, the median with failures as the worst."""
-    if np.isfinite(values).all():
-        return mean_estimate(values, unit, "validation data")
-    worst = -math.inf if maximise else math.inf
-    return median_estimate(np.nan_to_num(values, nan=worst), unit, "validation data")
 
 
 def _times(timing: Estimate, updates: int) -> Estimate:

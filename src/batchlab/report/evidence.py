@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from batchlab.advisor.record import Advice
-from batchlab.report import facts, formats, names, wording
+from batchlab.report import facts, formats, names, sturdiness, wording
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, say, verbatim
 from batchlab.types import Estimate, Status
@@ -56,6 +56,10 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         in_words = section.id == "all-data" or (section.id == "noise-scale" and advice.noise)
         if charts or in_words:
             kept.append(replace(section, charts=charts))
+    if advice.robustness is not None:
+        charts = ("robustness",) if "robustness" in drawn else ()
+        told = sturdiness.title(advice), sturdiness.notes(advice)
+        kept.append(Section("robustness", *told, charts))
     return tuple(kept)
 
 

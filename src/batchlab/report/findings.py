@@ -11,12 +11,13 @@ from typing import Any
 
 from batchlab import _html
 from batchlab._platform import format_bytes
-from batchlab.advisor.record import CurvePoint, MetricInfo, Setting
+from batchlab.advisor.record import CurvePoint, MetricInfo, Robustness, RobustRow, Setting
 from batchlab.advisor.stages import Machine
 from batchlab.config import RunConfig
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
 from batchlab.report import formats, names
+from batchlab.report.sturdiness import disturbance, meaning
 from batchlab.report.text import Language, Text, plain, say, usual_language, verbatim
 from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate, Status
@@ -397,6 +398,7 @@ class CompareReport:
         settings: Today's first, then the grid.
         curves: Median and range of loss and metric along training.
         origin: Where these numbers come from.
+        robustness: Setting's id → what was measured of it beside today's, if that was asked for.
     """
 
     task: str
@@ -410,6 +412,7 @@ class CompareReport:
     settings: tuple[Compared, ...]
     curves: tuple[CurvePoint, ...]
     origin: Origin
+    robustness: dict[str, Robustness] = dataclasses.field(default_factory=dict)
 
     @property
     def today(self) -> Setting:
@@ -473,6 +476,11 @@ class CompareReport:
         ]
         for kind, count in (("samples", self.samples), ("updates", self.updates)):
             lines += ["", f"{KINDS[kind].en} ({count:,}):", self._table(kind)]
+        if self.robustness:
+            cells = [[plain(text.en) for text in row] for row in self.robust_rows()]
+            head = [plain(text.en) for text in robust_head(self.metric)]
+            lines += ["", "With noise or worse data, at equal samples:", table(head, cells)]
+            lines += [plain(t.en) for t in meaning(next(iter(self.robustness.values())))]
         told = [*map(self.answer, KINDS), *self.said(), chance_note(len(self.settings) - 1)]
         lines += ["", *(plain(text.en) for text in told)]
         return "\n".join([*lines, *_assumed(self.origin)])
@@ -499,6 +507,30 @@ class CompareReport:
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
         """For IPython, which would write the whole record beside it."""
         return _html.bundle(self._repr_html_(), str(self))
+
+    def robust_rows(self) -> list[tuple[Text, ...]]:
+        """The cells of each test and setting: both, metric, its change, and against today's."""
+        found: list[tuple[Text, ...]] = []
+        known = {one.setting.id: one.setting for one in self.settings}
+        shares = MetricInfo("disagreement", False, "%")
+        first = next(iter(self.robustness.values()))
+        for i, row in enumerate(first.rows):
+            test = disturbance(row.kind, row.size, row.unit)
+            mine = _metric(row.today, self.metric), difference(row.today_change, self.metric)
+            found.append((test, Text("today", "現在"), *mine, Text("–", "–")))
+            for name, other in self.robustness.items():
+                if i < len(other.rows):
+                    found.append(_robust_cells(test, known[name], other.rows[i], self.metric))
+        for name, other in self.robustness.items():
+            if other.repeats is not None:
+                test, none = DISAGREE, Text("–", "–")
+                if not found or found[-1][0] is not DISAGREE:
+                    mine = _metric(other.repeats.today, shares)
+                    found.append((test, Text("today", "現在"), mine, none, none))
+                gap = difference(other.repeats.difference, shares)
+                value = _metric(other.repeats.recommended, shares)
+                found.append((test, names.setting(known[name]), value, none, gap))
+        return found
 
     def _table(self, kind: str) -> str:
         return table(*self._cells(kind, "en"))
@@ -546,6 +578,38 @@ def difference(gap: Estimate, metric: MetricInfo) -> Text:
     if math.isnan(gap.low):
         return say("{v}{u} (too few pairs for a range)", "{v}{u}（範囲は未定）", v=value, u=unit)
     return say("{v}{u} ({a} to {b})", "{v}{u}（{a}～{b}）", v=value, u=unit, a=low, b=high)
+
+
+DISAGREE = Text(
+    "examples on which two trainings disagree", "2回の学習で判断が食い違うデータの割合"
+)
+
+
+def robust_head(metric: MetricInfo) -> tuple[Text, ...]:
+    """Column titles for :meth:`CompareReport.robust_rows`.
+
+    Args:
+        metric: The metric.
+    """
+    return (
+        Text("test", "試験"),
+        Text("setting", "設定"),
+        say("{m} (90 %)", "{m}（90%）", m=names.metric(metric)),
+        Text("change by the test (90 %)", "試験による変化（90%）"),
+        Text("against today (90 %)", "現在との差（90%）"),
+    )
+
+
+def _robust_cells(
+    test: Text, setting: Setting, row: RobustRow, metric: MetricInfo
+) -> tuple[Text, ...]:
+    return (
+        test,
+        names.setting(setting),
+        _metric(row.recommended, metric),
+        difference(row.recommended_change, metric),
+        difference(row.difference, metric),
+    )
 
 
 def chance_note(count: int) -> Text:

@@ -18,10 +18,11 @@ from batchlab.advisor.record import (
     MetricInfo,
     NoisePoint,
     Reason,
+    Robustness,
     Setting,
     Verdict,
 )
-from batchlab.report import charts, evidence, formats, names, page, wording
+from batchlab.report import charts, evidence, findings, formats, names, page, wording
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
 from batchlab.report.evidence import Section
@@ -37,6 +38,7 @@ from batchlab.report.findings import (
     row,
     scale_text,
 )
+from batchlab.report.sturdiness import meaning
 from batchlab.report.text import LANGUAGES, Language, Text, same, say, verbatim
 from batchlab.types import Estimate, Evidence
 
@@ -95,6 +97,10 @@ def compare_page(found: CompareReport) -> str:
         HTML.
     """
     best = (*found.better("samples"), *found.better("updates"))
+    compared = best[0].setting if best else None
+    if compared is None and found.robustness:
+        compared = found.settings[1].setting
+    shown = found.robustness.get(compared.id) if compared is not None else None
     advice = _advice(
         found.task,
         found.origin,
@@ -103,20 +109,28 @@ def compare_page(found: CompareReport) -> str:
         metric=found.metric,
         settings=tuple(one.setting for one in found.settings),
         curves=found.curves,
-        compared=best[0].setting if best else None,
+        compared=compared,
+        robustness=shown,
     )
     title = say("{t}: settings compared", "{t}：設定の比較", t=verbatim(found.task))
     told = (found.answer("updates"), *found.said())
-    drawn = _drawn(readings(found), charts.curves(advice))
+    drawn = _drawn(readings(found), charts.robustness(advice), charts.curves(advice))
     sections = tuple(
         section
         for section in (
             Section("readings", _readings_title(found), (_judged(),), ("readings",)),
+            Section("robustness", _robust_title(compared), _robust_notes(shown), ("robustness",)),
             Section("learning-curves", evidence.curves_title(advice), (), ("curves",)),
         )
         if section.charts[0] in drawn
     )
     tables = tuple(_compare_table(found, kind) for kind in KINDS)
+    if found.robustness:
+        caption = Text(
+            "With noise or worse data, at equal samples",
+            "ノイズや悪いデータを加えたとき（同じデータ量で）",
+        )
+        tables += ((caption, findings.robust_head(found.metric), tuple(found.robust_rows())),)
     told += (chance_note(len(found.settings) - 1),)
     answer = found.answer("samples")
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
@@ -179,6 +193,7 @@ def _advice(
     noise: tuple[NoisePoint, ...] = (),
     curves: tuple[CurvePoint, ...] = (),
     compared: Setting | None = None,
+    robustness: Robustness | None = None,
 ) -> Advice:
     """An advice that has only just begun: what the report's pictures and sentences read."""
     candidates = tuple(
@@ -232,6 +247,7 @@ def _advice(
         not_tested=(),
         provenance=origin.provenance,
         compared=compared,
+        robustness=robustness,
     )
 
 
@@ -354,6 +370,21 @@ def _readings_title(found: CompareReport) -> Text:
         "各設定の到達点とかかる量：同じデータ量・同じ更新回数での{m}。",
         m=metric,
     )
+
+
+def _robust_title(setting: Setting | None) -> Text:
+    """What the picture of the tests shows."""
+    if setting is None:
+        return Text("", "")
+    return say(
+        "What noise and worse data do: {s} beside today's settings.",
+        "ノイズや悪いデータの影響：{s}と現在の設定。",
+        s=names.setting(setting),
+    )
+
+
+def _robust_notes(found: Robustness | None) -> tuple[Text, ...]:
+    return () if found is None else meaning(found)
 
 
 def _judged() -> Text:

@@ -73,6 +73,21 @@ _SENTENCES = (
         r"more than one in five runs of today's settings diverged, .+",
         "現在の設定での学習の5回に1回以上が発散し、目標値を決められない。--targetで指定が必要",
     ),
+    (
+        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ disagree on ([\d.]+) % of "
+        r".+: ([\d.]+) %\)",
+        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、結果が最もそろう設定を選んだ（2回の学習で"
+        "判断が食い違う割合：検証データの{2}%。目的の量で最良の候補では{3}%）",
+    ),
+    (
+        r"there is one finalist only: repeatability decides nothing",
+        "候補が1つのため、結果のそろい方では選んでいない",
+    ),
+    (
+        r"(\d+) repeats tell the best finalist from every other: .+ on ([\d.]+) % of .+",
+        "{0}回の繰り返しで最良の候補が決まったため、結果のそろい方では選んでいない（2回の学習で判断が"
+        "食い違う割合：検証データの{1}%）",
+    ),
     (r"(\d+) more repeats on fresh seeds", "新しい乱数で{0}回追加"),
     (
         r"every seed starts from the module's present weights; .+",

@@ -8,9 +8,21 @@ from batchlab.report.charts.machine import memory, speed
 from batchlab.report.charts.noise import noise
 from batchlab.report.charts.pareto import pareto
 from batchlab.report.charts.plane import plane
+from batchlab.report.charts.robustness import robustness
 from batchlab.report.charts.shared import Chart
 
-__all__ = ["Chart", "charts", "curves", "memory", "noise", "on_all", "pareto", "plane", "speed"]
+__all__ = [
+    "Chart",
+    "charts",
+    "curves",
+    "memory",
+    "noise",
+    "on_all",
+    "pareto",
+    "plane",
+    "robustness",
+    "speed",
+]
 
 
 def charts(advice: Advice) -> dict[str, Chart]:
@@ -27,5 +39,6 @@ def charts(advice: Advice) -> dict[str, Chart]:
         curves(advice),
         pareto(advice),
         on_all(advice),
+        robustness(advice),
     )
     return {one.id: one for one in drawn if one is not None}

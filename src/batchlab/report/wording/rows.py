@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from batchlab.advisor.record import Advice, Comparison
-from batchlab.report import facts, formats, names
+from batchlab.advisor.record import Advice, Comparison, MetricInfo, Robustness, RobustRow
+from batchlab.report import facts, formats, names, sturdiness
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, same, say
 from batchlab.report.wording import part, phrases, screening
@@ -58,6 +58,7 @@ def table(advice: Advice) -> tuple[Row, ...]:
         rows.append(_cost_row(advice))
     rows += [
         _metric_row(advice),
+        *_robust_rows(advice),
         _failure_row(advice),
         *on_all(advice, ("time", advice.objective)),
     ]
@@ -317,6 +318,66 @@ def sure_of_metric(advice: Advice, compared: Comparison) -> Text:
         way="loss" if advice.metric.maximise else "rise",
         way_ja=worse,
         size=formats.metric_size(worst, advice.metric),
+    )
+
+
+def _robust_rows(advice: Advice) -> tuple[Row, ...]:
+    """The two that matter most of what ``--robustness`` measured: noisy inputs, and how far two
+    trainings agree.
+    """
+    found = advice.robustness
+    if found is None:
+        return ()
+    noisy = sturdiness.noisy_inputs(found)
+    rows = [None if noisy is None else _noisy_row(advice, noisy), _repeat_row(found)]
+    return tuple(row for row in rows if row is not None)
+
+
+def _noisy_row(advice: Advice, row: RobustRow) -> Row:
+    compared = Comparison(
+        "validation", row.today, row.recommended, row.difference, 0, row.difference.n, math.nan
+    )
+    return Row(
+        say(
+            "{m} with noisy inputs (noise: {s} × their spread)",
+            "入力にノイズがあるときの{m}（ばらつきの{s}倍のノイズ）",
+            m=names.metric_in_full(advice.metric),
+            s=formats.number(row.size),
+        ),
+        formats.metric_value(row.today.value, advice.metric),
+        formats.metric_value(row.recommended.value, advice.metric),
+        _metric_difference(advice, row.difference),
+        sure_of_metric(advice, compared),
+    )
+
+
+def _repeat_row(found: Robustness) -> Row | None:
+    row = found.repeats
+    if row is None:
+        return None
+    gap = row.difference
+    shares = MetricInfo("disagreement", False, "%")
+    value, low, high = (formats.metric_signed(x, shares) for x in (gap.value, gap.low, gap.high))
+    difference = say("{v} points", "{v}ポイント", v=value)
+    if math.isfinite(gap.low):
+        difference = say(
+            "{v} points ({a} to {b})", "{v}ポイント（{a}～{b}）", v=value, a=low, b=high
+        )
+    sign = facts.decided(gap.low, gap.high)
+    sure = {
+        0: Text("no difference visible", "差は認められません"),
+        -1: Text("better: two trainings agree more often", "改善（2回の学習の判断がよりそろう）"),
+        1: Text("worse: two trainings agree less often", "悪化（2回の学習の判断がよりばらつく）"),
+    }[sign]
+    return Row(
+        Text(
+            "examples on which two trainings disagree",
+            "2回の学習で判断が食い違うデータの割合",
+        ),
+        sturdiness.share(row.today.value),
+        sturdiness.share(row.recommended.value),
+        difference,
+        sure,
     )
 
 
