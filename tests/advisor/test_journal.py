@@ -49,6 +49,15 @@ def test_more_budget_goes_on_only_when_asked_to(tmp_path):
     assert not Journal(tmp_path, {"budget": 20.0}, resume=True).finished
 
 
+def test_robustness_is_added_to_a_finished_result_only_when_resuming(tmp_path):
+    """A result made before it could be asked for has no word of it."""
+    Journal(tmp_path, {"budget": 10.0}, resume=False).finish()
+    asked = {"budget": 10.0, "robustness": True}
+    with pytest.raises(ResultError, match=r"another robustness\. Add --resume"):
+        Journal(tmp_path, asked, resume=False)
+    assert not Journal(tmp_path, asked, resume=True).finished
+
+
 def test_a_newer_format_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"format": 99, "config": {}, "stages": {}}))
     with pytest.raises(ResultError, match="format 99; this version reads 1"):

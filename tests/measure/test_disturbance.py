@@ -178,6 +178,14 @@ def test_with_a_forward_of_its_own_every_number_but_target_and_masks():
     assert input_leaves(task, batch) == (0,)
 
 
+def test_with_a_training_step_too_whatever_the_form_of_the_batch():
+    batch = {"x": torch.rand(4, 2), "y": torch.rand(4)}
+    task = Task(
+        lambda: nn.Linear(2, 2), batch, training_step=lambda model, batch: batch["x"].sum()
+    )
+    assert input_leaves(task, batch) == (0,)
+
+
 def test_the_task_may_name_its_inputs():
     batch = {"x": torch.rand(4, 2), "mask": torch.ones(4, 2), "target": torch.rand(4)}
     task = _task(batch, forward=lambda model, batch: model(batch["x"]), inputs=("mask",))

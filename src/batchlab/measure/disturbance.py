@@ -158,9 +158,9 @@ def input_leaves(
 ) -> tuple[int, ...]:
     """Which tensors of a batch are disturbed: places among its leaves.
 
-    With the default forward, ``batch[0]``: it is all that the model reads. With a forward of the
-    user's own, every leaf but the target, and but masks, which hold 0 and 1 only. Of either, the
-    floating-point ones.
+    With the default forward, ``batch[0]``: it is all that the model reads. With a forward or a
+    training step of the user's own, every leaf but the target, and but masks, which hold 0 and 1
+    only. Of either, the floating-point ones.
 
     Args:
         task: The task.
@@ -178,7 +178,7 @@ def input_leaves(
     """
     if names is not None:
         wanted = [leaf for name in names for leaf in _leaves(_entry(batch, name))]
-    elif task.forward is None:
+    elif task.forward is None and task.training_step is None:
         wanted = _leaves(batch[0])
     else:
         target = _target(batch)
