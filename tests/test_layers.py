@@ -22,11 +22,12 @@ LAYERS = [
     config
     tasks
     engine
-    measure
+    measure progress
+    watch
     studies advisor
     patching
-    report progress
-    app watch
+    report
+    app
     optuna
     lightning huggingface
     testing

@@ -36,7 +36,7 @@ class Watch(TrainerCallback):
         metrics: Which evaluated metrics to record, such as ``eval_accuracy``, each with whether
             more is better. Left out, all of them.
         options: As in :class:`batchlab.watch.Watch`; a function for ``batch_size`` is given the
-            model's keyword arguments.
+            model's keyword arguments, and the seed is the Trainer's if left out.
 
     Attributes:
         watching: The watch, once training has begun.
@@ -67,7 +67,9 @@ class Watch(TrainerCallback):
         self.close(Ending.STOPPED)
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         scaler = getattr(optimizer, "scaler", None)
-        watching = loop.Watch(self._directory, model, optimizer, scaler=scaler, **self._options)
+        # The Trainer itself seeds with it.
+        options = loop.Options(seed=args.seed) | self._options
+        watching = loop.Watch(self._directory, model, optimizer, scaler=scaler, **options)
         guessed = False
         if anew or state.global_step:
             counts, guessed = self._counts(args, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -24,7 +25,8 @@ class Watch(Callback):
         directory: Result directory.
         metrics: Which logged metrics to record after validation, each with whether more is better.
             Left out, those whose name begins with ``val``.
-        options: As in :class:`batchlab.watch.Watch`.
+        options: As in :class:`batchlab.watch.Watch`; the seed is that of ``seed_everything`` if
+            left out.
 
     Attributes:
         watching: The watch, once training has begun.
@@ -49,8 +51,9 @@ class Watch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
+        options = loop.Options(seed=_seed()) | self._options
         watching = loop.Watch(
-            self._directory, pl_module, trainer.optimizers[0], scaler=scaler, **self._options
+            self._directory, pl_module, trainer.optimizers[0], scaler=scaler, **options
         )
         if self._state:
             watching.load_state_dict(self._state)
@@ -118,3 +121,9 @@ class Watch(Callback):
     def _close(self, ending: Ending) -> None:
         if self.watching is not None:
             self.watching.close(ending)
+
+
+def _seed() -> int | None:
+    """What ``seed_everything`` was called with."""
+    found = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(found) if found.isdigit() else None

@@ -61,6 +61,9 @@ class Waiting:
         device: Where the training runs.
         mark: Makes a mark in the device's queue; found by the device if left out.
         clock: Seconds; the machine's if left out.
+
+    Attributes:
+        asked: Seconds between asking and getting, whatever the device does meanwhile.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Waiting:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._clock, self._mark = clock or time.perf_counter, mark or marks(device)
-        self._seconds = 0.0
+        self._seconds = self.asked = 0.0
         self._entered: tuple[float, Event | None] | None = None
         self._visits: list[tuple[float, float, Event]] = []
         self._anchor: tuple[float, Event] | None = None
@@ -87,6 +90,7 @@ class Waiting:
             return
         (entered, event), left = self._entered, self._clock()
         self._entered = None
+        self.asked += left - entered
         if event is None:
             self._seconds += left - entered
         else:

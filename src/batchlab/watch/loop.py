@@ -36,6 +36,7 @@ from batchlab.watch.record import (
 )
 from batchlab.watch.recorder import Recorder
 from batchlab.watch.sampling import Method, Sampling
+from batchlab.watch.settings import largest_rate, told
 from batchlab.watch.verdict import Verdict, judge
 from batchlab.watch.wording import sentence
 
@@ -53,6 +54,8 @@ class Options(TypedDict, total=False):
     tensorboard: Any
     resume: bool
     quiet: bool
+    seed: int | None
+    settings: Mapping[str, Any] | None
 
 
 EVERY, LONGEST = 0.01, 60.0
@@ -61,6 +64,8 @@ hours of training leave about 1,500 lines."""
 SHORTEST = {"cpu": 0.1}
 SHORTEST_ELSEWHERE = 0.5
 """Seconds between lines at least; to write one, a GPU's queue is waited for."""
+STATE = {"samples", "updates", "seconds", "training"}
+"""What :meth:`Watch.state_dict` tells; before batchlab recorded it, there was no ``training``."""
 SGD_FAMILY = (torch.optim.SGD, optim.SHB, optim.NSHB, optim.QHM)
 
 
@@ -94,6 +99,10 @@ class Watch:
             ``SummaryWriter``.
         resume: Go on with what the directory holds.
         quiet: Do not print the sentence at the end.
+        seed: Of this training. ``batchlab report`` pairs trainings of the same seed.
+        settings: What tells this training from those it will be compared with, beside what is read
+            from the optimizer and measured: name → number or text, such as ``{"dropout": 0.1}``. A
+            name that is read already, such as ``learning_rate``, takes this value.
 
     Raises:
         InvalidValueError: If a number is impossible.
@@ -137,9 +146,13 @@ class Watch:
         tensorboard: Any = None,
         resume: bool = False,
         quiet: bool = False,
+        seed: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         _check(batch_size, price_per_hour, noise, share)
         self._optimizer = bare(optimizer)
+        self._seed, self._settings = seed, told(settings or {}, self._optimizer)
+        self._peak = largest_rate(self._optimizer, 0.0)
         self._sampling = Sampling(model, self._optimizer, noise, share, scaler)
         self._recorder = Recorder(Path(directory), price_per_hour, tensorboard)
         self._batch_size, self._price, self._currency = batch_size, price_per_hour, currency
@@ -151,7 +164,7 @@ class Watch:
         self.verdict: Verdict | None = None
         self._handle: RemovableHandle | None = None
         self._state: Mapping[str, float] | None = None
-        self._waited_before = self._worked_before = self._working = 0.0
+        self._waited_before = self._worked_before = self._working = self._trained_before = 0.0
         self._window, self._stepped, self._size = list[int](), 0, 0
         self._began: float | None = None
         self._windows, self._usual = Counter[tuple[int, int]](), (0, 0)
@@ -194,8 +207,8 @@ class Watch:
             value: One number.
             maximise: Whether more is better.
         """
-        point = MetricPoint(**self._axes(), name=name, value=float(value), maximise=maximise)
-        self._recorder.write(point)
+        known = {"value": float(value), "maximise": maximise, "training": self._training()}
+        self._recorder.write(MetricPoint(**self._axes(), name=name, **known))
 
     # -- what data() and the callbacks call ---------------------------------------------------
 
@@ -281,6 +294,7 @@ class Watch:
                 if before.moments:
                     self._waited_before = before.moments[-1].waiting
                     self._worked_before = before.moments[-1].working
+                    self._trained_before = before.moments[-1].training or 0.0
         if self._state is not None:
             self._count_from(**self._state)
         self._recorder.write(self._start())
@@ -322,8 +336,8 @@ class Watch:
         Returns:
             Plain numbers.
         """
-        seconds = self._recorder.seconds()
-        return {"samples": self.samples, "updates": self.updates, "seconds": seconds}
+        clocks = {"seconds": self._recorder.seconds(), "training": self._training()}
+        return {"samples": self.samples, "updates": self.updates} | clocks
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on counting where :meth:`state_dict` was taken; before or after the block is entered.
@@ -337,7 +351,7 @@ class Watch:
         Raises:
             InvalidValueError: If it is something else.
         """
-        if set(state) != {"samples", "updates", "seconds"}:
+        if not {"samples", "updates", "seconds"} <= set(state) <= STATE:
             raise InvalidValueError(must("state", "what `state_dict` returned", sorted(state)))
         self._state = dict(state)
         if self._handle is not None:
@@ -355,6 +369,7 @@ class Watch:
         """The optimizer has stepped."""
         self.updates += 1
         self._stepped += 1
+        self._peak = largest_rate(optimizer, self._peak)
         self._sampling.stepped()
 
     def _close_window(self) -> None:
@@ -364,10 +379,18 @@ class Watch:
         self._windows[self._window[0], len(self._window)] += 1
         self._window, self._stepped = [], 0
 
-    def _count_from(self, samples: float, updates: float, seconds: float) -> None:
+    def _count_from(
+        self, samples: float, updates: float, seconds: float, training: float = 0.0
+    ) -> None:
         self.samples, self.updates = int(samples), int(updates)
         self._written = self.samples
+        here = self._training() - self._trained_before
+        self._trained_before = max(self._trained_before, training - here)
         self._recorder.spent_before(seconds)
+
+    def _training(self) -> float:
+        """Seconds of waiting and working so far."""
+        return self._trained_before + self._waiting.asked + self._working
 
     def _axes(self) -> dict[str, Any]:
         return self._recorder.axes(self.samples, self.updates)
@@ -387,6 +410,8 @@ class Watch:
             currency=self._currency,
             memory_limit=allowed.bytes,
             memory_source=allowed.source,
+            seed=self._seed,
+            settings=self._settings,
         )
 
     def _moment(self) -> Moment:
@@ -403,6 +428,9 @@ class Watch:
             memory=memory.peak(self._device),
             micro_batch_size=self._usual[0],
             accumulation=self._usual[1],
+            learning_rate=self._peak,
+            training=self._training(),
+            population=self._sampling.population,
         )
 
     def _write_noise(self, last: bool) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from batchlab.types import from_plain
 
@@ -57,6 +58,8 @@ class Start(Line):
         currency: Of all money.
         memory_limit: Bytes the training may use; None where unknown.
         memory_source: What says so, or why it is unknown.
+        seed: Of this training, as told; None where nobody said.
+        settings: What the optimizer holds (rule, learning rate, momentum …), and what was told.
     """
 
     format: int
@@ -70,6 +73,8 @@ class Start(Line):
     currency: str
     memory_limit: int | None
     memory_source: str
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,10 @@ class Moment(Line):
         memory: Largest use of memory so far, bytes; None where unknown.
         micro_batch_size: Examples of one batch of the loader on one device, the most frequent.
         accumulation: Such batches to one update, the most frequent.
+        learning_rate: Largest so far of the first parameter group; None where it was not read.
+        training: Seconds of waiting and working by the program's own clock, in all: wall time
+            without evaluation, saving and the like. None in older files.
+        population: Examples of the data set; None where unknown.
     """
 
     loss: float | None
@@ -94,6 +103,9 @@ class Moment(Line):
     memory: int | None
     micro_batch_size: int
     accumulation: int
+    learning_rate: float | None = None
+    training: float | None = None
+    population: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +116,13 @@ class MetricPoint(Line):
         name: Such as ``accuracy``.
         value: NaN where it was not a number.
         maximise: Whether more is better; None where nobody said.
+        training: As in :class:`Moment`.
     """
 
     name: str
     value: float
     maximise: bool | None
+    training: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,78 @@
+"""What tells one training from another: the optimizer's numbers, and what the user says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.tasks.recipe import MAY_DIFFER, optimizer_fields
+
+
+def told(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The settings of a training: what its optimizer holds, and what the user says.
+
+    Args:
+        given: Name → number, text, truth value or None; a name that is read too takes this value.
+        optimizer: Whose rule and numbers are read; of one that batchlab does not know only the
+            name of its class and its learning rate.
+
+    Returns:
+        Name → value.
+
+    Raises:
+        InvalidTypeError: If a name is no text.
+        InvalidValueError: If a value is none of these, or not finite.
+
+    Example:
+        >>> weights = [torch.nn.Parameter(torch.ones(1))]
+        >>> told({"dropout": 0.1}, torch.optim.SGD(weights, lr=0.1))["rule"]
+        'sgd'
+    """
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise InvalidTypeError(must("settings", "named by texts", name))
+        plain = value is None or isinstance(value, bool | int | float | str)
+        if not plain or (isinstance(value, float) and not math.isfinite(value)):
+            words = "a finite number, a text, True, False or None"
+            raise InvalidValueError(must(f"settings[{name!r}]", words, value))
+    return read_from(optimizer) | dict(given)
+
+
+def read_from(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Rule and numbers of an optimizer, as far as batchlab knows them.
+
+    Example:
+        >>> weights = [torch.nn.Parameter(torch.ones(1))]
+        >>> read_from(torch.optim.Adagrad(weights, lr=0.1))
+        {'rule': 'Adagrad', 'learning_rate': 0.1}
+    """
+    try:
+        return optimizer_fields(optimizer, MAY_DIFFER)
+    except (InvalidTypeError, InvalidValueError):
+        rate = largest_rate(optimizer, 0.0)
+        name = type(optimizer).__name__
+        return {"rule": name} if rate is None else {"rule": name, "learning_rate": rate}
+
+
+def largest_rate(optimizer: torch.optim.Optimizer, before: float | None) -> float | None:
+    """The largest learning rate of the first parameter group so far.
+
+    A rate that lies on another device is not read: that would wait for it.
+
+    Args:
+        optimizer: The optimizer.
+        before: The largest before; None where it is not read.
+
+    Returns:
+        A number; None where it is not read.
+    """
+    rate = optimizer.param_groups[0].get("lr")
+    if rate is None or before is None:
+        return None
+    if isinstance(rate, torch.Tensor):
+        return max(before, float(rate)) if rate.device.type == "cpu" else None
+    return max(before, rate)
