@@ -20,7 +20,15 @@ from batchlab.advisor.judge import (
     to_target,
 )
 from batchlab.advisor.order import tempered
-from batchlab.advisor.record import Change, Comparison, Failures, NextStage, Target, Verdict
+from batchlab.advisor.record import (
+    Change,
+    Comparison,
+    Failures,
+    MetricInfo,
+    NextStage,
+    Target,
+    Verdict,
+)
 from batchlab.advisor.session import over_workers
 from batchlab.advisor.stages import Confirmation
 from batchlab.advisor.view import View
@@ -74,7 +82,7 @@ def _ratio_row(
         median_estimate(yardstick.measure(quantity, side, size), unit)
         for side, size in ((before, b0), (after, b1))
     ]
-    return _comparison(quantity, sides[0], sides[1], paired)
+    return comparison(quantity, sides[0], sides[1], paired)
 
 
 def _metric_row(
@@ -85,18 +93,39 @@ def _metric_row(
     examples: int = 0,
     least: int = 2,
 ) -> Comparison | None:
-    """The metric of both: means of the runs that ended, at least so many, paired over all; one
-    that diverged counts as worst.
+    examples = examples or view.facts.validation_examples
+    return metric_row(view.facts.metric, quantity, before, after, examples, least)
+
+
+def metric_row(
+    metric: MetricInfo,
+    quantity: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    examples: int = 0,
+    least: int = 2,
+) -> Comparison | None:
+    """The metric of both: means of the runs that ended, paired over all; one that diverged counts
+    as worst.
+
+    Args:
+        metric: The metric.
+        quantity: ``validation`` or ``metric``.
+        before: At the end of each run with today's settings, NaN if it diverged.
+        after: The same for the alternative, same pairs.
+        examples: That it was computed on; 0 if not known.
+        least: Runs of each side that must have ended.
+
+    Returns:
+        The comparison; None where fewer runs of a side ended.
     """
     ended = [side[np.isfinite(side)] for side in (before, after)]
     if min(len(side) for side in ended) < least:
         return None
     before, after = (np.where(np.isfinite(side), side, np.nan) for side in (before, after))
-    paired = paired_difference(before, after, maximise=view.maximise)
-    sides = [mean_estimate(side, view.facts.metric.unit) for side in ended]
-    return _comparison(
-        quantity, sides[0], sides[1], paired, examples or view.facts.validation_examples
-    )
+    paired = paired_difference(before, after, maximise=metric.maximise)
+    sides = [mean_estimate(side, metric.unit) for side in ended]
+    return comparison(quantity, sides[0], sides[1], paired, examples)
 
 
 def on_all_data(view: View) -> tuple[Comparison, ...]:
@@ -231,10 +260,17 @@ def _stands_out(view: View) -> bool:
 def _largest_ratio(view: View) -> float:
     """Upper end of the ratio, with every pair of which neither run arrived counted as a gain."""
     before, after = view.fresh_samples
-    neither = np.isinf(before) & np.isinf(after)
-    if not neither.any():
-        return _ratio(view, before, after).estimate.high
-    return _ratio(view, before, np.where(neither, 1.0, after)).estimate.high
+    return _ratio(view, before, counted_as_gain(before, after)).estimate.high
+
+
+def counted_as_gain(today: np.ndarray, recommended: np.ndarray) -> np.ndarray:
+    """What the alternative took, with every pair of which neither run arrived counted for it.
+
+    Example:
+        >>> counted_as_gain(np.array([math.inf, 2.0]), np.array([math.inf, 3.0]))
+        array([1., 3.])
+    """
+    return np.where(np.isinf(today) & np.isinf(recommended), 1.0, recommended)
 
 
 def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
@@ -306,20 +342,28 @@ def decide_repeats(view: View) -> int:
     ruled_out = record.today_chosen or not all(at_least(view).values()) or _fails_more(view)
     if ratio >= worth and ruled_out:
         return 0
+    before, after = view.fresh_samples
+    yardstick, objective = view.fresh_yardstick, view.options.objective
+    today = yardstick.measure(objective, before, view.today[0])
+    return further_pairs(paired, today, yardstick.measure(objective, after, view.chosen[0]), worth)
+
+
+def further_pairs(paired: Paired, today: np.ndarray, recommended: np.ndarray, worth: float) -> int:
+    """Further pairs that would decide about a ratio; 0 if none would, or nobody can tell.
+
+    Args:
+        paired: The comparison.
+        today: Quantity per pair with today's settings, infinite if the goal was never reached.
+        recommended: The same for the alternative.
+        worth: Smallest ratio worth a change.
+    """
     if paired.method == "sign":
-        before, after = view.fresh_samples
-        if np.isinf(before).all() or np.isinf(after).all():
+        if np.isinf(today).all() or np.isinf(recommended).all():
             return 0
-        yardstick, objective = view.fresh_yardstick, view.options.objective
-        today = yardstick.measure(objective, before, view.today[0])
-        return (
-            sign_repeats_to_decide(
-                today, yardstick.measure(objective, after, view.chosen[0]), worth
-            )
-            or 0
-        )
+        return sign_repeats_to_decide(today, recommended, worth) or 0
     if not math.isfinite(paired.sd):
         return 0
+    ratio = paired.estimate.value
     return repeats_to_decide(ratio, paired.sd, paired.pairs, worth, rest=paired.rest) or 0
 
 
@@ -454,9 +498,18 @@ def target(view: View) -> Target | None:
     return Target(record.target, record.chosen_by, len(baseline), share)
 
 
-def _comparison(
+def comparison(
     quantity: str, today: Estimate, recommended: Estimate, paired: Paired, examples: int = 0
 ) -> Comparison:
+    """A row of the first table.
+
+    Args:
+        quantity: As :class:`Comparison` has it.
+        today: Median or mean with today's settings.
+        recommended: The same for the alternative.
+        paired: Both, pair by pair.
+        examples: That a metric was computed on; 0 where it is none, or not known.
+    """
     return Comparison(
         quantity,
         today,

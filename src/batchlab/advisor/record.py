@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NOISE_SCALE = "around the noise scale"
     WHOLE_RANGE = "whole range, noise scale not resolved"
     REQUESTED = "requested"
+    WATCHED = "watched"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Setting:
         nu: QHM's ν.
         beta2: Decay of the second moment.
         eps: Added to the root of the second moment.
+        other: Settings that only the user's own training has, as the user named them.
     """
 
     id: str
@@ -91,6 +93,7 @@ class Setting:
     nu: float = 0.7
     beta2: float = 0.999
     eps: float = 1e-8
+    other: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,8 @@ class CurvePoint:
         low: Smallest in the range.
         high: Largest.
         n: Runs.
+        run: The one run this is of, by name; empty for the median.
+        end: How that run ended, at its last point: ``diverged`` or ``unfinished``; else empty.
     """
 
     id: str
@@ -346,6 +351,8 @@ class CurvePoint:
     low: float
     high: float
     n: int
+    run: str = ""
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -514,6 +521,8 @@ class Advice:
             ``huggingface``.
         part: Which part of the training data was used, or None for all of it.
         robustness: Of today's settings and those compared, or None if it was not asked for.
+        watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
+            ran them.
     """
 
     task: str
@@ -567,6 +576,7 @@ class Advice:
     framework: str = "pytorch"
     part: Part | None = None
     robustness: Robustness | None = None
+    watched: int = 0
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

@@ -119,6 +119,13 @@ def note(advice: Advice) -> Text:
     """
     if not advice.changes:
         return Text("The settings as they are:", "現在の設定は次のとおりです。")
+    if advice.watched:
+        return Text(
+            "Change these together; everything else stays as it is (schedule, warm-up, length in "
+            "examples). The time is saved by stopping when the goal is reached.",
+            "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のまま"
+            "にしてください。時間の節約は、目標に達した時点で学習を止めることで得られます。",
+        )
     return Text(
         "Change these together; everything else stays as it is (schedule, warm-up, length in "
         "examples). "

@@ -16,12 +16,10 @@ def paragraphs(advice: Advice) -> tuple[Text, ...]:
     Args:
         advice: The record.
     """
+    notes = wording.part.notes(advice)
+    own = (_stages(), _data_use(advice), *notes, _fresh(advice), _timing())
     told = (
-        _stages(),
-        _data_use(advice),
-        *wording.part.notes(advice),
-        _fresh(advice),
-        _timing(),
+        *(_watched() if advice.watched else own),
         _ranges(advice),
         _chance(advice),
         _detectable(advice),
@@ -44,6 +42,25 @@ def _stages() -> Text:
         "候補を選びます。段階2（短い試行）：共通の途中状態から、各候補を複数の学習率で短く学習させ"
         "ます。"
         "段階3（確認）：最も良い候補と現在の設定を最後まで学習させます。",
+    )
+
+
+def _watched() -> tuple[Text, ...]:
+    return (
+        Text(
+            "These are your own trainings, watched while they ran; nothing was trained for this "
+            "page. They are grouped by their settings: batch size as measured, numbers of the "
+            "optimizer as read, and what was told. The settings of the first directory are "
+            "today's.",
+            "これらは実際に行われた学習の記録で、このページのために新たに学習させたものはありません。"
+            "設定（測定したバッチサイズ、最適化手法から読み取った値、指定された値）ごとにまとめ、最初の"
+            "フォルダーの設定を「現在」としています。",
+        ),
+        Text(
+            "Times are those of each training's own clock, without evaluation and saving where "
+            "the record tells them apart.",
+            "時間は各学習の実測値で、記録から区別できる場合は評価や保存の時間を除いています。",
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import re
 
 from batchlab.advisor.record import Advice, Change, MetricInfo, Reason, Setting
 from batchlab.report import formats
-from batchlab.report.text import Text, same, say, verbatim
+from batchlab.report.text import Text, join, same, say, verbatim
 from batchlab.types import Evidence, Status
 
 METRICS = {
@@ -68,6 +68,7 @@ REASONS = {
         "全範囲から（ノイズスケールを測定できなかったため）",
     ),
     Reason.REQUESTED: Text("asked for", "指定による"),
+    Reason.WATCHED: Text("trained by you", "実施済みの学習"),
 }
 STATUSES = {
     Status.OK: Text("trained", "学習できた"),
@@ -200,12 +201,17 @@ def setting(one: Setting) -> Text:
     Args:
         one: The setting.
     """
-    return say(
+    usual = say(
         "batch size {b}, learning rate {r}",
         "バッチサイズ{b}、学習率{r}",
         b=value("batch_size", one.batch_size),
         r=formats.rate(one.learning_rate),
     )
+    own = (
+        say("{n} {v}", "{n} {v}", n=field(name), v=_content(name, content))
+        for name, content in one.other.items()
+    )
+    return join((usual, *own), ", ", "、")
 
 
 def bound(advice: Advice) -> Text:

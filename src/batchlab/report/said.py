@@ -88,6 +88,50 @@ _SENTENCES = (
         "{0}回の繰り返しで最良の候補が決まったため、結果のそろい方では選んでいない（2回の学習で判断が"
         "食い違う割合：検証データの{1}%）",
     ),
+    (
+        r"what the trainings differ in, other than the settings shown, is not known here",
+        "示した設定のほかに学習どうしの違いがあるかどうかは、ここでは分からない",
+    ),
+    (
+        r"(\d+) pairs share no seed: they are paired in the order given",
+        "{0}組は乱数シードが共通でないため、指定された順に組にした",
+    ),
+    (
+        r"(\d+) pairs are left out: a training of them has not ended and .+",
+        "{0}組は、学習が終わっておらずこれから目標に達する可能性があるため除外した",
+    ),
+    (
+        r"the trainings differ in length \((.+) to (.+) examples\): .+",
+        "学習の長さが異なる（{0}～{1}件）。目標に達する前に終わった学習は未到達とみなした",
+    ),
+    (
+        r"(\d+) alternatives: part of the pairs chose the best of them, (\d+) others judged it",
+        "候補は{0}通り。一部の組で最良のものを選び、残りの{1}組で評価した",
+    ),
+    (
+        r"the trainings ran on different devices: times compare these, too",
+        "学習を行った装置が異なるため、時間の差には装置の差も含まれる",
+    ),
+    (
+        r"no training with today's settings has ended: the goal is .+",
+        "現在の設定での学習がまだ終わっていないため、これまでに達した値を目標とした",
+    ),
+    (
+        r"no metric is recorded: the training loss is compared",
+        "評価指標が記録されていないため、学習中の損失で比べた",
+    ),
+    (
+        r"more of (.+) is taken to be better, by its name",
+        "{0}は、名前から、大きいほど良いとみなした",
+    ),
+    (
+        r"less of (.+) is taken to be better, by its name",
+        "{0}は、名前から、小さいほど良いとみなした",
+    ),
+    (
+        r"times include evaluation: an older record does not tell it apart",
+        "古い記録では評価の時間を区別できないため、時間には評価を含む",
+    ),
     (r"(\d+) more repeats on fresh seeds", "新しい乱数で{0}回追加"),
     (
         r"every seed starts from the module's present weights; .+",

@@ -22,8 +22,8 @@ Each has ``kind`` and the four axes ``samples``, ``updates``, ``seconds`` and ``
 fields are those of the record of that kind in :mod:`batchlab.watch.record`: ``start``, ``moment``,
 ``metric``, ``noise``, ``checkpoint``, ``note``, ``end``. Numbers that JSON lacks are the texts
 ``nan``, ``inf`` and ``-inf``. A field that an older file lacks is None, or empty. A ``start``
-after others begins what a resume goes on with; lines of more updates before it were trained again and
-are left out by :func:`read`.
+after others begins what a resume goes on with; lines of more updates before it were trained again
+and are left out by :func:`read`.
 """
 
 from batchlab.watch.journal import read

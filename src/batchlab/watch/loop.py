@@ -152,7 +152,8 @@ class Watch:
         _check(batch_size, price_per_hour, noise, share)
         self._optimizer = bare(optimizer)
         self._seed, self._settings = seed, told(settings or {}, self._optimizer)
-        self._peak = largest_rate(self._optimizer, 0.0)
+        rate_is_told = "learning_rate" in (settings or {})
+        self._peak = None if rate_is_told else largest_rate(self._optimizer, 0.0)
         self._sampling = Sampling(model, self._optimizer, noise, share, scaler)
         self._recorder = Recorder(Path(directory), price_per_hour, tensorboard)
         self._batch_size, self._price, self._currency = batch_size, price_per_hour, currency

@@ -90,7 +90,7 @@ class Moment(Line):
         memory: Largest use of memory so far, bytes; None where unknown.
         micro_batch_size: Examples of one batch of the loader on one device, the most frequent.
         accumulation: Such batches to one update, the most frequent.
-        learning_rate: Largest so far of the first parameter group; None where it was not read.
+        learning_rate: Largest of any parameter group so far; None where it was not read, or told.
         training: Seconds of waiting and working by the program's own clock, in all: wall time
             without evaluation, saving and the like. None in older files.
         population: Examples of the data set; None where unknown.

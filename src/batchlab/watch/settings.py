@@ -59,7 +59,7 @@ def read_from(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def largest_rate(optimizer: torch.optim.Optimizer, before: float | None) -> float | None:
-    """The largest learning rate of the first parameter group so far.
+    """The largest learning rate of any parameter group so far.
 
     A rate that lies on another device is not read: that would wait for it.
 
@@ -70,9 +70,10 @@ def largest_rate(optimizer: torch.optim.Optimizer, before: float | None) -> floa
     Returns:
         A number; None where it is not read.
     """
-    rate = optimizer.param_groups[0].get("lr")
-    if rate is None or before is None:
-        return None
-    if isinstance(rate, torch.Tensor):
-        return max(before, float(rate)) if rate.device.type == "cpu" else None
-    return max(before, rate)
+    for group in optimizer.param_groups:
+        rate = group.get("lr")
+        elsewhere = isinstance(rate, torch.Tensor) and rate.device.type != "cpu"
+        if rate is None or before is None or elsewhere:
+            return None
+        before = max(before, float(rate))
+    return before

@@ -54,23 +54,14 @@ def _drawn(advice: Advice, name: str) -> Chart | None:
         if any(r["name"] == v and r["value"] is not None for r in rows)
     ]
     seeds = max(p.n for p in advice.curves)
+    each = any(r["run"] for r in rows)
     description = say(
         "Learning curves of {k} settings on validation data: {m} and loss along training.",
         "{k}通りの設定の学習曲線（検証データ）。学習に伴う{m}と損失の変化。",
         k=len({r["id"] for r in rows}),
         m=names.metric(advice.metric),
     )
-    caption = say(
-        "Lines: median over repeats on validation data; bands: the range that holds 90 % of the "
-        "repeats "
-        "(up to n = {n}; n is in the table). Strong: today's and the candidate picked. The worst "
-        "values are "
-        "cut off; all are in the table.",
-        "線：繰り返しの中央値（検証データ）。帯：繰り返しの90%が入る範囲（最大n＝{n}、nは表に記"
-        "載）。"
-        "濃い線：現在の設定と選択中の候補。特に悪い値は図の外です（表には全て記載）。",
-        n=seeds,
-    )
+    caption = (_caption_of_runs if each else _caption)(seeds)
     columns = (
         ("id", Text("setting", "設定")),
         ("name", Text("quantity", "量")),
@@ -79,6 +70,7 @@ def _drawn(advice: Advice, name: str) -> Chart | None:
         ("low", Text("low", "下限")),
         ("high", Text("high", "上限")),
         ("n", Text("n", "n")),
+        *((("run", Text("training", "学習")), ("end", Text("end", "終わり方"))) if each else ()),
     )
     bases = {
         (value, lang): _curve_spec(advice, rows, value, description, lang, name)
@@ -100,6 +92,32 @@ def _drawn(advice: Advice, name: str) -> Chart | None:
     return Chart(name, rows, columns, caption, description, specs, choices, height=340)
 
 
+def _caption(seeds: int) -> Text:
+    return say(
+        "Lines: median over repeats on validation data; bands: the range that holds 90 % of the "
+        "repeats "
+        "(up to n = {n}; n is in the table). Strong: today's and the candidate picked. The worst "
+        "values are "
+        "cut off; all are in the table.",
+        "線：繰り返しの中央値（検証データ）。帯：繰り返しの90%が入る範囲（最大n＝{n}、nは表に記"
+        "載）。"
+        "濃い線：現在の設定と選択中の候補。特に悪い値は図の外です（表には全て記載）。",
+        n=seeds,
+    )
+
+
+def _caption_of_runs(seeds: int) -> Text:
+    return say(
+        "Thin lines: every training by itself. Thick lines and bands, where a setting has more: "
+        "their median and the range that holds 90 % of them (up to n = {n}). Strong: today's and "
+        "the candidate picked. The worst values are cut off; all are in the table.",
+        "細い線：1回ごとの学習。太い線と帯：同じ設定の学習が複数ある場合の中央値と、その90%が入る"
+        "範囲（最大n＝{n}）。濃い線：現在の設定と選択中の候補。特に悪い値は図の外です（表には全て"
+        "記載）。",
+        n=seeds,
+    )
+
+
 def _curve_axis_title(advice: Advice, axis: str) -> Text:
     if axis == "money" and advice.price is not None:
         unit = formats.currency(advice.price.currency)
@@ -108,9 +126,9 @@ def _curve_axis_title(advice: Advice, axis: str) -> Text:
 
 
 def _curve_rows(advice: Advice) -> tuple[Row, ...]:
-    by_line: dict[tuple[str, str], list[CurvePoint]] = {}
+    by_line: dict[tuple[str, str, str], list[CurvePoint]] = {}
     for point in advice.curves:
-        by_line.setdefault((point.id, point.name), []).append(point)
+        by_line.setdefault((point.id, point.name, point.run), []).append(point)
     kept = [_curve_row(advice, p) for line in by_line.values() for p in thinned(line)]
     return shared.plain_rows(kept[: shared.ROWS_A_CHART])
 
@@ -143,6 +161,8 @@ def _curve_row(advice: Advice, point: CurvePoint) -> Row:
         "low": point.low * shown,
         "high": point.high * shown,
         "n": point.n,
+        "run": point.run,
+        "end": point.end,
     }
 
 
@@ -240,7 +260,10 @@ def _curve_spec(
         )
         .mark_area(opacity=0.18, clip=True)
         .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, detail="id:N"),
-        base.mark_line(clip=True).encode(
+        *_runs(base, x, y, colour, strong, language, rows),
+        base.transform_filter("datum.run === ''")
+        .mark_line(clip=True)
+        .encode(
             x=x,
             y=y,
             color=colour,
@@ -256,6 +279,7 @@ def _curve_spec(
                 language,
                 (
                     ("id", Text("setting", "設定")),
+                    *((("run", Text("training", "学習")),) if any(r["run"] for r in rows) else ()),
                     ("along", _AXES["samples"][0]),
                     ("value", shared.axis_title(advice, value)),
                 ),
@@ -265,6 +289,56 @@ def _curve_spec(
     if value == "metric" and advice.target is not None:
         layers += _target_line(advice, language)
     return shared.finish(alt.layer(*layers), advice, text, language, 340)
+
+
+_ENDS = {
+    "diverged": Text("diverged", "発散"),
+    "unfinished": Text("not ended", "終わっていない学習"),
+}
+
+
+def _runs(
+    base: alt.Chart,
+    x: alt.X,
+    y: alt.Y,
+    colour: Any,
+    strong: str,
+    language: Language,
+    rows: tuple[Row, ...],
+) -> list[Any]:
+    """Every run as a thin line of its own, and how it ended, where there are any."""
+    if not any(r["run"] for r in rows):
+        return []
+    lines = (
+        base.transform_filter("datum.run !== ''")
+        .mark_line(clip=True, strokeWidth=1)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            detail=["id:N", "run:N"],
+            opacity=alt.condition(strong, alt.value(0.75), alt.value(0.4)),
+        )
+    )
+    ended = [end for end in _ENDS if any(r["end"] == end for r in rows)]
+    if not ended:
+        return [lines]
+    shapes = {"diverged": shared.CROSS, "unfinished": "circle"}
+    ends = (
+        base.transform_filter("datum.end !== ''")
+        .mark_point(size=90, strokeWidth=2, opacity=1, filled=False, color=shared.VERMILLION)
+        .encode(
+            x=x,
+            y=y,
+            shape=alt.Shape(
+                "end:N",
+                title=None,
+                scale=alt.Scale(domain=ended, range=[shapes[end] for end in ended]),
+                legend=alt.Legend(labelExpr=shared.labels(_ENDS, language)),
+            ),
+        )
+    )
+    return [lines, ends]
 
 
 def _target_line(advice: Advice, language: Language) -> list[Any]:

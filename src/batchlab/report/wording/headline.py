@@ -278,7 +278,7 @@ def _whether(advice: Advice, compared: Comparison) -> Text:
 
 
 def _unclear(advice: Advice, compared: Comparison | None) -> Text:
-    if compared is None or not math.isfinite(compared.difference.value):
+    if compared is None or not 0 < compared.difference.value < math.inf:
         return Text(
             "What was measured does not show whether another setting is better.",
             "ほかの設定の方が良いかどうかは、これまでの測定では判断できません。",
@@ -321,6 +321,12 @@ def _reason_screened(advice: Advice) -> Text:
         for c in advice.candidates
         if isinstance(c.setting.batch_size, int) and c.setting.id != advice.today.id
     )
+    if advice.watched:
+        return say(
+            "All {n} trainings have the same settings: there is nothing to compare them with.",
+            "{n}回の学習はすべて同じ設定のため、比べるものがありません。",
+            n=advice.watched,
+        )
     nothing = Text("Nothing has been compared yet.", "設定どうしの比較はまだ行っていません。")
     if advice.memory is not None and not advice.memory.largest:
         return Text(

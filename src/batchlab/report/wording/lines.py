@@ -9,6 +9,7 @@ from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.report.text import EMPTY, Text, join, same, say, verbatim
 from batchlab.report.wording import part
+from batchlab.rules import RULES
 
 
 def next_step(advice: Advice) -> Text:
@@ -27,7 +28,7 @@ def next_step(advice: Advice) -> Text:
         "B": _STAGE_B,
         "C": _STAGE_C,
         "own-task": _OWN_TASK,
-        "more-repeats": _MORE_REPEATS,
+        "more-repeats": _MORE_TRAININGS if advice.watched else _MORE_REPEATS,
         "all-data": on_all,
     }[following.stage]
     sentence = say(what.en, what.ja, cost=cost, n=following.repeats, w=formats.ratio(advice.worth))
@@ -91,6 +92,18 @@ _ALL_DATA_TO_KEEP = Text(
     "学習データ全体で1組を学習させて比べる。この計算機で{cost}。最も良い候補の効果がそこで{w}倍以上"
     "でなければ、今の設定を続けます（かかるのは測定費用だけです）。",
 )
+_SOMETHING_ELSE = Text(
+    "Watch trainings with another batch size and a learning rate of its own, over the same seeds, "
+    "and compare again; `batchlab advise` finds which are worth trying.",
+    "バッチサイズと、それに合わせた学習率を変えた学習を同じ乱数シードで記録し、もう一度比べてください"
+    "（どの設定を試すべきかは`batchlab advise`で調べられます）。",
+)
+_MORE_TRAININGS = Text(
+    "{n} more trainings of each setting, each pair with a seed of its own: {cost}. Change if they "
+    "confirm a gain of at least {w}×; otherwise keep today's settings. Then:",
+    "それぞれの設定で、乱数シードを変えてあと{n}回ずつ学習させる。{cost}。{w}倍以上の効果が確認できたら"
+    "変更し、できなければ今の設定を続けます。その後：",
+)
 
 
 def _no_next_step(advice: Advice) -> Text:
@@ -102,6 +115,8 @@ def _no_next_step(advice: Advice) -> Text:
             "別の`--out`を指定して、全データで測定してください。",
         )
     if facts.case(advice) is not Case.CHANGE:
+        if advice.watched and facts.case(advice) in (Case.OPEN, Case.SCREENED):
+            return _SOMETHING_ELSE
         return Text(
             "Nothing to do. Measure again when the model, the data or the computer changes.",
             "対応は不要です。モデル・データ・計算機が変わったときに、改めて測定してください。",
@@ -226,7 +241,7 @@ def settings_line(advice: Advice) -> str:
     listed = [f"batch_size={batch}", f"lr={formats.rate(one.learning_rate)}"]
     if one.rule in ("adam", "adamw"):
         listed.append(f"betas=({formats.rate(one.momentum)}, {formats.rate(one.beta2)})")
-    elif one.rule not in ("sgd", "rmsprop"):
+    elif one.rule in RULES and one.rule not in ("sgd", "rmsprop"):
         listed.append(f"momentum={formats.rate(one.momentum)}")
     known = {"batch_size", "learning_rate", "momentum", "micro_batch_size", "accum_steps"}
     listed += [

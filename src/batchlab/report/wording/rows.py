@@ -165,7 +165,7 @@ def _ratio_row(advice: Advice, quantity: str) -> Row | None:
         write(compared.today.value),
         write(compared.recommended.value),
         _ratio_difference(compared),
-        sure_of_ratio(compared),
+        sure_of_ratio(compared, watched=bool(advice.watched)),
     )
 
 
@@ -193,11 +193,12 @@ def _ratio_difference(compared: Comparison) -> Text:
     return say("{m} ({s})", "{m}（{s}）", m=main, s=formats.ratio_range(ratio))
 
 
-def sure_of_ratio(compared: Comparison) -> Text:
+def sure_of_ratio(compared: Comparison, watched: bool = False) -> Text:
     """How sure a ratio is, in counted repeats.
 
     Args:
         compared: The comparison.
+        watched: Whether its pairs are trainings that the user ran.
     """
     if compared.method == "projected" or not compared.pairs:
         return Text(
@@ -207,8 +208,10 @@ def sure_of_ratio(compared: Comparison) -> Text:
     word = words.get(compared.quantity, ("cheaper", "安かった"))
     unclear = compared.difference.low < 1 < compared.difference.high
     return say(
-        "{w} in {k} of {n} new repeats{end}",
-        "新たに行った{n}回中{k}回で{wj}{end}",
+        "{w} in {k} of {n} pairs of trainings{end}"
+        if watched
+        else "{w} in {k} of {n} new repeats{end}",
+        "学習{n}組中{k}組で{wj}{end}" if watched else "新たに行った{n}回中{k}回で{wj}{end}",
         w=word[0],
         wj=word[1],
         k=compared.wins,
@@ -228,7 +231,7 @@ def _cost_row(advice: Advice) -> Row | None:
         formats.money(compared.today.value, code),
         formats.money(compared.recommended.value, code),
         percent_saved(compared.difference),
-        Text("as above", "同上") if alike else sure_of_ratio(compared),
+        Text("as above", "同上") if alike else sure_of_ratio(compared, bool(advice.watched)),
     )
 
 
@@ -263,6 +266,9 @@ def _metric_row(advice: Advice) -> Row | None:
         return None
     fresh = compared.quantity == "metric"
     many = compared.examples or (advice.test_examples if fresh else advice.validation_examples)
+    ended = say(
+        "{m} at the end of training", "学習終了時の{m}", m=names.metric_in_full(advice.metric)
+    )
     label = say(
         "{m} on {n} never used for choosing" if fresh else "{m} on {n} also used for choosing",
         "設定選びに使っていない{n}での{m}" if fresh else "設定選びにも使った{n}での{m}",
@@ -272,7 +278,7 @@ def _metric_row(advice: Advice) -> Row | None:
     if advice.part is not None:
         label = say("{l}, trained on {s}", "{l}（{s}で学習）", l=label, s=part.share(advice.part))
     return Row(
-        label,
+        label if many else ended,
         formats.metric_value(compared.today.value, advice.metric),
         formats.metric_value(compared.recommended.value, advice.metric),
         _metric_difference(advice, compared.difference),

@@ -19,6 +19,10 @@ _TESTED = {
 }
 
 
+_COMPARED = Text("**compared training by training**", "【**学習どうしを1対1で比較**】")
+_NOT_COMPARED = Text("**nothing to compare yet**", "【**比較はこれから**】")
+
+
 def title(advice: Advice) -> Text:
     """What the page is.
 
@@ -38,6 +42,16 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
     Args:
         advice: The record.
     """
+    if advice.watched:
+        measured = say(
+            "{n} trainings of yours, watched until {day}, {time} in all",
+            "記録した学習{n}回、{day}まで、合計{time}",
+            n=advice.watched,
+            day=date(advice.created),
+            time=formats.duration(advice.wall_seconds),
+        )
+        private = Text("no data left this computer", "データは一切外部に送信していません")
+        return (measured, private, stage(advice))
     measured = say(
         "measured on {device}, {day}, in {time}",
         "測定：{device}、{day}、所要{time}",
@@ -71,6 +85,8 @@ def stage(advice: Advice) -> Text:
     Args:
         advice: The record.
     """
+    if advice.watched:
+        return _COMPARED if advice.comparisons else _NOT_COMPARED
     return say(
         "stage {n} of 3, **{word}**",
         "段階{n}/3【**{word}**】",
