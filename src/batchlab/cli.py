@@ -277,18 +277,36 @@ def report(
     price_per_hour: Real = None,
     currency: Words = None,
     price_per_sample: Real = None,
+    metric: Words = None,
+    target: Real = None,
+    worth: float = 1.2,
     out: Place = None,
 ) -> None:
     """Make a report again: for another price, for another machine, or of two results side by side.
 
+    Of trainings that `batchlab.watch` watched: one by itself, or several compared. The settings of
+    the first directory are today's; trainings of the same seed are pairs.
+
     Args:
-        folders: Result directories of `batchlab advise`.
+        folders: Result directories of `batchlab advise`, or of watched trainings.
         machine: Folder made by `batchlab fit TASK --out` on the other machine.
         price_per_hour: Another price.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
+        metric: By which watched trainings are compared; default: one that all of them tell, else
+            their loss.
+        target: Its value that counts as trained; default: what four in five of today's trainings
+            reach.
+        worth: Smallest gain worth a change, for watched trainings.
         out: The page; default: in the (first) folder.
     """
+    from batchlab.app import watched
+
+    if watched.among(folders, machine):
+        price = watched.priced(price_per_hour, currency, price_per_sample)
+        asked = watched.Asked(price, worth, metric, target, command=_typed())
+        _show_watched(watched.report_on(folders, asked, out=out))
+        return
     page = batchlab.render(
         folders,
         machine=machine,
@@ -520,6 +538,14 @@ def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:
 
     Console().print(terminal(advice))
     print(f"report: {folder / 'report.html'}")
+
+
+def _show_watched(found: Any) -> None:
+    """What watched trainings come to, and where the page lies."""
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(found.words, markup=False, highlight=False)
+    print(f"report: {found.page}")
 
 
 def _show_measured(found: Any, name: str, as_json: bool) -> None:

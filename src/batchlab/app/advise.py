@@ -25,6 +25,7 @@ from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
+from batchlab.app import watched
 from batchlab.advisor.whole import KEY
 from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
@@ -278,7 +279,7 @@ def render(
     side by side.
 
     Args:
-        folders: Result directories of ``advise``.
+        folders: Result directories of ``advise``, or of watched trainings.
         machine: Directory made by ``batchlab fit TASK --out`` on another machine.
         price_per_hour: Another price.
         currency: Its currency.
@@ -293,6 +294,9 @@ def render(
     """
     if not folders:
         raise InvalidValueError(must("folders", "at least one result directory", "none"))
+    if watched.among(folders, machine):
+        asked = watched.Asked(price=watched.priced(price_per_hour, currency, price_per_sample))
+        return watched.report_on(folders, asked, out=out).page
     prices = (price_per_hour, currency, price_per_sample)
     advices = [again(Path(folder), machine, prices) for folder in folders]
     other = machine is not None or any(p is not None for p in prices)

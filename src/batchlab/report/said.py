@@ -117,6 +117,10 @@ _SENTENCES = (
         "現在の設定での学習がまだ終わっていないため、これまでに達した値を目標とした",
     ),
     (
+        r"examples before the checkpoint as whole batches of today",
+        "再開前のデータ数は、現在のバッチサイズから計算した",
+    ),
+    (
         r"no metric is recorded: the training loss is compared",
         "評価指標が記録されていないため、学習中の損失で比べた",
     ),

@@ -146,6 +146,21 @@ def estimate(blocks: Sequence[NoiseBlock], level: float = LEVEL) -> NoiseResult 
     return replace(found, scale=scale)
 
 
+def along(blocks: Sequence[NoiseBlock], parts: int = 12) -> tuple[NoiseResult, ...]:
+    """The noise scale along a training: one result for each of some stretches of equal length.
+
+    Args:
+        blocks: In order.
+        parts: At most so many stretches, so that each has the pairs for an interval.
+
+    Returns:
+        Results in order, those left out that have too few pairs.
+    """
+    size = math.ceil(len(blocks) / parts) if blocks else 1
+    stretches = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+    return tuple(found for part in stretches if (found := estimate(part)) is not None)
+
+
 def ratio_range(
     means: tuple[float, float], variances: tuple[float, float, float], dof: float, level: float
 ) -> tuple[float, float]:

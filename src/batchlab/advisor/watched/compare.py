@@ -34,7 +34,16 @@ from batchlab.advisor.watched.groups import (
     grouped,
     reached,
 )
-from batchlab.advisor.watched.judge import Answer, Asked, answer_of, chosen, judge, price_of
+from batchlab.advisor.watched.judge import (
+    Answer,
+    Asked,
+    Judged,
+    answer_of,
+    chosen,
+    cost_of,
+    judge,
+    price_of,
+)
 from batchlab.advisor.watched.runs import LOSS, Run
 from batchlab.errors import InvalidValueError, ResultError
 from batchlab.stats import (
@@ -254,7 +263,7 @@ def _to_target(
         "updates_to_target": median_estimate(samples / sizes, "updates"),
     }
     if price is not None:
-        cost = seconds * price.per_hour / 3600 + samples * price.per_sample
+        cost = cost_of(seconds, samples, price)
         found["cost_to_target"] = median_estimate(cost, price.currency)
     return found
 

@@ -38,6 +38,7 @@ from batchlab.stats import (
     median_estimate,
     paired_log_ratio,
     repeats_to_decide,
+    sign_repeats_to_decide,
     smallest_detectable_ratio,
 )
 from batchlab.types import Status
@@ -153,7 +154,7 @@ def _quantity(judged: Judged, quantity: str, price: Price | None) -> tuple[np.nd
     seconds, samples = judged.times[:, 0], judged.times[:, 1]
     if quantity == "cost":
         assert price is not None
-        found = seconds * price.per_hour / 3600 + samples * price.per_sample
+        found = cost_of(seconds, samples, price)
     else:
         found = seconds if quantity == "time" else samples
     return found[0], found[1]
@@ -211,6 +212,8 @@ def _repeats(judged: Judged, metric: MetricInfo, worth: float) -> int:
     ratio = paired_.estimate.value
     if len(judged.pairs) == 1 and 0 < ratio < math.inf:
         return repeats_to_decide(ratio, TYPICAL_LOG_SD, 1, worth, rest=paired_.rest) or 0
+    if len(judged.pairs) == 1 and np.isinf(before).any() != np.isinf(after).any():
+        return sign_repeats_to_decide(before, after, worth) or 0
     return further_pairs(paired_, before, after, worth)
 
 
@@ -222,6 +225,18 @@ def _next(judged: Judged, repeats: int, asked: Asked) -> NextStage | None:
     return NextStage(
         "more-repeats", seconds, price_of(seconds, asked.price), asked.command, repeats
     )
+
+
+def cost_of(seconds: np.ndarray, samples: np.ndarray, price: Price) -> np.ndarray:
+    """What so much time and data cost, infinite where they are.
+
+    Example:
+        >>> cost_of(np.array([1800.0, math.inf]), np.array([1.0, math.inf]), Price(2.0, "USD"))
+        array([ 1., inf])
+    """
+    parts = ((seconds, price.per_hour / 3600), (samples, price.per_sample))
+    # 0 times infinity is no number.
+    return np.sum([amount * rate for amount, rate in parts if rate], axis=0)
 
 
 def price_of(seconds: float, price: Price | None) -> float | None:

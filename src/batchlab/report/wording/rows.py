@@ -207,11 +207,10 @@ def sure_of_ratio(compared: Comparison, watched: bool = False) -> Text:
     words = {"time": ("faster", "速かった"), "samples": ("less data", "少なかった")}
     word = words.get(compared.quantity, ("cheaper", "安かった"))
     unclear = compared.difference.low < 1 < compared.difference.high
+    new = ("{w} in {k} of {n} new repeats{end}", "新たに行った{n}回中{k}回で{wj}{end}")
+    own = ("{w} in {k} of {n} pairs of trainings{end}", "学習{n}組中{k}組で{wj}{end}")
     return say(
-        "{w} in {k} of {n} pairs of trainings{end}"
-        if watched
-        else "{w} in {k} of {n} new repeats{end}",
-        "学習{n}組中{k}組で{wj}{end}" if watched else "新たに行った{n}回中{k}回で{wj}{end}",
+        *(own if watched else new),
         w=word[0],
         wj=word[1],
         k=compared.wins,
@@ -266,13 +265,12 @@ def _metric_row(advice: Advice) -> Row | None:
         return None
     fresh = compared.quantity == "metric"
     many = compared.examples or (advice.test_examples if fresh else advice.validation_examples)
-    ended = say(
-        "{m} at the end of training", "学習終了時の{m}", m=names.metric_in_full(advice.metric)
-    )
+    metric = names.metric_in_full(advice.metric)
+    ended = say("{m} at the end of training", "学習終了時の{m}", m=metric)
     label = say(
         "{m} on {n} never used for choosing" if fresh else "{m} on {n} also used for choosing",
         "設定選びに使っていない{n}での{m}" if fresh else "設定選びにも使った{n}での{m}",
-        m=names.metric_in_full(advice.metric),
+        m=metric,
         n=names.examples(advice, many),
     )
     if advice.part is not None:

@@ -44,9 +44,12 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
     """
     if advice.watched:
         measured = say(
-            "{n} trainings of yours, watched until {day}, {time} in all",
-            "記録した学習{n}回、{day}まで、合計{time}",
-            n=advice.watched,
+            "{n} of yours, watched, the last from {day}; {time} in all",
+            "記録した学習{n}回、最後の開始は{day}、合計{time}",
+            n=Text(
+                "a training" if advice.watched == 1 else f"{advice.watched} trainings",
+                str(advice.watched),
+            ),
             day=date(advice.created),
             time=formats.duration(advice.wall_seconds),
         )
