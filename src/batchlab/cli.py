@@ -544,7 +544,7 @@ def _show_watched(found: Any) -> None:
     """What watched trainings come to, and where the page lies."""
     from rich.console import Console
 
-    Console(soft_wrap=True).print(found.words, markup=False, highlight=False)
+    Console().print(found.words, markup=False, highlight=False, soft_wrap=found.alone)
     print(f"report: {found.page}")
 
 

@@ -24,6 +24,8 @@ from batchlab.watch.journal import NAME
 from batchlab.watch.noise import along
 from batchlab.watch.record import Watched
 
+TOGETHER = "times include evaluation: an older record does not tell it apart"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -57,11 +59,13 @@ class Reported:
     Attributes:
         page: The HTML file.
         words: For the terminal.
+        alone: Whether it is of one training.
         record: The numbers.
     """
 
     page: Path
     words: RenderableType
+    alone: bool
     record: Any
 
 
@@ -148,7 +152,7 @@ def _one(trainings: Sequence[tuple[str, Watched]], asked: Asked, path: Path) -> 
         name, watched, judge(watched), price, _provenance(Path(name)), asked.command
     )
     _platform.write_whole(path, page(found))
-    return Reported(path, summary(found), found.verdict)
+    return Reported(path, summary(found), True, found.verdict)
 
 
 def _several(trainings: Sequence[tuple[str, Watched]], asked: Asked, path: Path) -> Reported:
@@ -168,13 +172,11 @@ def _several(trainings: Sequence[tuple[str, Watched]], asked: Asked, path: Path)
         noise=tuple(NoisePoint(r.samples, r.scale, r.at_least) for r in along(first.noise)),
         sgd=start.sgd,
         provenance=_provenance(Path(first_name)),
-        said=()
-        if apart
-        else ("times include evaluation: an older record does not tell it apart",),
+        said=() if apart else (TOGETHER,),
     )
     advice = compare(runs, question)
     report.write(advice, path)
-    return Reported(path, report.terminal(advice), advice)
+    return Reported(path, report.terminal(advice), False, advice)
 
 
 def _called(names: Sequence[str]) -> str:
@@ -198,8 +200,7 @@ def _provenance(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {
-            k: str(v) for k, v in json.loads(path.read_text("utf-8")).items() if k != "command"
-        }
+        facts = json.loads(path.read_text("utf-8"))
+        return {name: str(value) for name, value in facts.items() if name != "command"}
     except (ValueError, AttributeError) as error:
         raise cannot_read(path, str(error).splitlines()[0]) from error

@@ -50,7 +50,7 @@ def lines(name: str, found: Sequence[Line], money: Text, caption: Text) -> Chart
     kept = [line for line in found if any(r["value"] is not None for r in line.rows)]
     if not kept:
         return None
-    rows = tuple(r | {"name": line.key} for line in kept for r in line.rows)
+    rows: tuple[Row, ...] = tuple(r | {"name": line.key} for line in kept for r in line.rows)
     axes = [a for a in AXES if any(r[a] is not None and r[a] > 0 for r in rows)]
     titles = AXES | {"money": money}
     description = say(
