@@ -285,8 +285,8 @@ _METHOD = (
     Text(
         "An update is a step of the optimizer, a batch what its gradient was made of. Time is "
         "wall time, evaluation included; the share of waiting leaves evaluation out. The "
-        "conclusion reads the second half of the training. 90 % range: it would miss the true value in one "
-        "case out of ten.",
+        "conclusion reads the second half of the training. 90 % range: it would miss the true "
+        "value in one case out of ten.",
         "更新は最適化手法の1回の更新、バッチはその勾配に使われたデータです。時間は評価を含む経過時間"
         "で、データ待ちの割合には評価を含みません。結論は学習の後半に基づきます。90%の範囲とは、"
         "真の値を外すのが10回に1回程度の範囲です。",
@@ -389,7 +389,7 @@ def _waiting_line(found: WatchReport) -> Line:
         if a + b > 0
     ]
     title = Text("share of the time waiting (%)", "データ待ちの割合（%）")
-    return Line("share", title, shared.plain_rows(rows))
+    return Line("share", title, shared.plain_rows(rows), from_zero=True)
 
 
 def _memory_line(found: WatchReport) -> Line:

@@ -30,12 +30,14 @@ class Line:
         title: With its unit.
         rows: The axes and ``value``, in order; ``end`` is ``diverged`` where it broke off.
         limit: A value that it must not exceed, or None.
+        from_zero: Whether its axis begins at 0.
     """
 
     key: str
     title: Text
     rows: tuple[Row, ...]
     limit: float | None = None
+    from_zero: bool = False
 
 
 def lines(name: str, found: Sequence[Line], money: Text, caption: Text) -> Chart | None:
@@ -78,8 +80,10 @@ def lines(name: str, found: Sequence[Line], money: Text, caption: Text) -> Chart
 
 def _spec(name: str, line: Line, axis: str, title: Text, text: Text, language: Language) -> Spec:
     values = [r["value"] for r in line.rows if r["value"] is not None]
-    wide = line.limit is None and min(values) > 0 and max(values) > 10 * min(values)
-    shown = shared.reach(line.rows, ["value"], line.limit, log=wide)
+    bounded = line.from_zero or line.limit is not None
+    wide = not bounded and min(values) > 0 and max(values) > 10 * min(values)
+    zero = 0.0 if line.from_zero else None
+    shown = shared.reach(line.rows, ["value"], line.limit, zero, log=wide)
     x = alt.X(
         f"{axis}:Q",
         title=title.of(language),
