@@ -47,7 +47,7 @@ def _of_run(id_: str, run: Run, name: str, key: str, most: int) -> list[CurvePoi
         return []
     known = np.flatnonzero(np.isfinite(series.values))
     stride = math.ceil(len(known) / most) if len(known) else 1
-    kept = known[::-1][::stride][::-1]
+    kept = known[::-1][::stride][::-1].tolist()
     points = [_point(id_, name, series, t, run) for t in kept]
     end = "diverged" if run.status is Status.DIVERGED else "" if run.ended else "unfinished"
     if points and end:
@@ -60,7 +60,7 @@ def _point(id_: str, name: str, series: Series, t: int, run: Run) -> CurvePoint:
         id=id_,
         name=name,
         samples=int(series.samples[t]),
-        epochs=series.samples[t] / run.population if run.population else math.nan,
+        epochs=float(series.samples[t]) / run.population if run.population else math.nan,
         updates=int(series.updates[t]),
         seconds=float(series.seconds[t]),
         value=float(series.values[t]),

@@ -21,7 +21,19 @@ STRETCHES = 50
 """Into so many equal parts, in examples, a loss that was told update by update is averaged."""
 
 UPWARD = ("acc", "f1", "auc", "r2", "precision", "recall", "iou", "dice", "bleu", "rouge", "map")
-DOWNWARD = ("loss", "err", "mse", "mae", "perplexity", "ppl", "wer", "cer", "nll", "escapes")
+DOWNWARD = (
+    "loss",
+    "err",
+    "mse",
+    "mae",
+    "mape",
+    "perplexity",
+    "ppl",
+    "wer",
+    "cer",
+    "nll",
+    "escapes",
+)
 """Parts of names of metrics of which more is better, and less."""
 SHARES = ("acc", "precision", "recall", "error rate")
 
