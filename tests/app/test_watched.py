@@ -6,6 +6,7 @@ from torch import nn
 
 import batchlab
 from batchlab import cli
+from batchlab.app import watched
 from batchlab.watch import Watch, read
 from tests.advisor.watched.made import write
 
@@ -20,6 +21,13 @@ def runs(tmp_path, monkeypatch):
         write(tmp_path / f"today{seed}", seed=seed, pace=pace)
         write(tmp_path / f"big{seed}", seed=seed, pace=pace / 2, batch=64, rate=0.2)
     return [f"{kind}{seed}" for kind in ("today", "big") for seed in range(3)]
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """No pictures are made: what is said is looked at."""
+    monkeypatch.setattr(watched, "page", lambda found: "")
+    monkeypatch.setattr(watched.report, "write", lambda advice, path: None)
 
 
 def refused(capsys, *arguments):
@@ -47,7 +55,7 @@ def test_several_are_compared(runs, capsys):
     assert told.endswith("report: today0/comparison.html\n")
 
 
-def test_what_is_worth_a_change_is_the_users_to_say(runs, capsys):
+def test_what_is_worth_a_change_is_the_users_to_say(runs, capsys, unrendered):
     cli.main(["report", *runs, "--worth", "3", "--target", "0.5"])
     assert "Change nothing." in capsys.readouterr().out
 
@@ -83,7 +91,7 @@ def test_a_damaged_line_is_one_sentence(runs, capsys, tmp_path):
     assert "is damaged" in refused(capsys, "today0")
 
 
-def test_a_training_that_is_killed_or_runs_is_reported(tmp_path, capsys, monkeypatch):
+def test_a_training_that_is_killed_or_runs_is_reported(tmp_path, capsys, monkeypatch, unrendered):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "killed", ending=None, steps=5)
     with open(tmp_path / "killed" / "watch.jsonl", "a", encoding="utf-8") as file:
@@ -92,7 +100,7 @@ def test_a_training_that_is_killed_or_runs_is_reported(tmp_path, capsys, monkeyp
     assert "not ended: it runs, or was killed" in capsys.readouterr().out
 
 
-def test_a_training_can_be_reported_while_it_runs(tmp_path, capsys):
+def test_a_training_can_be_reported_while_it_runs(tmp_path, capsys, unrendered):
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loader = torch.randn(40, 8, 4, generator=torch.Generator().manual_seed(0)).unbind()

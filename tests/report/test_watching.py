@@ -61,7 +61,12 @@ def tags(text):
     return parser.tags
 
 
-@pytest.mark.parametrize("name", STATES)
+RARE = ("running", "stopped")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in RARE else n for n in STATES]
+)
 def test_every_state_has_a_page_that_begins_with_the_sentence(name):
     report, text = found(**STATES[name]), page_of(name)
     heading = re.search(r"<h1.*?</h1>", text, re.DOTALL)[0]

@@ -25,8 +25,8 @@ from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
 from batchlab.advisor.view import bare_facts
-from batchlab.app import watched
 from batchlab.advisor.whole import KEY
+from batchlab.app import watched
 from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -63,14 +64,15 @@ def lines(name: str, found: Sequence[Line], money: Text, caption: Text) -> Chart
         *((axis, titles[axis]) for axis in axes),
         ("value", Text("value", "値")),
     )
-    specs = {
-        f"{line.key}-{axis}": {
-            language: _spec(name, line, axis, titles[axis], description, language)
-            for language in LANGUAGES
-        }
-        for line in kept
-        for axis in axes
+    specs: dict[str, dict[str, Spec]] = {
+        f"{line.key}-{axis}": {} for line in kept for axis in axes
     }
+    for line in kept:
+        for language in LANGUAGES:
+            base = _spec(name, line, description, language)
+            for axis in axes:
+                x = _x(line, axis, titles[axis].of(language))
+                specs[f"{line.key}-{axis}"][language] = _against(base, axis, x)
     choices = (
         (Text("show", "表示"), tuple((line.key, line.title) for line in kept)),
         (Text("against", "横軸"), tuple((axis, titles[axis]) for axis in axes)),
@@ -78,15 +80,10 @@ def lines(name: str, found: Sequence[Line], money: Text, caption: Text) -> Chart
     return Chart(name, rows, columns, caption, description, specs, choices, height=280)
 
 
-def _spec(name: str, line: Line, axis: str, title: Text, text: Text, language: Language) -> Spec:
-    values = [r["value"] for r in line.rows if r["value"] is not None]
-    bounded = line.from_zero or line.limit is not None
-    wide = not bounded and min(values) > 0 and max(values) > 10 * min(values)
-    zero = 0.0 if line.from_zero else None
-    shown = shared.reach(line.rows, ["value"], line.limit, zero, log=wide)
+def _x(line: Line, axis: str, title: str) -> Spec:
     x = alt.X(
         f"{axis}:Q",
-        title=title.of(language),
+        title=title,
         scale=alt.Scale(nice=False, padding=8, domain=shared.reach(line.rows, [axis], log=False)),
         axis=alt.Axis(
             tickCount=6,
@@ -94,6 +91,33 @@ def _spec(name: str, line: Line, axis: str, title: Text, text: Text, language: L
             labelExpr="datum.value === 0 ? '0' : format(datum.value, '~s')",
         ),
     )
+    return cast(Spec, x.to_dict(validate=False)) | {"field": axis, "type": "quantitative"}
+
+
+def _against(base: Spec, axis: str, x: Spec) -> Spec:
+    """The picture over an axis; Altair takes long over each spec, a copy does not."""
+    spec = copy.deepcopy(base)
+    for layer in spec["layer"]:
+        encoding = layer["encoding"]
+        if encoding.get("x", {}).get("field") == _ALONG:
+            encoding["x"] = x
+        for shown in encoding.get("tooltip", ()):
+            if shown["field"] == _ALONG:
+                shown |= {"field": axis, "title": x["title"]}
+    return spec
+
+
+_ALONG = "along"
+"""Stands for the axis that the reader chooses."""
+
+
+def _spec(name: str, line: Line, text: Text, language: Language) -> Spec:
+    values = [r["value"] for r in line.rows if r["value"] is not None]
+    bounded = line.from_zero or line.limit is not None
+    wide = not bounded and min(values) > 0 and max(values) > 10 * min(values)
+    zero = 0.0 if line.from_zero else None
+    shown = shared.reach(line.rows, ["value"], line.limit, zero, log=wide)
+    x = alt.X(field=_ALONG, type="quantitative")
     y = alt.Y(
         "value:Q",
         title=line.title.of(language),
@@ -104,7 +128,7 @@ def _spec(name: str, line: Line, axis: str, title: Text, text: Text, language: L
     )
     chosen = f"datum.name === {json.dumps(line.key)} && isValid(datum.value)"
     base = alt.Chart(shared.data(name)).transform_filter(chosen)
-    tips = shared.tooltips(language, ((axis, title), ("value", line.title)))
+    tips = shared.tooltips(language, ((_ALONG, line.title), ("value", line.title)))
     layers: list[Any] = [
         base.mark_line(color=shared.BLUE, strokeWidth=1.5).encode(x=x, y=y),
         base.mark_point(color=shared.BLUE, filled=True, size=24, opacity=1).encode(
