@@ -13,6 +13,7 @@ from batchlab.measure.repeatability import (
     Reading,
     answers,
     disagreements,
+    named,
     predictions,
     pseudo_values,
     reading_of,
@@ -22,6 +23,8 @@ from batchlab.measure.repeatability import (
 from batchlab.tasks import Task, prepare
 from tests import reference
 from tests.engine import tiny
+
+TWO = Reading(True)
 
 
 def _said(runs=5, examples=40, seed=0):
@@ -128,16 +131,37 @@ def test_pairs_taken_as_independent_would_cover_far_too_little():
     ("outputs", "target", "wanted"),
     [
         ([[0.1, 0.9], [3.0, 1.0]], [1, 1], [1, 0]),
-        ([[0.5], [-0.5]], [1, 1], [1, 0]),
-        ([0.5, -0.5], [1, 1], [1, 0]),
         ([[[0.0, 1.0], [2.0, 1.0]]], [[1, 1]], [1, 0]),
         ([[[0.0, 1.0, 5.0], [2.0, 1.5, 1.0]]], [[1, 1, -100]], [1, 1]),
     ],
-    ids=["classes", "one output", "flat", "tokens", "channels second, padded"],
+    ids=["classes", "tokens", "channels second, padded"],
 )
 def test_the_class_is_read_from_the_scores(outputs, target, wanted):
     said = answers(torch.tensor(outputs), torch.tensor(target), Reading(True))
     assert said.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("runs", "wanted"),
+    [
+        ([[0.1, 0.9], [0.6, 0.4]], [[0, 1], [1, 0]]),
+        ([[0.1, 0.9], [-0.6, 0.4]], [[1, 1], [0, 1]]),
+    ],
+    ids=["probabilities", "logits"],
+)
+def test_one_score_an_example_is_read_as_what_all_runs_make_of_it(runs, wanted):
+    said = [answers(torch.tensor(run)[:, None], torch.tensor([0, 1]), TWO) for run in runs]
+    assert [one.tolist() for one in named([one.numpy() for one in said])] == wanted
+
+
+def test_no_example_is_lost_where_labels_are_minus_one_and_one():
+    said = answers(torch.tensor([-2.0, 3.0, 1.0]), torch.tensor([-1.0, 1.0, -1.0]), TWO)
+    assert said.tolist() == [-2.0, 3.0, 1.0]
+
+
+def test_several_labels_of_one_example_are_not_read_as_numbers():
+    targets = (torch.arange(180).reshape(60, 3) % 7 > 3).float()
+    assert reading_of(_numbers(lambda x: targets)) is None
 
 
 def test_numbers_are_read_in_standard_deviations_of_their_targets():

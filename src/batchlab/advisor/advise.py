@@ -406,10 +406,14 @@ class _Stages:
             )
             return None
         self.prices["C"] = seconds_of(session, full)
-        left = _spendable(session) - _kept_for_noise(session)
-        kept = price_on_all(session, session.batch_size)
-        with_pair = plan_confirmation(session, rows, left - kept) if kept else None
-        return with_pair or plan_confirmation(session, rows, left)
+        left, noise = _spendable(session), _kept_for_noise(session)
+        pair = price_on_all(session, session.batch_size)
+        # What comes after stage C never costs it: first the noise gives way, then the pair.
+        plans = (
+            plan_confirmation(session, rows, left - kept)
+            for kept in sorted({noise + pair, pair, noise, 0.0}, reverse=True)
+        )
+        return next((plan for plan in plans if plan is not None), None)
 
     def _repeat_more(self) -> None:
         """More fresh repeats, where a resumed advice has budget left, had been confirmed before
@@ -423,7 +427,8 @@ class _Stages:
             return
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
-        count = affordable_repeats(session, int(record.chosen[0]), _spendable(session))
+        left = _spendable(session) - self._kept_for_later(record)
+        count = affordable_repeats(session, int(record.chosen[0]), left)
         made = {"seeds": list(range(first, first + count))} if count else None
         plan = self.journal.plan(name, made)
         if plan is None:
@@ -431,6 +436,19 @@ class _Stages:
         session.listener.say(f"{len(plan['seeds'])} more repeats on fresh seeds")
         self.confirmation = confirm_more(session, record, tuple(plan["seeds"]))
         self._save("confirmation", self.confirmation)
+
+    def _kept_for_later(self, record: Confirmation) -> float:
+        """Seconds for what comes after the repeats, as far as it has not been measured."""
+        pair = 0.0 if self.on_all else price_on_all(self.session, int(record.chosen[0]))
+        return pair + self._kept_for_robustness()
+
+    def _kept_for_robustness(self) -> float:
+        """Seconds for noise, and for the trainings on changed data that a resumed advice has been
+        asked to pay.
+        """
+        if self.survey is None:
+            return _kept_for_noise(self.session)
+        return sum(self.survey.unpaid.values())
 
     def _repeat_on_all(self) -> None:
         """The pair on all data, where the stages ran on a part of them and the budget pays."""
@@ -440,7 +458,9 @@ class _Stages:
         self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
-        plan = plan or plan_on_all(session, record, _spendable(session))
+        left, noise = _spendable(session), _kept_for_noise(session)
+        plan = plan or plan_on_all(session, record, left - noise)
+        plan = plan or plan_on_all(session, record, left)
         if plan is None:
             return
         self.journal.plan(KEY, asdict(plan))

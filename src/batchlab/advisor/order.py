@@ -81,7 +81,7 @@ def tempered(view: View, found: Verdict) -> Verdict:
     """The verdict of the part, or *not enough evidence* where all data contradict it.
 
     *Change* is contradicted where the recommendation was not better on all data, *keep* where the
-    alternative was better there by what is worth a change.
+    alternative was better there, by what is worth a change where that is a ratio.
 
     Args:
         view: The case.
@@ -90,7 +90,8 @@ def tempered(view: View, found: Verdict) -> Verdict:
     told = order(view)
     if told is None:
         return found
-    worth_it = told.on_all.better and told.on_all.ratio >= view.options.worth
+    # Where the metric decides there is no ratio, and better is better.
+    worth_it = told.on_all.better and not told.on_all.ratio < view.options.worth
     denied = {Verdict.CHANGE: not told.on_all.better, Verdict.KEEP: worth_it}
     return Verdict.NOT_ENOUGH_EVIDENCE if denied.get(found, False) else found
 

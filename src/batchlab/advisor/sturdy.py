@@ -8,11 +8,11 @@ from pathlib import Path
 
 from batchlab.advisor.confirm import ConfirmationPlan, Pair, end_states
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.judge import final_metric, of_setting
+from batchlab.advisor.judge import final_metric
 from batchlab.advisor.session import WORKER_START_SECONDS, Session
 from batchlab.advisor.stages import Confirmation, Curve
 from batchlab.engine import Job, evaluation_grid
-from batchlab.measure.disturbance import Disturbance
+from batchlab.measure.disturbance import TABLE, Disturbance
 from batchlab.measure.robustness import train_altered
 from batchlab.measure.sturdiness import Scores, Survey, evaluations, survey, trained
 from batchlab.types import Status
@@ -56,9 +56,22 @@ def price(session: Session, chosen: Pair) -> float:
         chosen: The choice, or a guess of it.
     """
     options, largest = session.options, max(session.batch_size, chosen[0])
-    changes = len(trained(session.prepared, largest))
+    changes = sum(what.in_training for what in TABLE)
+    if session.prepared.train.in_memory:  # others would have to be read whole to tell
+        changes = len(trained(session.prepared, largest))
     noise = seconds_of_noise(session, 2 * options.confirm_seeds)
-    return noise + changes * seconds_of_training(session, chosen, options.seeds)
+    seeds = min(options.seeds, options.confirm_seeds)
+    return noise + changes * seconds_of_training(session, chosen, seeds)
+
+
+def seeds_of(plan: ConfirmationPlan) -> tuple[int, ...]:
+    """Seeds of the trainings on changed data: fresh ones, since those that chose would flatter the
+    choice on clean data; as many as chose.
+
+    Args:
+        plan: Of stage C.
+    """
+    return tuple(plan.fresh[: len(plan.seeds)])
 
 
 def measure(
@@ -76,7 +89,7 @@ def measure(
         session: The advice in the making.
         journal: Keeps what was begun: a resumed advice goes on with it whatever it takes.
         plan: Of stage C: its seeds.
-        record: Of stage C: the choice, and the choosing runs that were trained on clean data.
+        record: Of stage C: the choice, and the fresh runs that were trained on clean data.
         known: What an earlier process has measured, or None.
         spendable: Seconds that are left.
         save: Writes the record down.
@@ -86,7 +99,7 @@ def measure(
     """
     chosen = (int(record.chosen[0]), record.chosen[1])
     changes = trained(session.prepared, max(session.batch_size, chosen[0]))
-    each = seconds_of_training(session, chosen, len(plan.seeds))
+    each = seconds_of_training(session, chosen, len(seeds_of(plan)))
     found = known
     if found is None or NOISE in found.unpaid:
         cost = seconds_of_noise(session, 2 * len(plan.fresh)) + _again(session, plan, chosen)
@@ -137,10 +150,10 @@ def _noise(session: Session, plan: ConfirmationPlan, chosen: Pair) -> Survey:
 def _trained(
     session: Session, out: Path, plan: ConfirmationPlan, record: Confirmation, what: Disturbance
 ) -> list[Scores]:
-    """Both settings on changed data, on the choosing seeds, beside their choosing runs."""
-    chosen = (int(record.chosen[0]), record.chosen[1])
+    """Both settings on changed data, beside their runs on clean data with the same fresh seeds."""
+    chosen, seeds = (int(record.chosen[0]), record.chosen[1]), seeds_of(plan)
     pairs = [(session.batch_size, session.learning_rate), chosen]
-    configs = [session.config(*pair, seed) for pair in pairs for seed in plan.seeds]
+    configs = [session.config(*pair, seed) for pair in pairs for seed in seeds]
     session.engine.close()  # its workers would share the memory with those of the changed data
     trace, told = train_altered(
         session.prepared,
@@ -154,14 +167,16 @@ def _trained(
     )
     for sentence in told:
         session.listener.say(sentence)
-    n = len(plan.seeds)
+    n = len(seeds)
     sides = [
         [Curve.of(run, pair[0]) for run in trace.runs[i * n : (i + 1) * n]]
         for i, pair in enumerate(pairs)
     ]
     return [
-        scores_of(what, name, of_setting(record.choosing, *pair), curves)
-        for name, pair, curves in zip((TODAY, CHOSEN), pairs, sides, strict=True)
+        scores_of(what, name, {run.seed: run for run in clean}, curves)
+        for name, clean, curves in zip(
+            (TODAY, CHOSEN), (record.today, record.recommended), sides, strict=True
+        )
     ]
 
 

@@ -136,8 +136,7 @@ def advise(
     )
     _refuse_torchrun()
     loaded, argument = found(task, data)
-    prepared = subset_of(prepare(loaded, device=device), options.subset, seed)
-    _check_options(prepared, options)
+    prepared = _prepared(loaded, options, device)
     folder = Path(out) if out is not None else default_out("advise", loaded)
     builtin = argument in BUILTIN
     with listening(listener, options.budget) as hears, _platform.DirectoryLock(folder):
@@ -200,8 +199,7 @@ def dry_run(
         Seconds of one run and of each stage, and the smallest ratio the repeats could show.
     """
     loaded, _ = found(task, data)
-    prepared = subset_of(prepare(loaded, device=device), options.subset, options.seed)
-    _check_options(prepared, options)
+    prepared = _prepared(loaded, options, device)
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
@@ -257,12 +255,16 @@ class DryRun:
     def _reach(self, budget: float) -> str:
         """How far the budget should reach; a search can be shorter than usual."""
         a, b, c = (self.stages[letter] for letter in "ABC")
-        if a + b + c + self.stages.get(KEY, math.inf) <= budget:
-            return "enough for all stages and the pair on all data"
+        names = {KEY: "the pair on all data", "R": "robustness"}
+        later = " and ".join(name for key, name in names.items() if key in self.stages)
+        whole = a + b + c + sum(self.stages.get(key, 0.0) for key in names)
+        if later and whole <= budget:
+            return f"enough for all stages and {later}"
+        rest = f"; {later} as far as time is left" if later else ""
         if a + b + c <= budget:
-            return "enough for all stages"
+            return f"enough for all stages{rest}"
         if a + c <= budget:
-            return "enough for all stages with a shorter search"
+            return f"enough for all stages with a shorter search{rest}"
         return "stage A, and B as far as it fits"
 
 
@@ -401,6 +403,16 @@ def _price(per_hour: float | None, currency: str, per_sample: float) -> Price | 
 def _refuse_torchrun() -> None:
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         raise TaskError("batchlab runs in one process for now: start it without torchrun.")
+
+
+def _prepared(task: Task, options: Options, device: str) -> Prepared:
+    """The task on the part of its data that is asked for, if the options make sense for it."""
+    prepared = subset_of(prepare(task, device=device), options.subset, options.seed)
+    _check_options(prepared, options)
+    if prepared.drawn is not None and (options.target is not None or options.at_least):
+        said = "a target and demands on the metric are judged by trainings on the part"
+        prepared = replace(prepared, assumptions=(*prepared.assumptions, said))
+    return prepared
 
 
 def _check_options(prepared: Prepared, options: Options) -> None:

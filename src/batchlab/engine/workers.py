@@ -148,7 +148,7 @@ def can_travel(prepared: Prepared) -> bool:
         prepared: The task.
     """
     try:
-        cloudpickle.dumps(prepared)
+        cloudpickle.dumps(replace(prepared, drawn=None))
     except Exception:  # an open file, a lock: whatever the user's data set holds
         return False
     return True

@@ -38,8 +38,8 @@ class Reading:
     """How predictions are compared.
 
     Attributes:
-        classes: Whether they are classes, by the largest output, or by its sign where there is
-            one; else numbers.
+        classes: Whether they are classes, by the largest output, or by :func:`named` where there
+            is one; else numbers.
         sd: Standard deviation of each target over the validation data; empty for classes.
     """
 
@@ -60,6 +60,8 @@ def reading_of(prepared: Prepared) -> Reading | None:
     if targets is None or (task.training_step is not None and task.forward is None):
         return None
     if targets.is_floating_point() and not has_classes(targets):
+        if len(targets.unique()) <= 2:  # several labels of one example
+            return None
         spread = targets.flatten(1).double() if targets.ndim > 1 else targets.double()[:, None]
         found = Reading(False, tuple(spread.std(0, correction=0).tolist()))
     else:
@@ -87,8 +89,9 @@ def answers(outputs: Tree, target: Tensor, reading: Reading) -> Tensor | None:
         reading: How they are read.
 
     Returns:
-        Classes, shape ``[B']``, or numbers in standard deviations of their targets, ``[B', C]``;
-        None where outputs and target do not fit.
+        Classes, shape ``[B']``; the score of each example where there is one only, ``[B']`` and
+        floating-point; or numbers in standard deviations of their targets, ``[B', C]``. None where
+        outputs and target do not fit.
 
     Example:
         >>> answers(torch.tensor([[0.1, 0.9], [3.0, 1.0]]), torch.tensor([1, 1]), Reading(True))
@@ -102,6 +105,8 @@ def answers(outputs: Tree, target: Tensor, reading: Reading) -> Tensor | None:
             return None
         sd = torch.tensor(reading.sd, dtype=torch.float64)
         return scores.reshape(len(target), -1).double().cpu() / sd.where(sd > 0, torch.ones(()))
+    if scores.numel() == target.numel():
+        return scores.flatten().double().cpu()
     said = _classes(scores, target)
     return None if said is None else said[target.flatten() >= 0].cpu()
 
@@ -116,8 +121,6 @@ def _classes(scores: Tensor, target: Tensor) -> Tensor | None:
     """The class named by the scores, flat: along the last axis, or along the second as torch's
     cross-entropy has it.
     """
-    if scores.numel() == target.numel():
-        return (scores.flatten() > 0).long()
     if scores.shape[:-1] == target.shape:
         return scores.argmax(-1).flatten()
     if scores.ndim > 2 and (len(scores), *scores.shape[2:]) == tuple(target.shape):
@@ -156,7 +159,26 @@ def predictions(
                     raise InvalidTypeError("`outputs` must fit the target; see `reading_of`.")
                 parts.append(said)
         found.append(torch.cat(parts).numpy())
-    return found
+    return named(found) if reading.classes else found
+
+
+def named(said: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Classes, from the one score of each example where runs give one: it names the second class
+    above ½ where all scores of all runs are probabilities, and above 0 otherwise.
+
+    Args:
+        said: One array a run, from :func:`answers`.
+
+    Example:
+        >>> [one.tolist() for one in named([np.array([0.1, 0.9]), np.array([0.6, 0.7])])]
+        [[0, 1], [1, 1]]
+        >>> [one.tolist() for one in named([np.array([-3.0, 0.9]), np.array([0.6, 0.7])])]
+        [[0, 1], [1, 1]]
+    """
+    if not all(np.issubdtype(one.dtype, np.floating) for one in said):
+        return list(said)
+    shares = all(((one >= 0) & (one <= 1)).all() for one in said)
+    return [(one > (0.5 if shares else 0.0)).astype(np.int64) for one in said]
 
 
 def disagreements(said: Sequence[np.ndarray]) -> Float[np.ndarray, "R R"]:

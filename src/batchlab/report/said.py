@@ -34,6 +34,10 @@ _SENTENCES = (
         "はその割合で決まり、形は変わらない）",
     ),
     (
+        r"a target and demands on the metric are judged by trainings on the part",
+        "目標値と評価指標への条件は、データの一部での学習で判定した",
+    ),
+    (
         r"the task names no metric: the validation loss is used",
         "評価指標の指定がないため、検証データでの損失を用いた",
     ),
