@@ -15,7 +15,7 @@ from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import OnAll
 from batchlab.advisor.whole import KEY, MOST_PAIRS, ON_ALL, plan_on_all, price_on_all
 from batchlab.app.advise import advise as make_advice
-from batchlab.app.advise import again
+from batchlab.app.advise import DryRun, again
 from batchlab.config import RunConfig
 from batchlab.engine import Job, train
 from batchlab.errors import ResultError
@@ -148,6 +148,27 @@ def test_for_accuracy_the_metric_decides():
     case = view(on_all([2000], [2000], ends=(0.9, 0.95)), objective="accuracy")
     found = order.order(case).on_all
     assert (found.better, found.by) == (True, "validation")
+
+
+@pytest.mark.parametrize(
+    ("end", "verdict"), [(0.9, Verdict.KEEP), (0.95, Verdict.NOT_ENOUGH_EVIDENCE)]
+)
+def test_a_keep_is_taken_back_where_the_metric_decides_too(end, verdict):
+    case = view(on_all([8000], [8000], ends=(0.9, end)), objective="accuracy")
+    assert order.tempered(case, Verdict.KEEP) is verdict
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (70.0, "stage A, and B as far as it fits"),
+        (100.0, "enough for all stages; the pair on all data and robustness as far as time"),
+        (145.0, "enough for all stages and the pair on all data and robustness"),
+    ],
+)
+def test_a_budget_reaches_as_far_as_its_price_list_says(budget, told):
+    stages = {"A": 10.0, "B": 20.0, "C": 70.0, KEY: 30.0, "R": 15.0}
+    assert told in str(DryRun("t", 20.0, stages, 1.3, (), budget))
 
 
 def test_times_on_all_data_are_those_timed_on_all_data():

@@ -62,14 +62,16 @@ def test_another_recipe_is_told_apart(tmp_path, altered):
 
 @pytest.mark.parametrize("decayed", [True, False])
 def test_another_grouping_is_told_apart(tmp_path, decayed):
-    """What the Trainer decays and what not: all of it, and none."""
-    make = {"learning_rate": 3e-2, "weight_decay": 0.5}
+    """What the Trainer decays and what not: all of it, and none. In double precision: steps this
+    large carry round-off from update to update, more on some processors than on others.
+    """
+    make = {"learning_rate": 3e-2, "weight_decay": 0.5, "model": double(tiny.gpt)}
     before, after = tiny.trainer_updates(tiny.writer(tmp_path, tiny.in_order(), **make))
     own = task(tiny.writer(tmp_path, **make))
     names = [name for name, _ in own.model().named_parameters()]
     undecayed = {name: own.groups[names[2]] for name in names}
     other = replace(own, groups={} if decayed else undecayed)
-    assert tiny.apart(tiny.engine_updates(own), before, after) < 10 * SINGLE
+    assert tiny.apart(tiny.engine_updates(own), before, after) < 10 * DOUBLE
     assert tiny.apart(tiny.engine_updates(other), before, after) > 1e-3
 
 
