@@ -34,6 +34,25 @@ def test_without_a_budget_only_the_time_so_far_is_shown(
     assert capsys.readouterr().err.split() == ["0", "s", "searching"]
 
 
+def test_what_is_said_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder named like markup, or like an emoji."""
+    with Shown() as shown:
+        shown.progress("reading runs[v2]", 0.0)
+        shown.say("runs[v2] and [/v2] and :warning:")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("reading runs[v2]")
+    assert second == "runs[v2] and [/v2] and :warning:"
+
+
+def test_on_a_terminal_the_line_shows_a_step_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Shown() as shown:
+        shown.progress("reading runs[v2]", 0.0)
+    assert "runs[v2]" in capsys.readouterr().err
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Quiet() as quiet:
         quiet.say("a")

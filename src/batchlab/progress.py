@@ -48,9 +48,9 @@ class Shown(Quiet):
 
     def __init__(self, budget: float | None = None) -> None:
         self._budget = budget
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._line = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("left in this step:"),
             TimeLeft(),
@@ -78,7 +78,7 @@ class Shown(Quiet):
 
     def say(self, sentence: str) -> None:
         """A sentence above the line."""
-        self._console.print(sentence, highlight=False)
+        self._console.print(sentence)
 
     def progress(self, what: str, share: float) -> None:
         """The step the line shows, and how far it has come."""
@@ -90,7 +90,7 @@ class Shown(Quiet):
     def _next(self, what: str) -> None:
         self._what = what
         if not self._console.is_terminal:
-            self._console.print(f"{self._whole():>18}  {what}", highlight=False)
+            self._console.print(f"{self._whole():>18}  {what}")
         if self._task is not None:
             self._line.remove_task(self._task)
         self._task = self._line.add_task(what, total=1.0, whole=self._whole())
