@@ -13,6 +13,7 @@ import batchlab
 import batchlab.app.compare
 from batchlab import progress
 from batchlab.advisor.assemble import _params
+from batchlab.advisor.journal import parse_seconds
 from batchlab.app.advice import Advice
 from batchlab.config import RunConfig
 from batchlab.engine import Trace
@@ -90,6 +91,15 @@ def test_progress_is_one_line_of_the_committed_notebook(notebook):
         assert len(lines) == 1
 
 
+def test_the_committed_advice_kept_its_budget_and_is_a_page_of_today(notebook):
+    (cell,) = [cell for cell in code(notebook) if "batchlab.advise(" in cell.source]
+    (budget,) = re.findall(r'budget="(\w+)"', cell.source)
+    line, screen = cell.outputs
+    (taken,) = re.findall(r"done after (\d+) s", line.data["text/plain"])
+    assert int(taken) <= parse_seconds(budget)
+    assert "".join(screen.data["text/html"]).endswith("</p></div>")
+
+
 # ------------------------------------------------------------------ its code
 
 
@@ -138,6 +148,8 @@ def test_an_advice_is_its_first_screen(name, language):
     made = Advice.of(sample.ALL[name](sample.USD)).html(language)
     assert made.startswith(f'<div lang="{language}"><p><strong>')
     assert made.count("<p") == 4
+    assert "['" not in made
+    assert made.endswith("</p></div>")
     assert "<script" not in made
     assert len(made) < 6000
 

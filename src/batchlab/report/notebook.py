@@ -32,10 +32,10 @@ def first_screen(advice: Advice, language: Language) -> str:
         "untested": wording.not_tested(advice),
         "engineer": engineer,
     }
-    lines = [
+    lines = "".join(
         _html.paragraph(said(join((LABELS[label], text), " ", "：")))
         for label, text in told.items()
-    ]
+    )
     top = _html.paragraph(said(wording.headline(advice)), strong=True)
     table = _html.table(head, rows) if rows else ""
     return f'<div lang="{language}">{top}{table}{lines}</div>'
