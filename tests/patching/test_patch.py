@@ -226,7 +226,34 @@ FOUND = {
         "if net:\n    torch.optim.SGD(net.parameters(), lr=0.05)\n"
         "else:\n    torch.optim.Adam(net.parameters(), lr=0.001)"
     ),
+    "beside a local of another function": (
+        "LR = 0.05\ndef other():\n    LR = 0.7\ntorch.optim.SGD(net.parameters(), lr=LR)"
+    ),
+    "behind a parameter, of a function that has a method's name": (
+        "def train(net, lr):\n    net.train()\n"
+        "    return torch.optim.SGD(net.parameters(), lr=lr)\ntrain(net, 0.05)"
+    ),
+    "behind a parameter, of a function under another name": (
+        "from train import made as built\ndef made(net, lr):\n"
+        "    return torch.optim.SGD(net.parameters(), lr=lr)\nbuilt(net, 0.05)"
+    ),
+    "beside an average of the weights": (
+        "torch.optim.SGD(net.parameters(), lr=0.05)\ntorch.optim.swa_utils.AveragedModel(net)"
+    ),
+    "and only multiplied later": (
+        "opt = torch.optim.SGD(net.parameters(), lr=0.05)\n"
+        "torch.optim.lr_scheduler.StepLR(opt, 10)\n"
+        "for group in opt.param_groups:\n    group['lr'] *= 0.1"
+    ),
+    "and logged": (
+        "log, opt = {}, torch.optim.SGD(net.parameters(), lr=0.05)\n"
+        "log['lr'] = opt.param_groups[0]['lr']"
+    ),
 }
+PARSED = (
+    "a = argparse.ArgumentParser()\na.add_argument('--lr', default=0.05)\na = a.parse_args([])\n"
+)
+SGD = "opt = torch.optim.SGD(net.parameters(), lr=0.05)\n"
 NOT_FOUND = {
     "in two places": (
         "torch.optim.SGD(net.parameters(), lr=0.05)\ntorch.optim.Adam(net.parameters(), lr=0.05)",
@@ -260,6 +287,51 @@ NOT_FOUND = {
     "from a configuration": (
         "torch.optim.SGD(net.parameters(), lr=config.lr)",
         "`config.lr` in train.py, line 5, is set elsewhere",
+    ),
+    "set again by a schedule": (
+        SGD + "torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.05, total_steps=9)",
+        "The learning rate is also set in train.py, line 6",
+    ),
+    "set again by a cycle": (
+        SGD + "from torch.optim import lr_scheduler as s\ns.CyclicLR(opt, 0.001, 0.05)",
+        "The learning rate is also set in train.py, line 7",
+    ),
+    "set again in the groups": (
+        SGD + "for g in opt.param_groups:\n    g['lr'] = 0.05",
+        "The learning rate is also set in train.py, line 7",
+    ),
+    "set again in the first group": (
+        SGD + 'opt.param_groups[0]["lr"] = 0.05',
+        "The learning rate is also set in train.py, line 6",
+    ),
+    "an option that is scaled": (
+        PARSED + "a.lr = a.lr * 2\ntorch.optim.SGD(net.parameters(), lr=a.lr)",
+        "`a.lr` in train.py, line 9, is set in train.py, line 8",
+    ),
+    "a parameter that is scaled": (
+        "def made(net, lr=0.05):\n    lr *= 2\n"
+        "    return torch.optim.SGD(net.parameters(), lr=lr)\nmade(net)",
+        "`lr` in train.py, line 7, is changed before it is used",
+    ),
+    "an attribute that is set from outside": (
+        "class Net:\n    def __init__(self):\n        self.lr = 0.05\n    def made(self):\n"
+        "        return torch.optim.SGD(net.parameters(), lr=self.lr)\nNet().lr = 0.1",
+        "`self.lr` in train.py, line 9, is set in train.py, line 10",
+    ),
+    "imported, beside a local of the same name": (
+        "from config import LR\ndef other():\n    LR = 0.05\n"
+        "torch.optim.SGD(net.parameters(), lr=LR)",
+        "`LR` in train.py, line 8, is set in another file",
+    ),
+    "a local of another function": (
+        "from config import *\ndef other():\n    LR = 0.05\n"
+        "torch.optim.SGD(net.parameters(), lr=LR)",
+        "`LR` in train.py, line 8, is set in another file",
+    ),
+    "set again by a function": (
+        "LR = 0.05\ndef other():\n    global LR\n    LR = 0.1\n"
+        "torch.optim.SGD(net.parameters(), lr=LR)",
+        "`LR` in train.py, line 9, is set in more than one place",
     ),
 }
 
@@ -324,6 +396,14 @@ def test_a_plain_loop_that_accumulates_is_read(advice, script):
 
 def test_a_plain_loop_that_cannot_accumulate_says_so(advice, script):
     patch = advice.apply(file=script(PLAIN), micro_batch_size=16)
+    assert patch.diff == ""
+    assert "4 micro-batches of 16 are needed for one update" in str(patch)
+
+
+def test_a_second_trainer_for_the_test_data_is_no_second_accumulation(advice, script):
+    text = LIGHTNING + "tester = L.Trainer(logger=False)\n"
+    assert "+    def __init__(self, size=64):\n" in advice.apply(file=script(text)).diff
+    patch = advice.apply(file=script(text), micro_batch_size=24)
     assert patch.diff == ""
     assert "4 micro-batches of 16 are needed for one update" in str(patch)
 

@@ -16,6 +16,7 @@ from batchlab.patching.kinds import (
     COUNTS_UPDATES,
     LOADER,
     OPTIMIZER,
+    SCHEDULE,
     SLOTS,
     TRAINER,
     Kind,
@@ -112,6 +113,8 @@ def _number(scripts: Sequence[Script], slot: Slot | None, change: Change) -> Sou
         return Sought(by_hand=(f"The {label} has no place that is known in such a script.",))
     if slot.call == OPTIMIZER and (group := _own_rates(scripts, slot.keyword)):
         return Sought(by_hand=(f"Groups of parameters have a {label} of their own ({group}).",))
+    if change.name == "learning_rate" and (where := next(_rates_set(scripts), "")):
+        return Sought(by_hand=(f"The learning rate is also set in {where}.",))
     found = _places(scripts, slot)
     if not found:
         return Sought(by_hand=(f"The {label} was not found: {_no_call(scripts, slot)}",))
@@ -200,6 +203,24 @@ def _own_rates(scripts: Sequence[Script], keyword: str) -> str:
     return ""
 
 
+def _rates_set(scripts: Sequence[Script]) -> Iterator[str]:
+    """Where a schedule, or the script itself, sets the rate of an optimizer that exists."""
+    for script in scripts:
+        groups = [node for node in script.every(ast.Subscript) if _sets_rate(script, node)]
+        for node in [*script.calls(SCHEDULE), *groups]:
+            yield f"{script.name}, line {line(node)}"
+
+
+def _sets_rate(script: Script, node: ast.AST) -> bool:
+    """Whether this is ``group["lr"]`` of an optimizer, given a value that is no multiple of it."""
+    assert isinstance(node, ast.Subscript)
+    if not (isinstance(node.ctx, ast.Store) and ast.unparse(node.slice) == "'lr'"):
+        return False
+    loops = [above.iter for above in script.around(node) if isinstance(above, ast.For)]
+    of_optimizer = any("param_groups" in ast.unparse(one) for one in (node.value, *loops))
+    return of_optimizer and not isinstance(script.parents[node], ast.AugAssign)
+
+
 # ------------------------------------------------------------------ the batch
 
 
@@ -257,6 +278,8 @@ def _accumulation(scripts: Sequence[Script], kind: Kind) -> tuple[Place | None, 
     found: Found = []
     found += _named_accumulation(scripts) if slot is None else _places(scripts, slot)
     places = _distinct(found)
+    if len(places) > 1 and all(one.keyword and one.value == 1 for one in places):
+        places = []  # no call accumulates, so none of them is the one
     if _unknown(found) or len(places) > 1:
         return None, _unclear("accumulation", 1, found, places)
     return (places[0] if places else None), ""

@@ -15,15 +15,17 @@ Kind: TypeAlias = Literal["pytorch", "lightning", "huggingface"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 LOADER, OPTIMIZER, TRAINER, ARGUMENTS = "loader", "optimizer", "trainer", "arguments"
+SCHEDULE = "schedule"
 CALLS = {
     LOADER: re.compile(r"torch\.utils\.data\.(dataloader\.)?DataLoader"),
-    OPTIMIZER: re.compile(r"(torch|batchlab)\.optim\.(?!lr_scheduler)(\w+\.)?[A-Z]\w*"),
+    OPTIMIZER: re.compile(r"(torch|batchlab)\.optim\.(?!lr_scheduler|swa_utils)(\w+\.)?[A-Z]\w*"),
     TRAINER: re.compile(r"(lightning|pytorch_lightning)(\.\w+)*\.Trainer"),
     ARGUMENTS: re.compile(
         r"transformers(\.\w+)*\.\w*TrainingArguments|trl(\.\w+)*\.[A-Z]\w*Config"
     ),
+    SCHEDULE: re.compile(r"torch\.optim\.(lr_scheduler\.(OneCycleLR|CyclicLR)|swa_utils\.SWALR)"),
 }
-"""Calls that are known, by the full name of what is called."""
+"""Calls that are known, by the full name of what is called; a schedule sets the rate itself."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class _Search:
                 return self._parameter(script, above, node.id, node)
             if isinstance(above, ast.Lambda) and node.id in [one.arg for one in above.args.args]:
                 return [Unknown(script, node, "is what a lambda is called with")]
-        bound = list(_bindings(script, node.id))
+        bound = [] if node.id in script.imported else list(_visible(script, node))
         if len(bound) == 1 and bound[0] is not None:
             return self.follow(script, bound[0])
         why = "is set in more than one place" if bound else "is set in another file"
@@ -130,9 +130,11 @@ class _Search:
     def _attribute(self, script: Script, node: ast.Attribute) -> Found:
         """``self.name``, ``self.hparams.name``, or an option of the command line."""
         owner = ast.unparse(node.value)
+        if where := next(_stores(self.scripts, node.attr), ""):
+            return [Unknown(script, node, f"is set in {where}")]
         within = next((n for n in script.around(node) if isinstance(n, ast.ClassDef)), None)
         if owner == "self" and within is not None:
-            bound = list(_bindings(script, f"self.{node.attr}", within))
+            bound = [v for _, v in _bindings(script, f"self.{node.attr}", within)]
             bound += [v for v in _fields(within, node.attr)] if not bound else []
             if len(bound) == 1 and bound[0] is not None:
                 return self.follow(script, bound[0])
@@ -149,11 +151,14 @@ class _Search:
 
     def _parameter(self, script: Script, function: Function, name: str, node: ast.expr) -> Found:
         """What the calls of a function pass for a parameter, or its default."""
+        if any(_bindings(script, name, function)):
+            return [Unknown(script, node, "is changed before it is used")]
         above, maker = script.parents[function], function.name
+        method = isinstance(above, ast.ClassDef)
         if maker == "__init__" and isinstance(above, ast.ClassDef):
-            maker = above.name
+            maker, method = above.name, False
         default = _default(function, name)
-        calls = [(s, c) for s in self.scripts for c in _calls_of(s, maker)]
+        calls = [(s, c) for s in self.scripts for c in _calls_of(s, maker, method)]
         if calls:
             passed = [self._passed(s, c, script, function, name, default) for s, c in calls]
             return [one for found in passed for one in found]
@@ -229,25 +234,35 @@ def _default(function: Function, name: str) -> ast.expr | None:
 
 def _bindings(
     script: Script, name: str, within: ast.AST | None = None
-) -> Iterator[ast.expr | None]:
-    """What is assigned to a name or ``self.name``; None for what is not a plain assignment."""
+) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """Where a name or ``self.name`` is bound, and to what; None for no plain assignment."""
     for node in ast.walk(within or script.tree):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            if ast.unparse(node.targets[0]) == name:
-                yield node.value
-        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
-            if isinstance(script.parents[node], ast.ClassDef):
-                continue
-            yield node.value
-        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            plain = isinstance(script.parents[node], ast.Assign | ast.AnnAssign)
-            if ast.unparse(node) == name and not (plain and _alone(script.parents[node])):
-                yield None
+        if not (isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store)):
+            continue
+        if ast.unparse(node) == name:
+            above = script.parents[node]
+            value = above.value if isinstance(above, ast.Assign | ast.AnnAssign) else None
+            yield node, None if len(getattr(above, "targets", ())) > 1 else value
 
 
-def _alone(node: ast.AST) -> bool:
-    """Whether an assignment has one target, which was looked at already."""
-    return isinstance(node, ast.AnnAssign) or len(getattr(node, "targets", ())) == 1
+def _visible(script: Script, name: ast.Name) -> Iterator[ast.expr | None]:
+    """What a name is bound to where it is read: in the file itself, or in a function around it."""
+    scopes = {None, *(one for one in script.around(name) if isinstance(one, FUNCTIONS))}
+    shared = any(isinstance(n, ast.Global) and name.id in n.names for n in ast.walk(script.tree))
+    for target, value in _bindings(script, name.id):
+        inside = (n for n in script.around(target) if isinstance(n, (*FUNCTIONS, ast.ClassDef)))
+        if shared or next(inside, None) in scopes:
+            yield value
+
+
+def _stores(scripts: Sequence[Script], name: str) -> Iterator[str]:
+    """Where an attribute of that name is set, but for what an object sets of its own."""
+    for script in scripts:
+        for node in script.every(ast.Attribute):
+            assert isinstance(node, ast.Attribute)
+            own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            if node.attr == name and isinstance(node.ctx, ast.Store) and not own:
+                yield f"{script.name}, line {line(node)}"
 
 
 def _fields(owner: ast.ClassDef, name: str) -> Iterator[ast.expr | None]:
@@ -263,19 +278,19 @@ def _method(owner: ast.ClassDef, name: str) -> Function | None:
     return next((n for n in owner.body if isinstance(n, FUNCTIONS) and n.name == name), None)
 
 
-def _calls_of(script: Script, name: str) -> Iterator[ast.Call]:
-    """Calls of a function or class by its last name."""
+def _calls_of(script: Script, name: str, method: bool) -> Iterator[ast.Call]:
+    """Calls of a method by its last name; of a function or class, also as what is imported."""
     for node in script.every(ast.Call):
         assert isinstance(node, ast.Call)
-        called = node.func
-        last = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-        if last == name:
+        plain = method or isinstance(node.func, ast.Name)
+        called = script.full_name(node.func) or (ast.unparse(node.func) if plain else "")
+        if called.rpartition(".")[2] == name:
             yield node
 
 
 def _options(script: Script, name: str) -> Iterator[tuple[Script, ast.expr, str]]:
     """Options of an argument parser that set an attribute, with their defaults."""
-    for call in _calls_of(script, "add_argument"):
+    for call in _calls_of(script, "add_argument", True):
         flags = [a.value for a in call.args if isinstance(a, ast.Constant)]
         long = [f for f in flags if isinstance(f, str) and f.startswith("--")]
         dest = _argument(call, "dest", None)
