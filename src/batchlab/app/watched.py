@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def report_on(
     Raises:
         ResultError: If a directory cannot be read, or trainings cannot be compared.
     """
-    trainings = [(str(folder), read(folder)) for folder in _distinct(folders)]
+    trainings = [(str(folder), _at(read(folder), asked)) for folder in _distinct(folders)]
     alone = len(trainings) == 1
     name = "report.html" if alone else "comparison.html"
     path = Path(out) if out is not None else Path(folders[0]) / name
@@ -185,14 +185,21 @@ def _called(names: Sequence[str]) -> str:
     return parents.pop().name if len(parents) == 1 else Path(names[0]).name
 
 
-def _price(watched: Watched, asked: Asked) -> Price | None:
-    """The recorded price, or another one."""
-    start = watched.starts[-1]
-    per_hour, currency, per_sample = asked.price
+def _at(watched: Watched, asked: Asked) -> Watched:
+    """A training at the price that is asked about, so that all who count its money agree."""
+    *before, start = watched.starts
+    per_hour, currency, _ = asked.price
     hourly = start.price_per_hour if per_hour is None else per_hour
-    if not (hourly or per_sample):
+    now = replace(start, price_per_hour=hourly, currency=currency or start.currency)
+    return replace(watched, starts=(*before, now))
+
+
+def _price(watched: Watched, asked: Asked) -> Price | None:
+    """What an hour and an example cost; None where neither costs anything."""
+    start, (*_, per_sample) = watched.starts[-1], asked.price
+    if not (start.price_per_hour or per_sample):
         return None
-    return Price(hourly or 0.0, currency or start.currency, per_sample or 0.0)
+    return Price(start.price_per_hour or 0.0, start.currency, per_sample or 0.0)
 
 
 def _provenance(folder: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ def lines_of(
     price=None,
     training=True,
     values=None,
+    waiting=0.1,
 ):
     """A training whose accuracy rises by 0.05 a step, of ``pace`` seconds without evaluation."""
 
@@ -47,9 +48,9 @@ def lines_of(
         clock = pace * step if training else None
         yield Moment(
             **axes(step), loss=math.nan if lost else 2.0 - 0.1 * step,
-            diverged=axes(step)["updates"] if lost else None, waiting=0.1 * pace * step,
-            working=0.9 * pace * step, memory=2**30, micro_batch_size=batch, accumulation=1,
-            learning_rate=rate, training=clock, population=population,
+            diverged=axes(step)["updates"] if lost else None, waiting=waiting * pace * step,
+            working=(1 - waiting) * pace * step, memory=2**30, micro_batch_size=batch,
+            accumulation=1, learning_rate=rate, training=clock, population=population,
         )  # fmt: skip
         if metric:
             value = math.nan if lost else (values or (lambda s: 0.3 + 0.05 * s))(step)
