@@ -55,6 +55,18 @@ def test_several_are_compared(runs, capsys):
     assert told.endswith("report: today0/comparison.html\n")
 
 
+def test_the_sentence_counts_money_at_the_price_that_is_asked_about(
+    tmp_path, monkeypatch, capsys, unrendered
+):
+    """Of 12 s of training 4.8 are waiting, at 1 yen a second."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "slow", price=2.5, waiting=0.4)
+    cli.main(["report", "slow", "--price-per-hour", "3600", "--currency", "JPY"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "4.80 JPY of this run's cost" in first
+    assert "USD" not in first
+
+
 def test_what_is_worth_a_change_is_the_users_to_say(runs, capsys, unrendered):
     cli.main(["report", *runs, "--worth", "3", "--target", "0.5"])
     assert "Change nothing." in capsys.readouterr().out
@@ -89,6 +101,21 @@ def test_what_cannot_be_is_refused_in_one_sentence(runs, capsys, arguments, word
 def test_a_damaged_line_is_one_sentence(runs, capsys, tmp_path):
     (tmp_path / "today0" / "watch.jsonl").write_text("{}\n{}\n", "utf-8")
     assert "is damaged" in refused(capsys, "today0")
+
+
+@pytest.mark.parametrize("learning_rate", ["1e-3 cosine", None])
+def test_settings_that_are_no_numbers_do_not_stop_a_report(
+    tmp_path, monkeypatch, capsys, learning_rate
+):
+    """Files written before such settings were refused hold them."""
+    monkeypatch.chdir(tmp_path)
+    odd = {"learning_rate": learning_rate, "momentum": "high", "accum_steps": "two"}
+    for seed in range(2):
+        write(tmp_path / f"odd{seed}", seed=seed, rate=None, settings=odd)
+        write(tmp_path / f"big{seed}", seed=seed, rate=None, settings=odd, batch=64, pace=0.5)
+    cli.main(["report", "odd0"])
+    cli.main(["report", "odd0", "odd1", "big0", "big1"])
+    assert "batch size 32 → 64" in capsys.readouterr().out
 
 
 def test_a_training_that_is_killed_or_runs_is_reported(tmp_path, capsys, monkeypatch, unrendered):

@@ -8,7 +8,7 @@ from torch import nn
 
 from batchlab.errors import InvalidTypeError, InvalidValueError
 from batchlab.watch import Watch, read
-from batchlab.watch.settings import largest_rate, told
+from batchlab.watch.settings import NUMBERS, largest_rate, told
 
 
 def trained(folder, optimizer_of=None, schedule=None, evaluate=None, **options):
@@ -97,6 +97,24 @@ def test_a_setting_that_is_no_plain_value_is_refused(value):
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(InvalidValueError, match=r"settings\['a'\]"):
         told({"a": value}, optimizer)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["1e-3 cosine", None, True])
+def test_a_number_that_is_told_as_something_else_is_refused(name, value):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    if (name, value) in [("clip_norm", None), ("batch_size", "1e-3 cosine")]:
+        assert told({name: value}, optimizer)[name] == value
+        return
+    with pytest.raises(InvalidValueError, match=rf"settings\['{name}'\]` must be a (whole )?num"):
+        told({name: value}, optimizer)
+
+
+@pytest.mark.parametrize("value", [1, 0.5])
+def test_numbers_are_taken_as_they_are_told(value):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    names = [name for name in NUMBERS if isinstance(value, int) or "whole" not in NUMBERS[name]]
+    assert {n: told({n: value}, optimizer)[n] for n in names} == dict.fromkeys(names, value)
 
 
 @pytest.mark.wrong_type

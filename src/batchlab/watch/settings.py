@@ -11,6 +11,22 @@ import torch
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.tasks.recipe import MAY_DIFFER, optimizer_fields
 
+NUMBERS = {
+    "learning_rate": "a number",
+    "momentum": "a number",
+    "weight_decay": "a number",
+    "warmup": "a number",
+    "clip_norm": "a number or None",
+    "nu": "a number",
+    "beta2": "a number",
+    "eps": "a number",
+    "batch_size": "a whole number, or the text of a schedule",
+    "micro_batch_size": "a whole number",
+    "accum_steps": "a whole number",
+    "world_size": "a whole number",
+}
+"""Settings that batchlab counts with, and what each of them has to be."""
+
 
 def told(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The settings of a training: what its optimizer holds, and what the user says.
@@ -25,7 +41,8 @@ def told(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str
 
     Raises:
         InvalidTypeError: If a name is no text.
-        InvalidValueError: If a value is none of these, or not finite.
+        InvalidValueError: If a value is none of these or not finite, or one that batchlab counts
+            with is no number.
 
     Example:
         >>> weights = [torch.nn.Parameter(torch.ones(1))]
@@ -39,7 +56,28 @@ def told(given: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str
         if not plain or (isinstance(value, float) and not math.isfinite(value)):
             words = "a finite number, a text, True, False or None"
             raise InvalidValueError(must(f"settings[{name!r}]", words, value))
+        if not counts(name, value):
+            raise InvalidValueError(must(f"settings[{name!r}]", NUMBERS[name], value))
     return read_from(optimizer) | dict(given)
+
+
+def counts(name: str, value: object) -> bool:
+    """Whether batchlab can count with the value of a setting, or need not.
+
+    Args:
+        name: Of the setting.
+        value: As it was told.
+
+    Example:
+        >>> counts("momentum", 0.9), counts("momentum", "high"), counts("augmentation", "high")
+        (True, False, True)
+    """
+    if name not in NUMBERS or (name == "clip_norm" and value is None):
+        return True
+    if isinstance(value, bool):
+        return False
+    whole = int if "whole" in NUMBERS[name] else int | float
+    return isinstance(value, whole) or (name == "batch_size" and isinstance(value, str))
 
 
 def read_from(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

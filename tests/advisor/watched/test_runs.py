@@ -17,6 +17,7 @@ from batchlab.advisor.watched.runs import (
 from batchlab.errors import ResultError
 from batchlab.types import Status
 from batchlab.watch.record import Ending, Moment, gathered
+from batchlab.watch.settings import NUMBERS
 from tests.advisor.watched.made import STEPS, lines_of, run
 
 
@@ -40,6 +41,14 @@ def test_the_setting_is_measured_read_and_told():
 
 def test_a_batch_size_that_was_told_stands_for_the_measured_one():
     assert run(settings={"batch_size": "0:8 20ep:16"}).setting.batch_size == "0:8 20ep:16"
+
+
+def test_an_older_file_may_hold_settings_that_nobody_can_count_with():
+    odd = {name: "1e-3 cosine" for name in NUMBERS if name != "batch_size"}
+    setting = run(rate=None, settings=odd).setting
+    assert math.isnan(setting.learning_rate)
+    assert (setting.momentum, setting.micro_batch_size) == (0.0, 32)
+    assert setting.other == odd
 
 
 def test_a_diverged_run_has_ended_and_its_curve_ends_in_nan():

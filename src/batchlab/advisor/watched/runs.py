@@ -15,6 +15,7 @@ from batchlab.advisor.record import MetricInfo, Setting
 from batchlab.errors import ResultError
 from batchlab.types import Status
 from batchlab.watch.record import BatchSize, Ending, MetricPoint, Moment, Start, Watched
+from batchlab.watch.settings import counts
 
 LOSS = "loss"
 STRETCHES = 50
@@ -176,16 +177,16 @@ def setting_of(watched: Watched, batch: BatchSize) -> Setting:
 
     Returns:
         A setting without an id. Its learning rate is the largest that was used; what nobody knows
-        has an empty text.
+        has an empty text. What nobody can count with stands among the user's own.
     """
     start = watched.starts[-1]
     told = {"rule": start.optimizer} | start.settings
-    known = {name: told[name] for name in told if name in CONFIGURED}
+    known = {name: told[name] for name in told if name in CONFIGURED and counts(name, told[name])}
     # Measured, unless the user says otherwise: a schedule of batch sizes can only be told.
     sizes = {"batch_size": batch.whole, "micro_batch_size": batch.micro}
     sizes |= {"accum_steps": batch.accumulation, "world_size": batch.world_size}
     fields: dict[str, Any] = _UNKNOWN | sizes | known | {"learning_rate": _rate(watched, start)}
-    other = {name: value for name, value in told.items() if name not in CONFIGURED}
+    other = {name: value for name, value in told.items() if name not in known}
     return Setting(id="", samples=0, other=other, **fields)
 
 
@@ -202,7 +203,8 @@ _UNKNOWN: dict[str, Any] = {
 def _rate(watched: Watched, start: Start) -> float:
     """The largest learning rate used, to six digits: schedules leave the rest to chance."""
     used = [m.learning_rate for m in watched.moments if m.learning_rate is not None]
-    rate = max(used) if used else start.settings.get("learning_rate", math.nan)
+    told = start.settings.get("learning_rate", math.nan)
+    rate = max(used) if used else told if counts("learning_rate", told) else math.nan
     return float(f"{rate:.6g}")
 
 
