@@ -10,6 +10,7 @@ import pytest
 from batchlab.advisor.record import Price
 from batchlab.advisor.watched import Asked, compare
 from batchlab.report import render, terminal
+from batchlab.report.apply import code
 from batchlab.report.said import both
 from batchlab.report.watching import WatchReport, page, state, summary
 from batchlab.watch import judge
@@ -170,6 +171,17 @@ def test_one_run_a_setting_cannot_tell_and_says_how_many_more_would():
     assert "In a single repeat the best alternative came out 2× as fast" in en
     assert f"{one.decide_repeats} more trainings of each setting" in en
     assert f"あと{one.decide_repeats}回ずつ学習させる" in ja
+
+
+@pytest.mark.parametrize(("told", "size"), [({}, 16), ({"batch_size": 96}, 96)])
+def test_the_code_cuts_the_batch_as_it_was_watched(told, size):
+    """64 = 16 × 4; a batch that was told, and is no product of what was measured, is not cut."""
+    lines = {c.title.en: c.lines for c in code(advice(accumulation=4, settings=told))}
+    assert f"batch_size={size}," in lines["Plain PyTorch"][0]
+    steps = 4 if size == 16 else 1
+    assert f"trainer = Trainer(accumulate_grad_batches={steps})" in lines["Lightning"]
+    assert f"    gradient_accumulation_steps={steps}," in lines["Hugging Face Trainer"]
+    assert ("# 64 = 16 × 4 × 1" in " ".join(lines["Plain PyTorch"])) == (size == 16)
 
 
 def test_settings_of_the_users_own_are_shown():

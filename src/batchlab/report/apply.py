@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from batchlab.advisor.record import Advice, Setting
 from batchlab.patching import patch
+from batchlab.patching.division import Division
 from batchlab.patching.kinds import KINDS, Kind
 from batchlab.patching.snippets import snippet, written
 from batchlab.report import formats
@@ -61,11 +62,20 @@ def code(advice: Advice) -> tuple[Code, ...]:
     Args:
         advice: The record.
     """
-    one, cut = advice.recommended, patch.cut(advice, patch.largest(advice))
+    one, cut = advice.recommended, _division(advice)
     ordered = sorted(KINDS, key=lambda kind: kind != advice.framework)
     return tuple(
         Code(NAMES[kind], snippet(kind, one, cut), kind == advice.framework) for kind in ordered
     )
+
+
+def _division(advice: Advice) -> Division | None:
+    """How the recommended batch is cut: as it was watched, else by what fits."""
+    one = advice.recommended
+    watched = Division(one.micro_batch_size, one.accum_steps, one.world_size)
+    if advice.watched and watched.batch_size == one.batch_size:
+        return watched
+    return patch.cut(advice, patch.largest(advice))
 
 
 def conversion(one: Setting) -> Text:

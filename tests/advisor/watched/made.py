@@ -27,6 +27,7 @@ def lines_of(
     training=True,
     values=None,
     waiting=0.1,
+    accumulation=1,
 ):
     """A training whose accuracy rises by 0.05 a step, of ``pace`` seconds without evaluation."""
 
@@ -49,8 +50,9 @@ def lines_of(
         yield Moment(
             **axes(step), loss=math.nan if lost else 2.0 - 0.1 * step,
             diverged=axes(step)["updates"] if lost else None, waiting=waiting * pace * step,
-            working=(1 - waiting) * pace * step, memory=2**30, micro_batch_size=batch,
-            accumulation=1, learning_rate=rate, training=clock, population=population,
+            working=(1 - waiting) * pace * step, memory=2**30,
+            micro_batch_size=batch // accumulation, accumulation=accumulation,
+            learning_rate=rate, training=clock, population=population,
         )  # fmt: skip
         if metric:
             value = math.nan if lost else (values or (lambda s: 0.3 + 0.05 * s))(step)
