@@ -131,6 +131,31 @@ def test_a_run_that_diverged_never_reaches_the_goal():
     assert advice.verdict is Verdict.KEEP
 
 
+@pytest.mark.parametrize("wanted", [None, "accuracy"])
+def test_a_run_that_diverged_before_its_first_evaluation_never_reaches_the_goal(wanted):
+    """It counts as one that diverged after it: leaving it out would hide a failure."""
+    early, late = (
+        [*other(4), run("o4", seed=4, batch=64, rate=0.2, diverged=True, metric=told)]
+        for told in (None, "accuracy")
+    )
+    there, back = compared(today(), early, metric=wanted), compared(early, today(), metric=wanted)
+    assert (there.metric.name, back.metric.name) == ("accuracy", "accuracy")
+    assert (there.failures.recommended, back.failures.today) == (1, 1)
+    assert (time_of(there).wins, time_of(there).pairs) == (4, 5)
+    assert there.verdict is compared(today(), late, metric=wanted).verdict
+
+
+def test_where_every_run_diverged_early_the_loss_is_compared():
+    lost = {"diverged": True, "metric": None}
+    assert compared(today(2, **lost), other(2, **lost), target=1.0).metric.name == "loss"
+
+
+def test_a_run_that_trained_on_without_a_metric_is_still_refused():
+    """The failing twin: only a run that diverged has an excuse."""
+    with pytest.raises(ResultError, match="`o0` has no metric"):
+        compared(today(2), other(2, metric=None))
+
+
 @pytest.mark.parametrize("ending", [None, Ending.STOPPED])
 def test_a_run_that_may_yet_reach_the_goal_is_left_out_not_counted_as_never(ending):
     going = run("o4", seed=4, pace=0.47, batch=64, rate=0.2, ending=ending, steps=STEPS // 2)

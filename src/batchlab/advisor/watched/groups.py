@@ -134,6 +134,9 @@ def paired(today: Sequence[Run], other: Sequence[Run]) -> tuple[Pair, ...]:
 def common_metric(runs: Sequence[Run], wanted: str | None) -> MetricInfo:
     """What all runs are judged by: a metric that every one of them told, else the training loss.
 
+    A run that diverged before it told any has none to tell: it takes part, as one that never
+    reaches the goal.
+
     Args:
         runs: All of them.
         wanted: A name, or None: one whose direction was said comes before one whose name tells it,
@@ -145,13 +148,13 @@ def common_metric(runs: Sequence[Run], wanted: str | None) -> MetricInfo:
     Raises:
         ResultError: If there is none in common, or it was told too seldom.
     """
-    told = [name for name in runs[0].series if name != LOSS]
-    shared = [name for name in told if all(name in run.series for run in runs)]
+    able = [run for run in runs if run.status is not Status.DIVERGED or _metrics(run)] or runs
+    shared = [name for name in _metrics(able[0]) if all(name in run.series for run in able)]
     if wanted is not None:
         shared = [name for name in (*shared, LOSS) if name == wanted]
-    elif not shared and any(set(run.series) - {LOSS} for run in runs):
-        raise ResultError(_differ(runs))
-    known = [info for name in shared or [LOSS] if (info := _info(runs, name)) is not None]
+    elif not shared and any(map(_metrics, able)):
+        raise ResultError(_differ(able))
+    known = [info for name in shared or [LOSS] if (info := _info(able, name)) is not None]
     if wanted is not None and not shared:
         raise ResultError(f"no metric `{wanted}` is recorded in all of these trainings.")
     if not known:
@@ -162,6 +165,10 @@ def common_metric(runs: Sequence[Run], wanted: str | None) -> MetricInfo:
     best = min(known, key=lambda info: _rank(runs, info))
     _must_be_told_often(runs, best.name)
     return best
+
+
+def _metrics(run: Run) -> list[str]:
+    return [name for name in run.series if name != LOSS]
 
 
 def _info(runs: Sequence[Run], name: str) -> MetricInfo | None:
@@ -178,10 +185,10 @@ def _rank(runs: Sequence[Run], info: MetricInfo) -> tuple[bool, bool]:
 
 
 def _differ(runs: Sequence[Run]) -> str:
-    with_metric = next(run for run in runs if set(run.series) - {LOSS})
-    name = next(name for name in with_metric.series if name != LOSS)
+    with_metric = next(run for run in runs if _metrics(run))
+    name = _metrics(with_metric)[0]
     without = next(run for run in runs if name not in run.series)
-    others = [n for n in without.series if n != LOSS]
+    others = _metrics(without)
     has = f"has {', '.join(others)}" if others else "has no metric"
     return (
         f"`{with_metric.name}` is judged by {name}, `{without.name}` {has}: trainings are "
