@@ -202,6 +202,12 @@ def test_assumptions_are_said_in_japanese_too(what):
         assert re.search("[ぁ-ん]", both(sentence).ja), sentence
 
 
+def test_that_the_pairs_shown_also_chose_is_said_in_japanese_too():
+    runs = [run(), run(batch=64), run(batch=16)]
+    told = [both(sentence).ja for sentence in compare(runs, Asked("x")).assumptions]
+    assert any("示した1組は最良のものを選ぶのにも使った" in sentence for sentence in told)
+
+
 def test_the_terminal_shows_the_answer():
     parts = [str(part) for part in terminal(advice()).renderables]
     assert any(part.startswith("Change two settings") for part in parts)

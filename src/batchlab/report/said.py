@@ -113,6 +113,11 @@ _SENTENCES = (
         "候補は{0}通り。一部の組で最良のものを選び、残りの{1}組で評価した",
     ),
     (
+        r"(\d+) alternatives and too few pairs: those shown \((\d+)\) also chose the .+",
+        "候補は{0}通りで、組の数が足りない。示した{1}組は最良のものを選ぶのにも使ったため、何も確定して"
+        "いない",
+    ),
+    (
         r"the trainings ran on different devices: times compare these, too",
         "学習を行った装置が異なるため、時間の差には装置の差も含まれる",
     ),

@@ -199,6 +199,19 @@ def test_one_alternative_needs_no_choice():
 def test_with_one_pair_each_several_alternatives_decide_nothing():
     advice = compared(today(1), other(1), other(1, batch=128))
     assert advice.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    chose = "those shown (1) also chose the best of them, so nothing is decided"
+    assert f"2 alternatives and too few pairs: {chose}" in advice.assumptions
+
+
+def test_pairs_to_spare_are_said_to_have_judged():
+    told = compared(today(), other(), other(batch=128, rate=0.4)).assumptions
+    assert "2 alternatives: part of the pairs chose the best of them, 3 others judged it" in told
+
+
+def test_without_a_complete_pair_nothing_is_said_to_have_chosen():
+    going = {"ending": None, "steps": 5}
+    told = compared(today(1), other(1, **going), other(1, batch=128, **going)).assumptions
+    assert not any("alternatives" in sentence for sentence in told)
 
 
 def metric():

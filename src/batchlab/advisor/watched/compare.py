@@ -81,7 +81,7 @@ def compare(runs: Sequence[Run], asked: Asked) -> Advice:
     target, said = _goal(groups[0], metric, asked.target)
     judged = [judge(groups[0], other, metric, target.value) for other in groups[1:]]
     best, fresh = chosen(judged)
-    said = (*_judged_by(runs, metric, asked.metric), *said, *_said(groups, judged, best))
+    said = (*_judged_by(runs, metric, asked.metric), *said, *_said(groups, judged, best, fresh))
     asked = dataclasses.replace(asked, said=(*asked.said, *said))
     return _advice(asked, runs, groups, metric, target, answer_of(best, fresh, metric, asked))
 
@@ -271,7 +271,9 @@ def _to_target(
 # -- what is said of it ---------------------------------------------------------------------------
 
 
-def _said(groups: Sequence[Group], judged: Sequence[Judged], best: Judged) -> tuple[str, ...]:
+def _said(
+    groups: Sequence[Group], judged: Sequence[Judged], best: Judged, fresh: bool
+) -> tuple[str, ...]:
     """Sentences about what the comparison rests on."""
     runs = [run for group in groups for run in group.runs]
     unshared = sum(not p.shared for one in judged for p in one.pairs)
@@ -283,7 +285,7 @@ def _said(groups: Sequence[Group], judged: Sequence[Judged], best: Judged) -> tu
         if left
         else "",
         _lengths(groups),
-        _choice(judged, best),
+        _choice(len(judged), len(best.pairs), fresh),
     ]
     if len({run.device for run in runs}) > 1:
         told.append("the trainings ran on different devices: times compare these, too")
@@ -301,10 +303,16 @@ def _lengths(groups: Sequence[Group]) -> str:
     )
 
 
-def _choice(judged: Sequence[Judged], best: Judged) -> str:
-    if len(judged) == 1:
+def _choice(alternatives: int, pairs: int, fresh: bool) -> str:
+    """How the best of several alternatives was chosen and judged, with so many pairs shown."""
+    if alternatives == 1 or not pairs:
         return ""
+    if not fresh:
+        return (
+            f"{alternatives} alternatives and too few pairs: those shown ({pairs}) also chose the "
+            "best of them, so nothing is decided"
+        )
     return (
-        f"{len(judged)} alternatives: part of the pairs chose the best of them, "
-        f"{len(best.pairs)} others judged it"
+        f"{alternatives} alternatives: part of the pairs chose the best of them, "
+        f"{pairs} others judged it"
     )
