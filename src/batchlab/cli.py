@@ -307,6 +307,7 @@ def report(
         asked = watched.Asked(price, worth, metric, target, command=_typed())
         _show_watched(watched.report_on(folders, asked, out=out))
         return
+    watched.only_asked_of_watched(folders, worth, metric, target)
     page = batchlab.render(
         folders,
         machine=machine,

@@ -85,6 +85,24 @@ def test_mixed_directories_are_refused(runs, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (["--worth", "3"], "--worth: leave it out"),
+        (["--metric", "f1", "--target", "0.5"], "--metric, --target: leave them out"),
+        (["--target", "0"], "--target: leave it out"),
+    ],
+)
+def test_an_advice_is_not_asked_what_only_watched_trainings_are(
+    tmp_path, monkeypatch, capsys, asked, names
+):
+    (tmp_path / "advice").mkdir()
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, "advice", *asked)
+    assert "`advice` holds no watched training" in said
+    assert names in said
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["today0", "today0"], "`DIR` must be named once"),

@@ -94,6 +94,30 @@ def among(folders: Sequence[str | Path], machine: str | Path | None = None) -> b
     return bool(own)
 
 
+def only_asked_of_watched(
+    folders: Sequence[str | Path], worth: float, metric: str | None, target: float | None
+) -> None:
+    """Refuse what only watched trainings can be asked; an advice was made with its own.
+
+    Args:
+        folders: Result directories of ``advise``.
+        worth: As in :class:`Asked`, as the rest.
+        metric: None if not asked.
+        target: None if not asked.
+
+    Raises:
+        ResultError: If anything is asked.
+    """
+    asked = {"--worth": worth, "--metric": metric, "--target": target}
+    plain = {"--worth": Asked.worth, "--metric": Asked.metric, "--target": Asked.target}
+    names = [name for name, value in asked.items() if value != plain[name]]
+    if folders and names:
+        raise ResultError(
+            f"`{folders[0]}` holds no watched training, and only those are asked for "
+            f"{', '.join(names)}: leave {'it' if len(names) == 1 else 'them'} out."
+        )
+
+
 def priced(
     per_hour: float | None, currency: str | None, per_sample: float | None
 ) -> tuple[float | None, str | None, float | None]:
