@@ -184,6 +184,10 @@ def test_the_code_cuts_the_batch_as_it_was_watched(told, size):
     assert ("# 64 = 16 × 4 × 1" in " ".join(lines["Plain PyTorch"])) == (size == 16)
 
 
+def test_the_page_names_no_command_that_needs_an_advice():
+    assert "batchlab apply" not in rendered()
+
+
 def test_settings_of_the_users_own_are_shown():
     assert "dropout none → 0.1" in words(rendered(dropout=0.1), "en")
 
