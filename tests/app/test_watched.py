@@ -78,6 +78,15 @@ def test_python_makes_the_same_page(runs, tmp_path):
     assert "6 trainings of yours" in page.read_text("utf-8")
 
 
+def test_python_names_the_command_of_the_next_step(runs, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(watched.report, "write", lambda advice, path: told.append(advice))
+    monkeypatch.setattr(watched.report, "terminal", lambda advice: "")
+    (tmp_path / "big0").rename(tmp_path / "a b")
+    batchlab.render(["today0", "a b"])
+    assert told[0].next_stage.command == "batchlab report today0 'a b'"
+
+
 def test_mixed_directories_are_refused(runs, capsys, tmp_path):
     (tmp_path / "advice").mkdir()
     said = refused(capsys, runs[0], "advice")

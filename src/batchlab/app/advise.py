@@ -297,7 +297,9 @@ def render(
     if not folders:
         raise InvalidValueError(must("folders", "at least one result directory", "none"))
     if watched.among(folders, machine):
-        asked = watched.Asked(price=watched.priced(price_per_hour, currency, price_per_sample))
+        price = watched.priced(price_per_hour, currency, price_per_sample)
+        command = shlex.join(["batchlab", "report", *map(str, folders)])
+        asked = watched.Asked(price, command=command)
         return watched.report_on(folders, asked, out=out).page
     prices = (price_per_hour, currency, price_per_sample)
     advices = [again(Path(folder), machine, prices) for folder in folders]
