@@ -98,6 +98,15 @@ def test_three_numbers_stand_in_the_summary_with_the_identity_of_the_batch():
     assert "Now: loss 0.8, accuracy 90.0 %" in text
 
 
+def test_money_of_one_training_is_time_and_data_at_their_prices():
+    """24 s at 1 and 1,200 examples at 0.01 each."""
+    one = found(price=Price(3600.0, "USD", 0.01))
+    assert "24 s, 36 USD" in summary(one)
+    progress = data_of(page(one))["charts"]["progress"]
+    last = [r for r in progress["rows"] if r["name"] == "loss"][-1]
+    assert last["money"] == pytest.approx(36.0)
+
+
 def test_without_a_price_there_is_no_money():
     assert "money so far" not in page_of("no metric")
     specs = data_of(page_of("no metric"))["charts"]["progress"]["specs"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchlab.advisor.record import Advice, MetricInfo, NoisePoint, Price
+from batchlab.advisor.watched.judge import cost_of
 from batchlab.advisor.watched.runs import LOSS, Run, Series, metric_of, run_of, setting_of
 from batchlab.report import charts, evidence, formats, measured, names
 from batchlab.report.charts import shared, watching
@@ -36,7 +37,7 @@ class WatchReport:
         name: Its directory.
         watched: What was recorded.
         verdict: The conclusion.
-        price: What an hour costs, or None.
+        price: What an hour and an example cost, or None.
         provenance: Versions and machine.
         command: What was typed.
     """
@@ -128,9 +129,15 @@ def _spent_so_far(found: WatchReport) -> Text:
 
 
 def _spent(found: WatchReport) -> Text:
-    seconds = found.watched.last.seconds
-    cost = None if found.price is None else seconds * found.price.per_hour / 3600
-    return formats.priced(seconds, cost, found.price)
+    last = found.watched.last
+    return formats.priced(last.seconds, _money(found, last.samples, last.seconds), found.price)
+
+
+def _money(found: WatchReport, samples: float, seconds: float) -> float | None:
+    """What so many examples and seconds cost; None without a price."""
+    if found.price is None:
+        return None
+    return float(cost_of(np.array(seconds), np.array(samples), found.price))
 
 
 def _progress(found: WatchReport) -> Text:
@@ -352,8 +359,7 @@ def _money_axis(found: WatchReport) -> Text:
 
 
 def _axes(found: WatchReport, samples: float, updates: float, seconds: float) -> Row:
-    price = found.price
-    money = None if price is None else seconds * price.per_hour / 3600
+    money = _money(found, samples, seconds)
     return {"samples": samples, "updates": updates, "seconds": seconds, "money": money}
 
 
