@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from batchlab.watch.clock import LEAST, Laps, Waiting, idle, marks
+from batchlab.watch.clock import KEPT, LEAST, Laps, Waiting, idle, marks
 
 CPU = torch.device("cpu")
 
@@ -104,7 +104,7 @@ def test_the_processor_has_no_queue():
 def laps_of(queue, measured, seconds):
     laps = Laps(CPU, mark=queue.mark)
     for is_measured, each in zip(measured, seconds, strict=True):
-        laps.begin()
+        laps.begin(is_measured)
         queue.work(each)
         laps.end(is_measured)
     return laps.longer()
@@ -123,6 +123,20 @@ def test_too_few_measured_updates_say_nothing(clock):
 
 def test_measured_updates_that_were_shorter_cost_nothing(clock):
     assert laps_of(Queue(clock), [False, True] * LEAST, [1.0, 0.5] * LEAST) == 0.0
+
+
+def test_no_more_updates_are_timed_than_are_compared(clock):
+    """A measured one is timed however many there were; a reading begins anew."""
+    queue, made = Queue(clock), []
+    laps = Laps(CPU, mark=lambda: made.append(queue.mark()) or made[-1])
+    for _ in range(2):
+        made.clear()
+        for is_measured in [*[False] * (3 * KEPT), *[True] * LEAST]:
+            laps.begin(is_measured)
+            queue.work(1.5 if is_measured else 1.0)
+            laps.end(is_measured)
+        assert len(made) == 2 * (KEPT + LEAST)
+        assert laps.longer() == pytest.approx(0.5)
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from batchlab.models.mlp import MLP
 from batchlab.watch import Ending, Kind, Watch, loop, read
 from batchlab.watch.gradients import PerExample
 from batchlab.watch.loop import bare, examples_in, population
+from batchlab.watch.losses import Losses
 from tests.watch.models import MODELS, Positions, features, gru, loss_of, signals, words
 
 
@@ -701,3 +702,38 @@ def test_contributions_taken_for_those_of_two_examples_are_found_out(
     found = PerExample._found
     monkeypatch.setattr(PerExample, "_found", lambda *args: found(*args)._replace(small=2))
     assert worst_z(tmp_path) > 4
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_the_usual_batch_is_counted_without_a_search(kind, monkeypatch):
+    monkeypatch.delattr(loop, "_first_tensor")
+    assert loop.examples_in(kind([torch.zeros(3, 2), torch.zeros(3)])) == 3
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [[{"x": torch.zeros(3)}], ([torch.tensor(1.0), torch.zeros(3)],), ["a", torch.zeros(3)]],
+)
+def test_another_batch_is_searched(batch):
+    assert loop.examples_in(batch) == 3
+
+
+def test_an_empty_batch_is_refused_where_nothing_else_says_how_many():
+    with pytest.raises(InvalidTypeError, match="batch_size"):
+        loop.examples_in([])
+
+
+def test_losses_are_a_mean_over_examples_from_which_the_first_that_is_not_finite_is_known():
+    told = [(1, 4, 1.0), (2, 2, torch.tensor([2.0])), (2, 0, 3)]
+    losses = Losses()
+    assert not losses.pending
+    for one in told:
+        losses.tell(*one)
+    assert losses.pending
+    assert losses.take() == ((4 * 1.0 + 2 * 2.0 + 1 * 3.0) / 7, None)
+    assert losses.take() == (None, None)
+    for update, value in [(3, 1.0), (4, math.inf), (5, math.nan)]:
+        losses.tell(update, 1, value)
+    found = losses.take()
+    assert math.isnan(found.value)
+    assert found.diverged == 4

@@ -92,6 +92,19 @@ def test_the_largest_rate_is_over_groups_and_time():
     assert largest_rate(optimizer, None) is None
 
 
+def test_rates_of_every_kind_are_read_together():
+    """Also one that changes in place, as that of a compiled training does."""
+    rate = torch.tensor(0.25)
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(3)]
+    optimizer = torch.optim.SGD(
+        [{"params": [w], "lr": lr} for w, lr in zip(weights, (0.1, rate, 1), strict=True)]
+    )
+    optimizer.param_groups[2]["lr"] = 0
+    assert largest_rate(optimizer, 0.0) == 0.25
+    rate.fill_(0.5)
+    assert largest_rate(optimizer, 0.25) == 0.5
+
+
 @pytest.mark.parametrize("value", [[1], {"a": 1}, math.nan, math.inf, object()])
 def test_a_setting_that_is_no_plain_value_is_refused(value):
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)

@@ -145,16 +145,22 @@ class Laps:
         self._mark = mark or marks(device) or HostMark
         self._begun: Event | None = None
         self._unread: list[tuple[bool, Event, Event]] = []
+        self._plain = 0
         self._times: dict[bool, list[float]] = {True: [], False: []}
 
-    def begin(self) -> None:
-        """An update begins."""
-        self._begun = self._mark()
+    def begin(self, due: bool) -> None:
+        """An update begins.
+
+        Args:
+            due: Whether it may be measured; of the others no more are timed than are compared.
+        """
+        self._begun = self._mark() if due or self._plain < KEPT else None
 
     def end(self, measured: bool) -> None:
         """It is done."""
         if self._begun is not None:
             self._unread.append((measured, self._begun, self._mark()))
+            self._plain += not measured
 
     def longer(self) -> float:
         """Seconds by which a measured update is longer, from the medians of the latest of both
@@ -163,7 +169,7 @@ class Laps:
         for measured, begun, ended in self._unread:
             ended.synchronize()
             self._times[measured].append(begun.elapsed_time(ended) / 1000)
-        self._unread = []
+        self._unread, self._plain = [], 0
         self._times = {kind: times[-KEPT:] for kind, times in self._times.items()}
         if min(map(len, self._times.values())) < LEAST:
             return 0.0

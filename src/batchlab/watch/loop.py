@@ -494,13 +494,15 @@ def examples_in(batch: Any, batch_size: int | Callable[[Any], int] | None = None
     """
     if batch_size is not None:
         return batch_size if isinstance(batch_size, int) else int(batch_size(batch))
-    first = _first_tensor(batch)
+    first = batch[0] if type(batch) in (list, tuple) and batch else None
+    if type(first) is not Tensor or not first.ndim:  # not the usual batch: look for it
+        first = _first_tensor(batch)
     if first is None:
         hint = "Give it as a number, or as a function of the batch."
         raise InvalidTypeError(
             must("batch_size", "given where batches hold no tensor", type(batch).__name__, hint)
         )
-    return len(first)
+    return first.shape[0]
 
 
 def _first_tensor(batch: Any) -> Tensor | None:

@@ -24,10 +24,12 @@ class Mean(NamedTuple):
 
 
 class Losses:
-    """Collects losses of micro-batches."""
+    """Collects losses of micro-batches: numbers are added up, tensors on a GPU are kept."""
 
     def __init__(self) -> None:
-        self._told: list[tuple[int, int, Tensor | float]] = []
+        self._sum, self._weight = 0.0, 0
+        self._bad: int | None = None
+        self._elsewhere: list[tuple[int, int, Tensor]] = []
 
     def tell(self, update: int, examples: int, value: Tensor | float) -> None:
         """Keep a loss; of a tensor on a GPU a copy, which is not waited for.
@@ -43,14 +45,24 @@ class Losses:
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise InvalidValueError(must("loss", "one number", tuple(value.shape)))
-            on_host = value.device.type == "cpu"
-            value = value.item() if on_host else value.detach().clone().reshape(())
-        self._told.append((update, examples, value))
+            if not value.is_cpu:
+                copy = value.detach().clone().reshape(())
+                self._elsewhere.append((update, examples, copy))
+                return
+            value = value.item()
+        self._add(update, examples, float(value))
+
+    def _add(self, update: int, examples: int, value: float) -> None:
+        weight = max(examples, 1)
+        self._sum += weight * value
+        self._weight += weight
+        if not math.isfinite(value):
+            self._bad = update if self._bad is None else min(self._bad, update)
 
     @property
     def pending(self) -> bool:
         """Whether there are any."""
-        return bool(self._told)
+        return bool(self._weight or self._elsewhere)
 
     def take(self) -> Mean:
         """The mean of what was told since the last time.
@@ -62,13 +74,10 @@ class Losses:
             >>> losses.take()
             Mean(value=2.0, diverged=None)
         """
-        told, self._told = self._told, []
-        if not told:
-            return Mean(None, None)
-        tensors = [value.float() for _, _, value in told if isinstance(value, Tensor)]
-        read = iter(torch.stack(tensors).tolist() if tensors else [])
-        values = [next(read) if isinstance(v, Tensor) else float(v) for _, _, v in told]
-        weights = [max(examples, 1) for _, examples, _ in told]
-        mean = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
-        bad = (u for (u, _, _), v in zip(told, values, strict=True) if not math.isfinite(v))
-        return Mean(mean, next(bad, None))
+        told, self._elsewhere = self._elsewhere, []
+        read = torch.stack([value.float() for *_, value in told]).tolist() if told else []
+        for (update, examples, _), value in zip(told, read, strict=True):
+            self._add(update, examples, value)
+        found = Mean(self._sum / self._weight, self._bad) if self._weight else Mean(None, None)
+        self._sum, self._weight, self._bad = 0.0, 0, None
+        return found

@@ -99,8 +99,9 @@ class Sampling:
         """
         if not self._open:
             self._open, self._working = True, working
-            self._laps.begin()
-            if self._due():
+            due = self._due()
+            self._laps.begin(due)
+            if due and self._ready():
                 self._start()
         if size is not None:
             self.tell(size)
@@ -162,13 +163,15 @@ class Sampling:
         self._active = False
 
     def _due(self) -> bool:
-        """Whether the measured update before this one is paid for by the training since."""
+        """Whether the measured update before this one is paid for by the training since, and there
+        may be a way to measure another.
+        """
         return (
             self._method != "off"
             and self._share > 0
             and self._updates >= FIRST
             and self._working >= self._next
-            and self._ready()
+            and (self._collector is not None or self._looked_for != self._accumulates)
         )
 
     def _start(self) -> None:

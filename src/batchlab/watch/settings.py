@@ -108,10 +108,15 @@ def largest_rate(optimizer: torch.optim.Optimizer, before: float | None) -> floa
     Returns:
         A number; None where it is not read.
     """
+    if before is None:
+        return None
     for group in optimizer.param_groups:
         rate = group.get("lr")
+        if type(rate) is float:  # the usual kind, at every step of the training
+            before = rate if rate > before else before
+            continue
         elsewhere = isinstance(rate, torch.Tensor) and rate.device.type != "cpu"
-        if rate is None or before is None or elsewhere:
+        if rate is None or elsewhere:
             return None
         before = max(before, float(rate))
     return before
