@@ -98,6 +98,15 @@ def test_three_numbers_stand_in_the_summary_with_the_identity_of_the_batch():
     assert "Now: loss 0.8, accuracy 90.0 %" in text
 
 
+def test_a_number_of_the_sentence_is_written_alike_below_it():
+    """The noise scale's range ends at 111 and a loader that keeps up is worth 1.25 times."""
+    sentence, *rows = summary(found(waiting=0.2)).splitlines()
+    low, high = re.search(r"examples \(90 % range (\S+) to (\S+)\)", sentence).groups()
+    assert any(f"examples (90 % range {low}–{high})" in row for row in rows)
+    (times,) = re.search(r"up to (\S+) times the speed", sentence).groups()
+    assert any(f"at most {times}× as fast" in row for row in rows)
+
+
 def test_money_of_one_training_is_time_and_data_at_their_prices():
     """24 s at 1 and 1,200 examples at 0.01 each."""
     one = found(price=Price(3600.0, "USD", 0.01))

@@ -20,10 +20,10 @@ from batchlab.report.evidence import Section
 from batchlab.report.findings import Origin, place
 from batchlab.report.text import EMPTY, Language, Text, join, plain, same, say, verbatim
 from batchlab.types import Estimate, Status
+from batchlab.watch import wording
 from batchlab.watch.noise import along
 from batchlab.watch.record import About, BatchSize, Ending, Moment, Watched
 from batchlab.watch.verdict import Verdict
-from batchlab.watch.wording import sentence
 
 PARTS = 100
 """Stretches of a training in the pictures of waiting and memory."""
@@ -68,7 +68,7 @@ def conclusion(found: WatchReport) -> Text:
     Args:
         found: The record.
     """
-    return Text(sentence(found.verdict, "en"), sentence(found.verdict, "ja"))
+    return Text(wording.sentence(found.verdict, "en"), wording.sentence(found.verdict, "ja"))
 
 
 def summary(found: WatchReport, language: Language = "en") -> str:
@@ -177,7 +177,7 @@ def _waiting(verdict: Verdict) -> tuple[Text, Text]:
         say(
             "of the time of training; a loader that keeps up makes it at most {r}× as fast",
             "学習時間に占める割合。読み込みが追いつけば、速さは最大{r}倍になります",
-            r=formats.ratio(speed.value),
+            r=wording.number(speed.value),
         ),
     )
 
@@ -204,11 +204,12 @@ def _batch(found: WatchReport) -> tuple[Text, Text]:
 
 
 def _scale(verdict: Verdict) -> Text:
+    """Written as in the sentence above it."""
     noise = verdict.noise
     if noise is not None and noise.scale is not None:
-        return _ranged(noise.scale, formats.number, Text(" examples", "件"))
+        return _ranged(noise.scale, wording.number, Text(" examples", "件"))
     if noise is not None and noise.at_least is not None:
-        least = formats.number(noise.at_least)
+        least = wording.number(noise.at_least)
         return say("at least {n} examples", "{n}件以上", n=least)
     return Text("not measured", "未測定")
 

@@ -268,14 +268,22 @@ def _percents(low: float, value: float, high: float) -> Said:
     return Said(f"{b} % ({a}–{c} %)", f"{b}%（{a}～{c}%）")
 
 
-def _number(value: float) -> Said:
-    """To two digits, thousands separated."""
+def number(value: float) -> str:
+    """A noise scale or a ratio as the sentence writes it: two digits, thousands separated.
+
+    Example:
+        >>> number(111.4), number(2.0), number(1234.5)
+        ('110', '2.0', '1,200')
+    """
     if not math.isfinite(value) or value == 0:
-        written = "∞" if value else "0"
-    else:
-        rounded = float(f"{value:.2g}")
-        places = max(0, 1 - math.floor(math.log10(abs(rounded))))
-        written = f"{rounded:,.{places}f}"
+        return "∞" if value else "0"
+    rounded = float(f"{value:.2g}")
+    places = max(0, 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{places}f}"
+
+
+def _number(value: float) -> Said:
+    written = number(value)
     return Said(written, written)
 
 
