@@ -14,8 +14,8 @@ from batchlab.advisor.record import Advice, Verdict
 from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import OnAll
 from batchlab.advisor.whole import KEY, MOST_PAIRS, ON_ALL, plan_on_all, price_on_all
-from batchlab.app.advise import advise as make_advice
 from batchlab.app.advise import DryRun, again
+from batchlab.app.advise import advise as make_advice
 from batchlab.config import RunConfig
 from batchlab.engine import Job, train
 from batchlab.errors import ResultError
