@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="keep the result directory here")
+    parser.add_argument("--resume", action="store_true", help="go on with --out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     task = part_of_cifar10(options.data, options.examples, options.epochs)
@@ -130,6 +131,7 @@ def main() -> None:
             seed=options.seed,
             device=options.device,
             out=folder,
+            resume=options.resume,
             listener=clock,
         )
         reached = "ABC"[: "ABC".index(final.stage) + 1]

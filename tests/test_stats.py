@@ -588,3 +588,10 @@ def test_pairs_against_it_are_never_outvoted_if_they_are_half():
 def test_impossible_input_is_refused(call, match):
     with pytest.raises(InvalidValueError, match=match):
         call()
+
+
+def test_the_range_of_a_share_stays_a_share():
+    high = stats.mean_estimate(np.array([0.99, 1.0, 0.8]), unit="%")
+    assert (high.low < 0.9, high.high) == (True, 1.0)
+    assert stats.mean_estimate(np.array([0.99, 1.0, 0.8]), unit="points").high > 1.0
+    assert math.isnan(stats.mean_estimate(np.array([0.5]), unit="%").low)

@@ -348,6 +348,8 @@ def apply(
     if write:
         patch.write()
         print("\n".join(f"{one.name} is written." for one in patch.changed))
+    if file and patch.snippet and not patch.changed:
+        sys.exit(1)  # for whoever pipes it on: there is no patch
 
 
 def plan(

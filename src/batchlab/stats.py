@@ -84,11 +84,11 @@ def mean_estimate(
 ) -> Estimate:
     """Mean with Student's t interval.
 
-    x̄ ± t_{n−1} s/√n.
+    x̄ ± t_{n−1} s/√n; of shares within [0, 1].
 
     Args:
         values: One finite number per repetition. Shape ``[n]``, n ≥ 1.
-        unit: Unit of the values.
+        unit: Unit of the values; ``%`` for shares.
         source: What measured them.
         level: Coverage, between 0 and 1.
 
@@ -112,7 +112,10 @@ def mean_estimate(
     part = _mean_part(sample)
     half = _half_width((part,), level) if sample.size > 1 else math.nan
     mean = float(sample.mean())
-    return Estimate(mean, mean - half, mean + half, sample.size, unit, source, level)
+    low, high = mean - half, mean + half
+    if unit == "%" and ((sample >= 0) & (sample <= 1)).all():
+        low, high = np.clip([low, high], 0.0, 1.0).tolist()
+    return Estimate(mean, low, high, sample.size, unit, source, level)
 
 
 def median_estimate(

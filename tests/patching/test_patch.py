@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from batchlab import cli
+from batchlab.advisor.record import Part
 from batchlab.app.advice import Advice
 from batchlab.errors import InvalidValueError, ResultError
 from batchlab.patching import make
 from batchlab.patching.division import Division, divided
+from batchlab.types import Evidence
 from tests.report import sample
 
 PLAIN = """\
@@ -499,3 +501,15 @@ def test_a_pipe_into_git_works(stored, script):
     command = f"{sys.executable} -m batchlab apply {stored} --file train.py | git apply -p0"
     subprocess.run(command, shell=True, check=True)
     assert "BATCH_SIZE = 64" in Path("train.py").read_text()
+
+
+def test_a_projection_is_applied_with_a_warning():
+    careful = str(Advice.of(sample.change(evidence=Evidence.PROJECTED)).apply())
+    assert "Careful: this is projected from a short trial, not confirmed." in careful
+    assert "Careful" not in str(Advice.of(sample.change()).apply())
+
+
+def test_a_part_of_the_data_is_named_where_all_of_it_was_not_tried():
+    part = Part(0.1, 1_000, 10_000, 100_000)
+    careful = str(Advice.of(sample.change(part=part)).apply())
+    assert "measured on 1,000 of 10,000 training examples, and not repeated" in careful

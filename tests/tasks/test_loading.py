@@ -1,3 +1,4 @@
+import importlib
 import os
 import pickle
 import subprocess
@@ -216,3 +217,13 @@ def test_loading_a_name_does_not_import_the_other_built_in_tasks():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert ran.stdout.split() == ["False", "False"]
+
+
+def test_a_file_that_the_user_has_imported_is_that_module(tmp_path, monkeypatch):
+    (tmp_path / "imported_before.py").write_text(
+        "from batchlab.tasks.digits import task\n", "utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("imported_before")
+    load(f"{tmp_path / 'imported_before.py'}:task")
+    assert sys.modules["imported_before"] is module

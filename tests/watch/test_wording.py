@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batchlab.watch import About, Kind, Note, judge, sentence
+from batchlab.watch import About, Checkpoint, Kind, Note, judge, sentence
 from batchlab.watch.wording import _REASONS, _number, _percents, _reason_ja
 from tests.watch.test_journal import axes, start
 from tests.watch.test_noise import Pair, block
@@ -26,6 +26,10 @@ def without(text):
 
 CASES = {
     "no update": (gathered([start()]), Kind.NOTHING),
+    "no batch": (
+        replace(gathered([start()]), moments=(), checkpoints=(Checkpoint(**axes(3), step=3),)),
+        Kind.NOTHING,
+    ),
     "diverged": (training(100.0, diverged=7), Kind.DIVERGED),
     "loader": (training(4.0, waiting=0.5, begin=start(price_per_hour=720.0)), Kind.LOADER),
     "below": (noisy(1.0, 0.3, 100.0), Kind.BELOW),

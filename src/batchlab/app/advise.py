@@ -559,7 +559,8 @@ def _reached(advice: Advice) -> tuple[str, int] | None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ResultError(
-            f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing)."
+            f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing), and no "
+            "watched training."
         )
     return _json(path)
 

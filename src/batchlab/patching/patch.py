@@ -17,6 +17,7 @@ from batchlab.patching.find import LABELS, Edit, Sought, find
 from batchlab.patching.kinds import ARGUMENTS, TRAINER, Kind, known_kind
 from batchlab.patching.script import Script, read
 from batchlab.patching.snippets import snippet, written
+from batchlab.types import Evidence
 
 
 @dataclass(frozen=True)
@@ -124,21 +125,44 @@ def make(
         return Patch(which, nothing(advice))
     title = f"{advice.task}: change {_and(_named(advice))}{', together' * _several(advice)}."
     most = largest(advice) if micro_batch_size is None else micro_batch_size
-    code = snippet(which, advice.recommended, cut(advice, most, world_size or 1))
+    code, careful = (
+        snippet(which, advice.recommended, cut(advice, most, world_size or 1)),
+        cautions(advice),
+    )
     if not scripts:
-        return Patch(which, title, snippet=code)
+        return Patch(which, title, careful, snippet=code)
 
     def again(old: Division) -> Division:
         limit = most or (old.micro_batch_size if old.accum_steps > 1 else None)
         return divided(int(advice.recommended.batch_size), limit, old.world_size)
 
     if not isinstance(advice.recommended.batch_size, int):
-        return Patch(which, title, by_hand=("The batch size is a schedule.",), snippet=code)
+        by_hand = ("The batch size is a schedule.",)
+        return Patch(which, title, careful, by_hand, snippet=code)
     sought = find(scripts, which, advice.changes, advice.today, again, world_size)
+    notes = careful + sought.notes
     if sought.by_hand:
         places = tuple(map(str, sought.edits))
-        return Patch(which, title, sought.notes, sought.by_hand, places, code)
-    return Patch(which, title, sought.notes, snippet=code, changed=_changed(scripts, sought))
+        return Patch(which, title, notes, sought.by_hand, places, code)
+    return Patch(which, title, notes, snippet=code, changed=_changed(scripts, sought))
+
+
+def cautions(advice: Advice) -> tuple[str, ...]:
+    """What has not been shown of a change, a sentence each.
+
+    Args:
+        advice: The record.
+    """
+    told = []
+    if advice.evidence is not Evidence.CONFIRMED:
+        told.append(f"Careful: this is {advice.evidence} from a short trial, not confirmed.")
+    part = advice.part
+    if part is not None and part.repeat is None:
+        share = f"{part.examples:,} of {part.whole:,} training examples"
+        told.append(f"Careful: measured on {share}, and not repeated on all of them.")
+    if told and advice.next_stage is not None:
+        told.append(f"What would tell: {advice.next_stage.command}")
+    return tuple(told)
 
 
 def cut(advice: Advice, most: int | None, world_size: int = 1) -> Division | None:

@@ -185,10 +185,13 @@ def meaning(found: Robustness) -> tuple[Text, ...]:
         "Validation data throughout; one sd is the standard deviation of each input feature, and "
         "noise on the weights is in percent of each weight tensor's root mean square. Both "
         "settings meet the same noise; the mean over several draws or directions is shown. Drift "
-        "grows from 0 to its size along time.",
+        "grows from 0 to its size along time, or along the features where there is no time. Noise "
+        "meets the end of each training; elsewhere the metric is the mean of the last three "
+        "evaluations.",
         "すべて検証データでの値です。標準偏差は入力の特徴ごとのもの、重みのノイズは重みの各テンソル"
         "の二乗平均平方根に対する割合です。両方の設定に同じノイズを加え、数回（または各方向）の平均を"
-        "示します。ドリフトは時間とともに0から所定の大きさまで増えます。",
+        "示します。ドリフトは時間とともに（時間の軸がなければ特徴の順に）0から所定の大きさまで増えます。"
+        "ノイズは学習を終えたモデルに加えます。それ以外の箇所の評価指標は最後の3回の平均です。",
     )
     chance = say(
         "Each 90 % range stands for itself: of {n} tests without any difference, about {k} would "

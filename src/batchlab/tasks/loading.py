@@ -93,6 +93,9 @@ def _module(name: str) -> tuple[ModuleType, str]:
 
 
 def _import_file(path: Path, shown: str) -> ModuleType:
+    there = sys.modules.get(path.stem)
+    if there is not None and not hasattr(there, MARK) and _file_of(there) == path:
+        return there  # the user has imported it
     _check_name(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -108,6 +111,11 @@ def _import_file(path: Path, shown: str) -> ModuleType:
         del sys.modules[path.stem]
         raise TaskError(f"Importing `{shown}` raised {reason(error)}.") from error
     return module
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file).resolve()
 
 
 def _check_name(path: Path) -> None:

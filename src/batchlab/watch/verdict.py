@@ -152,7 +152,8 @@ def _kind(
         return Kind.NOTHING
     if watched.diverged is not None:
         return Kind.DIVERGED
-    if waiting is not None and waiting.value >= LOADER_LIMIT:
+    known = waiting is not None and not math.isnan(waiting.low)  # not from a moment or two
+    if waiting is not None and known and waiting.value >= LOADER_LIMIT:
         return Kind.LOADER
     if change is not None:
         return Kind.BELOW if change.batch_size > batch.whole else Kind.ABOVE

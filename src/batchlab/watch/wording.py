@@ -41,6 +41,13 @@ def sentence(verdict: Verdict, language: Language = "en") -> str:
 
 
 def _no_update(v: Verdict) -> Said:
+    if v.updates:
+        return Said(
+            f"Nothing can be said: no batch of {v.updates:,} updates was seen; loop over "
+            "`watching.data(loader)` instead of the loader.",
+            f"{v.updates:,}回の更新のバッチが観測されなかったため、何も言えません（データローダーの代わりに"
+            "`watching.data(loader)`でループを回してください）。",
+        )
     return Said(
         "Nothing can be said: no step of the optimizer was seen.",
         "最適化の更新が一度も観測されなかったため、何も言えません。",

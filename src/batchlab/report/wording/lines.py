@@ -100,9 +100,10 @@ _SOMETHING_ELSE = Text(
 )
 _MORE_TRAININGS = Text(
     "{n} more trainings of each setting, each pair with a seed of its own: {cost}. Change if they "
-    "confirm a gain of at least {w}×; otherwise keep today's settings. Then:",
+    "confirm a gain of at least {w}×; otherwise keep today's settings. Then, with the "
+    "new folders added:",
     "それぞれの設定で、乱数シードを変えてあと{n}回ずつ学習させる。{cost}。{w}倍以上の効果が確認できたら"
-    "変更し、できなければ今の設定を続けます。その後：",
+    "変更し、できなければ今の設定を続けます。その後、新しいフォルダも加えて：",
 )
 
 
