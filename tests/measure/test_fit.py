@@ -472,3 +472,10 @@ def test_throughput_joins_memory_and_marks_the_knee():
 def test_the_answer_can_be_stored():
     result = result_of("memory")
     assert from_plain(FitResult, to_plain(result)) == result
+
+
+def test_the_first_size_is_waited_for_however_little_time_there_is():
+    child = module._Child.__new__(module._Child)
+    child.deadline, child._tried = time.monotonic() - 1.0, False
+    assert child._until() >= time.monotonic() + module.PATIENCE - 10.0
+    assert child._until() == child.deadline

@@ -202,6 +202,7 @@ class _Child:
         self._start()
         # From here on: what a task imports may take longer than a search.
         self.deadline = None if seconds is None else time.monotonic() + seconds
+        self._tried = False
 
     def trial(self, size: int) -> Outcome:
         """Try a size in the running child, or in a fresh one."""
@@ -209,12 +210,21 @@ class _Child:
             return OVER
         if self._process is None:
             self._start()
-        outcome = self._answer_to(size, self.deadline)
+        outcome = self._answer_to(size, self._until())
         assert isinstance(outcome, Outcome)
         exceeded = self.allowed is not None and (outcome.bytes or 0) > self.allowed
         if not outcome.fits or exceeded:
             self.close()
         return outcome
+
+    def _until(self) -> float | None:
+        """When an answer comes too late. The first one is waited for: without it nothing is known,
+        and on a busy machine one step can take longer than a short search.
+        """
+        first, self._tried = not self._tried, True
+        if self.deadline is None or not first:
+            return self.deadline
+        return max(self.deadline, time.monotonic() + PATIENCE)
 
     def close(self) -> None:
         """End the child."""
@@ -268,6 +278,8 @@ class _Child:
         return obituary(code, text.splitlines()[-1] if text else "")
 
 
+PATIENCE = 60.0
+"""Seconds that the first size of a search may take, however little time there is."""
 OVER = Outcome(False, None, "the time was over", Failure.TIME)
 
 
