@@ -137,7 +137,7 @@ def _money(found: WatchReport, samples: float, seconds: float) -> float | None:
     """What so many examples and seconds cost; None without a price."""
     if found.price is None:
         return None
-    return float(cost_of(np.array(seconds), np.array(samples), found.price))
+    return float(cost_of(np.array([seconds]), np.array([samples]), found.price)[0])
 
 
 def _progress(found: WatchReport) -> Text:

@@ -236,7 +236,7 @@ def cost_of(seconds: np.ndarray, samples: np.ndarray, price: Price) -> np.ndarra
     """
     parts = ((seconds, price.per_hour / 3600), (samples, price.per_sample))
     # 0 times infinity is no number.
-    return np.sum([amount * rate for amount, rate in parts if rate], axis=0)
+    return sum((amount * rate for amount, rate in parts if rate), np.zeros_like(seconds))
 
 
 def price_of(seconds: float, price: Price | None) -> float | None:
