@@ -13,7 +13,7 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _html _random _platform _processes _snapshot
+    _tree _html _text _random _platform _processes _snapshot
     _memory _finder
     schedules stats models _meter
     rules samplers theory

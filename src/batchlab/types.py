@@ -123,6 +123,11 @@ def from_plain(kind: Any, data: Any) -> Any:
         hints = typing.get_type_hints(kind)
         known = {f.name for f in dataclasses.fields(kind) if f.init} & set(data)
         return cast(Any, kind)(**{name: from_plain(hints[name], data[name]) for name in known})
+    if hasattr(kind, "_fields"):
+        hints = typing.get_type_hints(kind)
+        return kind(
+            *(from_plain(hints[name], v) for name, v in zip(kind._fields, data, strict=True))
+        )
     if origin in (tuple, list):
         items = [from_plain(args[0], value) for value in data]
         return tuple(items) if origin is tuple else items

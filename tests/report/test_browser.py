@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from batchlab import report
+from batchlab._text import plain
 from batchlab.report import worth
-from batchlab.report.text import plain
 from tests.report import sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"

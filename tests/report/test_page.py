@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from batchlab import report
+from batchlab._text import Text
 from batchlab.advisor.record import Advice, MetricInfo
 from batchlab.errors import InvalidValueError
 from batchlab.report.page import both, page_data
-from batchlab.report.text import Text
 from tests.report import sample
 
 DRAWN_OTHERWISE = (

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from batchlab._text import LANGUAGES, plain
 from batchlab.report import brief, charts, evidence, facts, page, wording, worth
-from batchlab.report.text import LANGUAGES, plain
 from tests.report import sample
 from tests.report.test_wording import texts
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from batchlab import report
+from batchlab._text import plain
 from batchlab.report import charts, evidence, sturdiness, wording
-from batchlab.report.text import plain
 from batchlab.types import Estimate
 from tests.report import sample
 

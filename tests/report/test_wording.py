@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from batchlab._text import LANGUAGES, Text, plain, say, verbatim
 from batchlab.advisor.record import Advice, Comparison, Failures, MetricInfo, Price
 from batchlab.report import (
     brief,
@@ -21,7 +22,6 @@ from batchlab.report import (
     wording,
     worth,
 )
-from batchlab.report.text import LANGUAGES, Text, plain, say, verbatim
 from batchlab.types import Estimate, Evidence
 from tests.report import sample
 

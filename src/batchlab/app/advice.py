@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import _html
+from batchlab._text import Language, usual_language
 from batchlab.advisor import record
 from batchlab.errors import ResultError, cannot_read
 from batchlab.patching import Patch, make
 from batchlab.report.brief import summary
 from batchlab.report.notebook import first_screen
-from batchlab.report.text import Language, usual_language
 
 FILE = "advice.json"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from batchlab._text import EMPTY, Text, say
 from batchlab.advisor.record import Advice, Setting
 from batchlab.patching import patch
 from batchlab.patching.division import Division
 from batchlab.patching.kinds import KINDS, Kind
 from batchlab.patching.snippets import snippet, written
 from batchlab.report import formats
-from batchlab.report.text import EMPTY, Text, say
 
 _LETTERS = {"learning_rate": "lr"}
 NAMES: dict[Kind, Text] = {

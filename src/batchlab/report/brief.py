@@ -8,9 +8,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as RichText
 
+from batchlab._text import Language, Text, join, markdown, plain
 from batchlab.advisor.record import Advice
 from batchlab.report import evidence, wording, worth
-from batchlab.report.text import Language, Text, join, markdown, plain
 
 
 def summary(advice: Advice, language: Language = "en") -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from batchlab._text import EMPTY, Text, same, say
 from batchlab.advisor.record import Advice, Candidate
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, same, say
 from batchlab.types import Estimate
 
 HEAD = (

@@ -8,11 +8,11 @@ from typing import Any
 
 import altair as alt
 
+from batchlab._text import EMPTY, LANGUAGES, Language, Text, join, same, say, verbatim
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names, wording
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import EMPTY, LANGUAGES, Language, Text, join, same, say, verbatim
 
 _COLOURS = (
     shared.BLUE,

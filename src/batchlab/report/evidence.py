@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names, sturdiness, wording
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, join, say, verbatim
 from batchlab.types import Estimate, Status
 
 LOADER_LIMIT = 0.3

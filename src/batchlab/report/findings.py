@@ -11,6 +11,7 @@ from typing import Any
 
 from batchlab import _html
 from batchlab._platform import format_bytes
+from batchlab._text import Language, Text, plain, say, usual_language, verbatim
 from batchlab.advisor.record import CurvePoint, MetricInfo, Robustness, RobustRow, Setting
 from batchlab.advisor.stages import Machine
 from batchlab.config import RunConfig
@@ -18,7 +19,6 @@ from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
 from batchlab.report import formats, names
 from batchlab.report.sturdiness import disturbance, meaning
-from batchlab.report.text import Language, Text, plain, say, usual_language, verbatim
 from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate, Status
 

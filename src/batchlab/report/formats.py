@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from batchlab._text import Text, same, say
 from batchlab.advisor.record import MetricInfo, Price
-from batchlab.report.text import Text, same, say
 from batchlab.types import Estimate
 
 MINUS = "−"

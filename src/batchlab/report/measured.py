@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from batchlab._platform import format_bytes
+from batchlab._text import LANGUAGES, Language, Text, same, say, verbatim
 from batchlab.advisor.record import (
     Advice,
     Candidate,
@@ -39,7 +40,6 @@ from batchlab.report.findings import (
     scale_text,
 )
 from batchlab.report.sturdiness import meaning
-from batchlab.report.text import LANGUAGES, Language, Text, same, say, verbatim
 from batchlab.types import Estimate, Evidence
 
 Table = tuple[Text, tuple[Text, ...], tuple[tuple[Text, ...], ...]]

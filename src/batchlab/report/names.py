@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from batchlab._text import Text, join, same, say, verbatim
 from batchlab.advisor.record import Advice, Change, MetricInfo, Reason, Setting
 from batchlab.report import formats
-from batchlab.report.text import Text, join, same, say, verbatim
 from batchlab.types import Evidence, Status
 
 METRICS = {

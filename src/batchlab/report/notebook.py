@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from batchlab import _html
+from batchlab._text import Language, Text, join, plain
 from batchlab.advisor.record import Advice
 from batchlab.report import wording
 from batchlab.report.page import LABELS
-from batchlab.report.text import Language, Text, join, plain
 
 
 def first_screen(advice: Advice, language: Language) -> str:

@@ -13,6 +13,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from batchlab._text import LANGUAGES, Text, marked_up, plain, say
 from batchlab.advisor.record import Advice
 from batchlab.report import (
     apply,
@@ -30,7 +31,6 @@ from batchlab.report import (
 )
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart
-from batchlab.report.text import LANGUAGES, Text, marked_up, plain, say
 from batchlab.types import to_plain
 
 LABELS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from batchlab._text import Text, verbatim
 from batchlab.report import names
-from batchlab.report.text import Text, verbatim
 
 _TAKEN = "学習手順に{0}の指定がないため、{1}とみなした"
 _SENTENCES = (

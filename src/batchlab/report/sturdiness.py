@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from batchlab._text import EMPTY, Text, join, same, say, verbatim
 from batchlab.advisor.record import Advice, MetricInfo, Robustness, RobustRow
 from batchlab.report import facts, formats, names
-from batchlab.report.text import EMPTY, Text, join, same, say, verbatim
 
 KINDS = {
     "input noise": Text("noise on the inputs", "入力のノイズ"),

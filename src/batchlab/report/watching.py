@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchlab._text import EMPTY, Language, Text, join, plain, same, say, verbatim
 from batchlab.advisor.record import Advice, MetricInfo, NoisePoint, Price
 from batchlab.advisor.watched.judge import cost_of
 from batchlab.advisor.watched.runs import LOSS, Run, Series, metric_of, run_of, setting_of
@@ -18,7 +19,6 @@ from batchlab.report.charts.shared import Chart, Row
 from batchlab.report.charts.watching import Line
 from batchlab.report.evidence import Section
 from batchlab.report.findings import Origin, place
-from batchlab.report.text import EMPTY, Language, Text, join, plain, same, say, verbatim
 from batchlab.types import Estimate, Status
 from batchlab.watch import wording
 from batchlab.watch.noise import along

@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from batchlab._text import EMPTY, Text, join, same, say
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, join, same, say
 
 HOURS = "hours"
 CLOCKS = (

@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.advisor.record import Advice, CurvePoint
 from batchlab.report import facts, formats, names
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, say
 
 _AXES: dict[str, tuple[Text, Literal["linear", "log"]]] = {
     "samples": (Text("examples seen", "学習したデータ数（件）"), "linear"),

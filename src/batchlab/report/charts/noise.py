@@ -7,10 +7,10 @@ from typing import Any
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.advisor.record import Advice
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, say
 
 
 def noise(advice: Advice) -> Chart | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.advisor.record import Advice, Candidate
 from batchlab.report import facts, names
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, say
 
 _NAMED = f"{shared.IS_PICKED} || datum.role !== 'other'"
 """Settings that keep their label where there is little room."""

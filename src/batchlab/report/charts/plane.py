@@ -7,11 +7,11 @@ from typing import Any
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.advisor.record import Advice
 from batchlab.report import names
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, say
 from batchlab.types import Status
 
 

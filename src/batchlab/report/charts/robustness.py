@@ -6,11 +6,11 @@ from typing import Any
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, plain, say
 from batchlab.advisor.record import Advice, RobustRow
 from batchlab.report import facts, names, sturdiness
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, plain, say
 from batchlab.types import Estimate
 
 STEP = 40

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
+from batchlab._text import Language, Text, say
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, names
-from batchlab.report.text import Language, Text, say
 from batchlab.types import Estimate
 
 Row: TypeAlias = dict[str, Any]

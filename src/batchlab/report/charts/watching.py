@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import altair as alt
 
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
-from batchlab.report.text import LANGUAGES, Language, Text, say
 
 AXES = {
     "samples": Text("examples seen", "学習したデータ数（件）"),

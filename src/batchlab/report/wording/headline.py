@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.advisor.record import Advice, Comparison
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, join, say, verbatim
 from batchlab.report.wording import part, phrases
 from batchlab.types import Estimate
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from batchlab._text import EMPTY, Text, join, say
 from batchlab.advisor.record import Advice, Comparison, Part, Repeat
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, join, say
 from batchlab.report.wording import phrases
 
 

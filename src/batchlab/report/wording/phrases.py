@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from batchlab._text import EMPTY, Text, say
 from batchlab.advisor.record import Advice, Comparison
 from batchlab.report import facts, formats, names
-from batchlab.report.text import EMPTY, Text, say
 
 NOUNS = {"time": "time", "cost": "money", "samples": "data"}
 

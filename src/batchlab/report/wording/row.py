@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from batchlab.report.text import Text
+from batchlab._text import Text
 
 
 class Row(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from batchlab._text import EMPTY, Text, same, say
 from batchlab.advisor.record import Advice, Comparison, MetricInfo, Robustness, RobustRow
 from batchlab.report import facts, formats, names, sturdiness
 from batchlab.report.facts import Case
-from batchlab.report.text import EMPTY, Text, same, say
 from batchlab.report.wording import part, phrases, screening
 from batchlab.report.wording.row import Row
 from batchlab.types import Estimate

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from batchlab._text import EMPTY, Text, same, say
 from batchlab.advisor.record import Advice
 from batchlab.report import facts, formats, names
-from batchlab.report.text import EMPTY, Text, same, say
 from batchlab.report.wording.row import Row
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from batchlab._text import EMPTY, Text, same, say, verbatim
 from batchlab.advisor.record import Advice
 from batchlab.report import formats, names
-from batchlab.report.text import EMPTY, Text, same, say, verbatim
 from batchlab.report.wording import part
 from batchlab.types import Evidence
 

@@ -1,0 +1,1 @@
+"""Sources as lists of claims, each measured: reproduced, not reproduced, or inconclusive."""
