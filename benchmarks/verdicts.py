@@ -4,8 +4,8 @@ python benchmarks/verdicts.py [--studies autoencoder guide] [--seeds 20] [--mode
 
 1. Every study is run with 20 seeds. Of each claim: the share of verdicts that agree with the
    majority, and whether any two seeds say *reproduced* and *not reproduced*.
-2. The rules alone, on simulated repetitions: every claim true as expected, and every claim false by
-   twice its margin. How often is the verdict false?
+2. The rules alone, on simulated repetitions: every claim true as expected, and every claim false
+   by twice its margin. How often is the verdict false?
 """
 
 from __future__ import annotations
