@@ -21,6 +21,7 @@ from batchlab.engine.dropout import NamedDropout
 from batchlab.optim import IN_PLACE
 from batchlab.rules import RULES, Grouped, Numbers, Rule, Scales, grouped, parts
 from batchlab.tasks import Objective, Task
+from batchlab.tasks.task import weighted_sum
 from batchlab.types import Params, Tree
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -142,18 +143,6 @@ def _group(numbers: Numbers, scales: Scales) -> dict[str, float]:
         "weight_decay": scales.weight_decay * float(numbers.weight_decay),
         "nu": float(numbers.nu),
     }
-
-
-def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Σwℓ and Σw, in float32 at least: bfloat16 counts to 256 only.
-
-    Example:
-        >>> weighted_sum(torch.ones(301, dtype=torch.bfloat16), torch.ones(301))[0]
-        tensor(301.)
-    """
-    wide = torch.promote_types(losses.dtype, torch.float32)
-    weights = weights.to(wide)
-    return (losses.to(wide) * weights).sum(), weights.sum()
 
 
 def make_step(

@@ -1,0 +1,375 @@
+"""The largest eigenvalues of R symmetric matrices at once, each known by its products alone.
+
+Block Lanczos with full re-orthogonalisation: the basis Q of a Krylov space stays orthonormal to
+round-off, and the matrix is projected on it. A block is as wide as the number of eigenvalues asked
+for, so that an eigenvalue that occurs several times is found as often.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from batchlab import _random
+from batchlab.errors import TaskError
+
+BASIS = 64
+"""Vectors kept; when there are more, those that matter are combined and the rest is dropped."""
+MOST_PRODUCTS = 256
+ROUND_OFF = 100.0
+"""Machine epsilons, as a share of the largest magnitude, below which nothing is told apart."""
+ASYMMETRY = 1e-3
+"""Largest difference of uᵀAv and vᵀAu, as a share of the largest magnitude, that is round-off."""
+WORTH_LEAVING = 0.75
+"""Rows are dropped once no more than this share of them is still needed: a new graph costs half a
+product."""
+
+
+class Products(Protocol):
+    """R symmetric matrices of P rows, known by what they do to vectors."""
+
+    @property
+    def like(self) -> Float[Tensor, "R P"]:
+        """A tensor whose shape, precision and device the vectors have."""
+        ...
+
+    def __call__(self, vectors: Float[Tensor, "R P"]) -> Float[Tensor, "R P"]:
+        """A v, one vector each."""
+        ...
+
+    def only(self, rows: list[int]) -> Products:
+        """Some of the matrices, by their place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What Lanczos found of one matrix, in float64 where nothing else is said.
+
+    Attributes:
+        values: Largest eigenvalues, descending. Shape ``[K]``. No eigenvalue of that rank is
+            smaller, round-off apart.
+        bounds: ‖Av − θv‖: within this of each value, and round-off, lies an eigenvalue. Shape
+            ``[K]``.
+        vectors: Their unit vectors, in the matrix's precision. Shape ``[K, P]``.
+        smallest: The smallest value seen: the smallest eigenvalue is at most this.
+        smallest_bound: As ``bounds``.
+        magnitude: Largest |θ|.
+        round_off: What is not told apart.
+        basis: Orthonormal vectors of the space searched. Shape ``[M, P]``.
+        trace: Trace of the matrix on that space.
+        products: Products used.
+        converged: Whether everything asked for is as accurate as asked.
+    """
+
+    values: Float[Tensor, " K"]
+    bounds: Float[Tensor, " K"]
+    vectors: Float[Tensor, "K P"]
+    smallest: float
+    smallest_bound: float
+    magnitude: float
+    round_off: float
+    basis: Float[Tensor, "M P"]
+    trace: float
+    products: int
+    converged: bool
+
+
+def lanczos(
+    products: Products,
+    count: int = 1,
+    *,
+    tolerance: float = 1e-3,
+    smallest: bool = False,
+    seed: int = 0,
+    most: int = MOST_PRODUCTS,
+    kept: int = BASIS,
+) -> list[Spectrum]:
+    """The ``count`` algebraically largest eigenvalues of each matrix, to a relative accuracy.
+
+    Ritz values of A on the span of (V, AV, A²V, …). A Ritz pair (θ, v) has converged when
+    ‖Av − θv‖ ≤ tolerance·|θ|. Matrices that are done are left out of further products. A space of
+    ``kept`` vectors is replaced by its best Ritz vectors and goes on from there.
+
+    Args:
+        products: R matrices.
+        count: K, from 1 to P.
+        tolerance: Relative accuracy.
+        smallest: Whether to go on until the smallest eigenvalue, too, is known, to the tolerance
+            times the largest magnitude.
+        seed: Names the first vectors, the same for every matrix.
+        most: Products after which it stops in any case.
+        kept: Vectors in memory for each matrix, at least 3K.
+
+    Returns:
+        What was found, matrix by matrix. One with numbers that are not finite has NaN values.
+
+    Raises:
+        TaskError: If a matrix is not symmetric.
+
+    Source:
+        golub1977, block Lanczos; wu2000, the thick restart; parlett1998, section 13.2, the bounds.
+
+    Example:
+        >>> class Diagonal(NamedTuple):
+        ...     like: Tensor
+        ...     def __call__(self, vectors): return self.like * vectors
+        ...     def only(self, rows): return Diagonal(self.like[rows])
+        >>> found = lanczos(Diagonal(torch.tensor([[1.0, -5.0, 3.0]]).double()), 2, smallest=True)
+        >>> [round(float(value), 6) for value in found[0].values], round(found[0].smallest, 6)
+        ([3.0, 1.0], -5.0)
+    """
+    space = _Space(products, count, max(3 * count, kept), seed)
+    found: dict[int, Spectrum] = {}
+    while len(found) < len(products.like):
+        space.expand()
+        pairs = space.pairs()
+        enough = _enough(pairs, count, tolerance, smallest)
+        for place, run in enumerate(space.runs):
+            if run not in found and (enough[place] or space.is_over(place, most)):
+                found[run] = space.spectrum(place, pairs, count, enough[place])
+        left = [place for place, run in enumerate(space.runs) if run not in found]
+        if left and len(left) <= WORTH_LEAVING * len(space.runs):
+            space.keep(left)
+            pairs = pairs.of(left)
+        if left and space.is_full():
+            space.restart(pairs, _best(pairs, space.room(), count, smallest))
+    return [found[run] for run in range(len(products.like))]
+
+
+class Pairs(NamedTuple):
+    """Ritz pairs of S matrices, ascending.
+
+    Attributes:
+        values: θ. Shape ``[S, M]``.
+        mixes: Coordinates of the vectors in the basis, as columns. Shape ``[S, M, M]``.
+        residuals: ‖Av − θv‖. Shape ``[S, M]``.
+        floor: Round-off. Shape ``[S, 1]``.
+    """
+
+    values: Float[Tensor, "S M"]
+    mixes: Float[Tensor, "S M M"]
+    residuals: Float[Tensor, "S M"]
+    floor: Float[Tensor, "S 1"]
+
+    def of(self, places: list[int]) -> Pairs:
+        """Those of some matrices."""
+        return Pairs(*(part[places] for part in self))
+
+
+def _enough(pairs: Pairs, count: int, tolerance: float, smallest: bool) -> list[bool]:
+    """Whether the largest ``count`` values, and the smallest if asked for, have converged."""
+    values, residuals = pairs.values.abs(), pairs.residuals
+    allowed = torch.maximum(tolerance * values[:, -count:], pairs.floor)
+    done = (residuals[:, -count:] <= allowed).all(1) & (values.shape[1] >= count)
+    if smallest:
+        done &= residuals[:, 0] <= torch.maximum(tolerance * values.amax(1), pairs.floor[:, 0])
+    return done.tolist()
+
+
+def _best(pairs: Pairs, room: int, count: int, smallest: bool) -> list[int]:
+    """Places of the Ritz pairs with which to go on: the largest, or both ends."""
+    size = pairs.values.shape[1]
+    low = (room - count) // 2 if smallest else 0
+    return [*range(low), *range(size - (room - low), size)]
+
+
+class _Space:
+    """An orthonormal basis Q for each of S matrices, A on it, and the block that comes next.
+
+    Invariants: the rows of ``basis[:, :size]`` and ``next`` are orthonormal; ``projected`` is
+    QAQᵀ; AQᵀ − Qᵀ·projected is nextᵀ·``coupling`` in the columns of the last block and 0 in the
+    others.
+    """
+
+    def __init__(self, products: Products, width: int, capacity: int, seed: int) -> None:
+        self.products, self.width, self.seed = products, width, seed
+        self.like = products.like
+        count, length = self.like.shape
+        self.capacity = min(capacity, length)
+        self.runs = list(range(count))
+        self.size = self.used = self.last = 0
+        self.basis = self.like.new_empty(count, min(8 * width, self.capacity), length)
+        self.projected = torch.zeros(count, self.capacity, self.capacity, dtype=torch.float64)
+        self.expected = torch.zeros(count, 0, width, dtype=torch.float64)
+        self.finite = torch.ones(count, dtype=torch.bool)
+        self.next = self._orthonormal(self.like.new_zeros(count, width, length), width)[0]
+
+    # ------------------------------------------------------------------ one step
+
+    def expand(self) -> None:
+        """Take in the next block: its products, A on the larger basis, and the block after it."""
+        before, width = self.size, self.next.shape[1]
+        self._append(self.next)
+        images = torch.stack([self.products(v) for v in self.next.unbind(1)], 1)
+        self.used += width
+        rest, inner = self._without_basis(images)
+        inner = inner.cpu().double()
+        self.finite &= inner.flatten(1).isfinite().all(1)
+        inner = torch.where(self.finite[:, None, None], inner, torch.zeros_like(inner))
+        self._check_symmetry(inner[:, :before])
+        self._project(inner, before)
+        self.last = width
+        self.next, self.coupling = self._orthonormal(rest, min(self.width, self._outside()))
+        self.expected = torch.zeros(len(self.runs), self.size, self.next.shape[1]).double()
+        self.expected[:, before:] = self.coupling.transpose(1, 2)
+
+    def _append(self, block: Float[Tensor, "S B P"]) -> None:
+        """Behind the basis, whose memory doubles when it is full."""
+        size = self.size + block.shape[1]
+        if size > self.basis.shape[1]:
+            more = min(self.capacity, max(size, 2 * self.basis.shape[1]))
+            grown = self.basis.new_empty(len(self.basis), more, self.basis.shape[2])
+            grown[:, : self.size] = self.basis[:, : self.size]
+            self.basis = grown
+        self.basis[:, self.size : size] = block
+        self.size = size
+
+    def _without_basis(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What is left of v outside the basis, and Qv; twice, for what cancellation leaves."""
+        q_SMP, whole = self.basis[:, : self.size], 0.0
+        for _ in range(2):
+            inner_SMB = q_SMP @ vectors.transpose(1, 2)
+            vectors = vectors - inner_SMB.transpose(1, 2) @ q_SMP
+            whole = whole + inner_SMB
+        assert isinstance(whole, Tensor)
+        return vectors, whole
+
+    def _project(self, inner: Float[Tensor, "S M B"], before: int) -> None:
+        size = self.size
+        corner = inner[:, before:]
+        self.projected[:, :size, before:size] = inner
+        self.projected[:, before:size, :size] = inner.transpose(1, 2)
+        self.projected[:, before:size, before:size] = (corner + corner.transpose(1, 2)) / 2
+
+    def _check_symmetry(self, inner: Float[Tensor, "S M B"]) -> None:
+        """uᵀAv for the old vectors u and new ones v is known from Au."""
+        if not inner.shape[1]:
+            return
+        apart = (inner - self.expected).abs().flatten(1).amax(1)
+        if bool((self.finite & (apart > ASYMMETRY * self._magnitude())).any()):
+            raise TaskError(
+                "The second derivatives of this model are not symmetric: part of it is cut off "
+                "from differentiation, as by gradient checkpointing or a backward pass of its "
+                "own. Switch that off."
+            )
+
+    def _magnitude(self) -> Float[Tensor, " S"]:
+        """The largest number of A on the basis: at most its largest |θ|."""
+        return self.projected.abs().flatten(1).amax(1)
+
+    def _orthonormal(self, block: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Orthonormal rows outside the basis that span a block, and the block in them.
+
+        A direction that round-off alone has left is replaced by a random one, with weight 0: the
+        space so far is closed under A, and the search goes on outside it.
+        """
+        made: list[Tensor] = []
+        if width < block.shape[1]:  # all there is outside the basis
+            for place in range(width):
+                made.append(self._unit(self._random(place), made))
+            whole = torch.stack(made, 1) if made else block[:, :0]
+            return whole, (whole @ block.transpose(1, 2)).cpu().double()
+        coupling = block.new_zeros(len(block), width, width)
+        floor = (10 * torch.finfo(block.dtype).eps * self._magnitude()).to(block)
+        for place in range(width):
+            vector = block[:, place]
+            for _ in range(2):
+                for i, unit in enumerate(made):
+                    inner = (unit * vector).sum(1)
+                    coupling[:, i, place] += inner
+                    vector = vector - inner[:, None] * unit
+            length = vector.norm(dim=1)
+            gone = ~(length > floor)
+            if bool(gone.any()):
+                vector = torch.where(gone[:, None], self._random(place), vector)
+            coupling[:, place, place] = torch.where(gone, 0, length)
+            made.append(self._unit(vector, made))
+        return torch.stack(made, 1), coupling.cpu().double()
+
+    def _unit(self, vector: Tensor, made: list[Tensor]) -> Float[Tensor, "S P"]:
+        """At length 1, and once more made orthogonal to all there is."""
+        for _ in range(2):
+            vector = vector / vector.norm(dim=1, keepdim=True)
+            vector = self._without_basis(vector[:, None])[0][:, 0] if self.size else vector
+            for unit in made:
+                vector = vector - (unit * vector).sum(1, keepdim=True) * unit
+        return vector / vector.norm(dim=1, keepdim=True)
+
+    def _random(self, place: int) -> Float[Tensor, "S P"]:
+        """The same direction for every matrix, named by its place among the products."""
+        draw = _random.generator(self.seed, "lanczos", self.used, place)
+        vector = torch.randn(self.like.shape[1], generator=draw, dtype=torch.float64)
+        return vector.to(self.like).expand(len(self.runs), -1)
+
+    # ------------------------------------------------------------------ what is known
+
+    def _outside(self) -> int:
+        """Dimensions that the basis does not reach."""
+        return self.like.shape[1] - self.size
+
+    def is_over(self, place: int, most: int) -> bool:
+        """Whether there is nothing more to find, or no more products may be used."""
+        spent = self.used + self.next.shape[1] > most
+        return spent or not self._outside() or not self.finite[place]
+
+    def pairs(self) -> Pairs:
+        """The Ritz pairs of the basis."""
+        values, mixes = torch.linalg.eigh(self.projected[:, : self.size, : self.size])
+        residuals = (self.coupling @ mixes[:, self.size - self.last :]).norm(dim=1)
+        epsilon = torch.finfo(self.like.dtype).eps
+        return Pairs(
+            values, mixes, residuals, ROUND_OFF * epsilon * values.abs().amax(1, keepdim=True)
+        )
+
+    def spectrum(self, place: int, pairs: Pairs, count: int, converged: bool) -> Spectrum:
+        """What is known of one matrix."""
+        values, mixes, residuals, floor = (part[place] for part in pairs)
+        found = min(count, self.size)
+        vectors = mixes[:, -found:].flip(1).T.to(self.basis) @ self.basis[place, : self.size]
+        sound = 1.0 if self.finite[place] else math.nan
+        return Spectrum(
+            sound * values[-found:].flip(0),
+            sound * residuals[-found:].flip(0),
+            sound * vectors,
+            sound * float(values[0]),
+            sound * float(residuals[0]),
+            sound * float(values.abs().max()),
+            sound * float(floor),
+            self.basis[place, : self.size].clone(),
+            sound * float(values.sum()),
+            self.used,
+            bool(converged and self.finite[place]),
+        )
+
+    # ------------------------------------------------------------------ what is dropped
+
+    def keep(self, places: list[int]) -> None:
+        """These matrices only."""
+        self.products = self.products.only(places)
+        self.runs = [self.runs[place] for place in places]
+        for name in ("basis", "projected", "expected", "finite", "next", "coupling"):
+            setattr(self, name, getattr(self, name)[places])
+
+    def is_full(self) -> bool:
+        """Whether the next block has no place."""
+        return self.size + self.next.shape[1] > self.capacity < self.like.shape[1]
+
+    def room(self) -> int:
+        """Vectors to go on with: half of the space, and all that is wanted."""
+        return max(self.capacity // 2, self.width)
+
+    def restart(self, pairs: Pairs, best: list[int]) -> None:
+        """Replace the basis by some of its Ritz vectors, on which A is diagonal."""
+        mixes = pairs.mixes[:, :, best]
+        vectors = mixes.transpose(1, 2).to(self.basis) @ self.basis[:, : self.size]
+        self.expected = (self.coupling @ mixes[:, self.size - self.last :]).transpose(1, 2)
+        self.size = len(best)
+        self.basis[:, : self.size] = vectors
+        self.projected.zero_()
+        self.projected[:, : self.size, : self.size] = torch.diag_embed(pairs.values[:, best])
