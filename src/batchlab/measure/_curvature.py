@@ -163,12 +163,17 @@ class Curvature:
         """The products; see :class:`batchlab.measure._lanczos.Products`."""
         shaped = self._shaped(vectors)
         if len(self.parts) == 1:
-            self._kept = self._kept or self._build(self.parts[0])
+            self.prepare()
             return flat(_twice(self._kept, shaped))
         whole = torch.zeros_like(vectors)
         for part in self.parts:
             whole += flat(_twice(self._build(part), shaped))
         return whole
+
+    def prepare(self) -> None:
+        """Build the graph that is kept, if one is."""
+        if len(self.parts) == 1 and self._kept is None:
+            self._kept = self._build(self.parts[0])
 
     def only(self, rows: list[int]) -> Curvature:
         """Some of the runs; the graph of all is let go."""

@@ -193,7 +193,7 @@ class _Space:
         count, length = self.like.shape
         self.capacity = min(capacity, length)
         self.runs = list(range(count))
-        self.size = self.used = self.last = 0
+        self.size = self.used = self.last = self.near = 0
         self.basis = self.like.new_empty(count, min(8 * width, self.capacity), length)
         self.projected = torch.zeros(count, self.capacity, self.capacity, dtype=torch.float64)
         self.expected = torch.zeros(count, 0, width, dtype=torch.float64)
@@ -206,15 +206,19 @@ class _Space:
         """Take in the next block: its products, A on the larger basis, and the block after it."""
         before, width = self.size, self.next.shape[1]
         self._append(self.next)
-        images = torch.stack([self.products(v) for v in self.next.unbind(1)], 1)
+        images = _beside([self.products(v) for v in self.next.unbind(1)])
         self.used += width
-        rest, inner = self._without_basis(images)
+        # Next to nothing is left along the older vectors, so what remains is taken out in one pass
+        # over all of them.
+        rest, near = self._without(images, self.size - self.near - width)
+        rest, inner = self._without(rest, 0)
+        inner[:, self.size - self.near - width :] += near
         inner = inner.cpu().double()
         self.finite &= inner.flatten(1).isfinite().all(1)
         inner = torch.where(self.finite[:, None, None], inner, torch.zeros_like(inner))
         self._check_symmetry(inner[:, :before])
         self._project(inner, before)
-        self.last = width
+        self.last = self.near = width
         self.next, self.coupling = self._orthonormal(rest, min(self.width, self._outside()))
         self.expected = torch.zeros(len(self.runs), self.size, self.next.shape[1]).double()
         self.expected[:, before:] = self.coupling.transpose(1, 2)
@@ -230,15 +234,11 @@ class _Space:
         self.basis[:, self.size : size] = block
         self.size = size
 
-    def _without_basis(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """What is left of v outside the basis, and Qv; twice, for what cancellation leaves."""
-        q_SMP, whole = self.basis[:, : self.size], 0.0
-        for _ in range(2):
-            inner_SMB = q_SMP @ vectors.transpose(1, 2)
-            vectors = vectors - inner_SMB.transpose(1, 2) @ q_SMP
-            whole = whole + inner_SMB
-        assert isinstance(whole, Tensor)
-        return vectors, whole
+    def _without(self, vectors: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """V − QᵀQV and QV for the vectors of the basis from ``first`` on."""
+        q_SMP = self.basis[:, first : self.size]
+        inner_SMB = q_SMP @ vectors.transpose(1, 2)
+        return torch.baddbmm(vectors, inner_SMB.transpose(1, 2), q_SMP, alpha=-1), inner_SMB
 
     def _project(self, inner: Float[Tensor, "S M B"], before: int) -> None:
         size = self.size
@@ -272,11 +272,11 @@ class _Space:
         made: list[Tensor] = []
         if width < block.shape[1]:  # all there is outside the basis
             for place in range(width):
-                made.append(self._unit(self._random(place), made))
+                made.append(self._cleaned(self._random(place), made))
             whole = torch.stack(made, 1) if made else block[:, :0]
             return whole, (whole @ block.transpose(1, 2)).cpu().double()
         coupling = block.new_zeros(len(block), width, width)
-        floor = (10 * torch.finfo(block.dtype).eps * self._magnitude()).to(block)
+        epsilon, magnitude = torch.finfo(block.dtype).eps, self._magnitude().to(block)
         for place in range(width):
             vector = block[:, place]
             for _ in range(2):
@@ -285,18 +285,20 @@ class _Space:
                     coupling[:, i, place] += inner
                     vector = vector - inner[:, None] * unit
             length = vector.norm(dim=1)
-            gone = ~(length > floor)
-            if bool(gone.any()):
-                vector = torch.where(gone[:, None], self._random(place), vector)
+            gone = ~(length > 10 * epsilon * magnitude)
             coupling[:, place, place] = torch.where(gone, 0, length)
-            made.append(self._unit(vector, made))
-        return torch.stack(made, 1), coupling.cpu().double()
+            if bool((gone | (length < math.sqrt(epsilon) * magnitude)).any()):
+                vector = torch.where(gone[:, None], self._random(place), vector)
+                made.append(self._cleaned(vector, made))
+            else:
+                made.append(vector / length[:, None])
+        return _beside(made), coupling.cpu().double()
 
-    def _unit(self, vector: Tensor, made: list[Tensor]) -> Float[Tensor, "S P"]:
-        """At length 1, and once more made orthogonal to all there is."""
-        for _ in range(2):
+    def _cleaned(self, vector: Tensor, made: list[Tensor]) -> Float[Tensor, "S P"]:
+        """A unit vector, orthogonal to all there is though little of it may be outside."""
+        for _ in range(3):
             vector = vector / vector.norm(dim=1, keepdim=True)
-            vector = self._without_basis(vector[:, None])[0][:, 0] if self.size else vector
+            vector = self._without(vector[:, None], 0)[0][:, 0] if self.size else vector
             for unit in made:
                 vector = vector - (unit * vector).sum(1, keepdim=True) * unit
         return vector / vector.norm(dim=1, keepdim=True)
@@ -353,8 +355,11 @@ class _Space:
         """These matrices only."""
         self.products = self.products.only(places)
         self.runs = [self.runs[place] for place in places]
-        for name in ("basis", "projected", "expected", "finite", "next", "coupling"):
+        for name in ("projected", "expected", "finite", "next", "coupling"):
             setattr(self, name, getattr(self, name)[places])
+        old, self.basis = self.basis, self.basis.new_empty(len(places), *self.basis.shape[1:])
+        for place, kept in zip(places, self.basis, strict=True):
+            kept[: self.size] = old[place, : self.size]
 
     def is_full(self) -> bool:
         """Whether the next block has no place."""
@@ -369,7 +374,12 @@ class _Space:
         mixes = pairs.mixes[:, :, best]
         vectors = mixes.transpose(1, 2).to(self.basis) @ self.basis[:, : self.size]
         self.expected = (self.coupling @ mixes[:, self.size - self.last :]).transpose(1, 2)
-        self.size = len(best)
+        self.size = self.near = len(best)
         self.basis[:, : self.size] = vectors
         self.projected.zero_()
         self.projected[:, : self.size, : self.size] = torch.diag_embed(pairs.values[:, best])
+
+
+def _beside(vectors: list[Tensor]) -> Float[Tensor, "S B P"]:
+    """B vectors of every matrix as one tensor; a single one is not copied."""
+    return vectors[0].unsqueeze(1) if len(vectors) == 1 else torch.stack(vectors, 1)

@@ -129,39 +129,39 @@ class _Plan:
         micro_batch: Examples whose graph is in memory.
         together: Runs whose graphs are.
         kept: Vectors that Lanczos keeps for each run.
-        apart: Whether one example's loss is independent of the others'.
+        parts: Disjoint parts of the subset that are looked at, 0 where they say nothing.
     """
 
     micro_batch: int
     together: int
     kept: int
-    apart: bool
+    parts: int
 
     @staticmethod
-    def of(
-        objective: Objective,
-        params: Params,
-        examples: Examples,
-        settings: Settings,
-    ) -> _Plan:
+    def of(objective: Objective, params: Params, examples: Examples, settings: Settings) -> _Plan:
         """From what a few examples hold."""
         one = next(iter(params.values()))
         few = examples.batches(slice(0, SIZED_EXAMPLES), SIZED_EXAMPLES, one)[0]
-        apart = len(examples.index) < 6 or not coupled(objective, few)
         each = _graph_bytes(objective, few, settings) // _tree.size(few) + 1
         size = len(examples.index)
-        micro_batch = settings.micro_batch_size or max(1, GRAPH_BYTES // each)
-        if not apart and micro_batch < size:
-            if settings.micro_batch_size:
-                hint = "Examples of this model affect each other also in evaluation mode."
-                raise InvalidValueError(
-                    must("micro_batch_size", f"left out or {size}", micro_batch, hint)
-                )
-            micro_batch = size
+        micro_batch = min(size, settings.micro_batch_size or max(1, GRAPH_BYTES // each))
+        parts = settings.parts if examples.population > size >= 2 * settings.parts else 0
+        if (parts or micro_batch < size) and size >= 6 and coupled(objective, few):
+            parts, micro_batch = 0, _whole(size, settings)
         vector = one.element_size() * sum(p[0].numel() for p in params.values())
         kept = max(8 + 3 * settings.eigenvalues, min(BASIS, GRAPH_BYTES // vector))
-        run = each * min(micro_batch, size) + kept * vector
-        return _Plan(min(micro_batch, size), max(1, 2 * GRAPH_BYTES // run), kept, apart)
+        together = 2 * GRAPH_BYTES // (each * micro_batch + kept * vector)
+        return _Plan(micro_batch, max(1, together), kept, parts)
+
+
+def _whole(size: int, settings: Settings) -> int:
+    """The subset as one micro-batch, where examples affect each other."""
+    if settings.micro_batch_size is not None and settings.micro_batch_size < size:
+        hint = "Examples of this model affect each other in evaluation mode, too."
+        raise InvalidValueError(
+            must("micro_batch_size", f"left out or {size}", settings.micro_batch_size, hint)
+        )
+    return size
 
 
 def _graph_bytes(objective: Objective, batch: Tree, settings: Settings) -> int:
@@ -177,7 +177,7 @@ def _graph_bytes(objective: Objective, batch: Tree, settings: Settings) -> int:
     own = {t.untyped_storage().data_ptr() for t in [*params.values(), *fixed.values()]}
     curvature = Curvature([_form(objective, batch, 1.0, settings.kind)], params, fixed)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        curvature(torch.zeros_like(curvature.like))
+        curvature.prepare()
     return sum(size for place, size in held.items() if place not in own)
 
 
@@ -247,9 +247,7 @@ class _Work:
         self, params: Params, fixed: Params, vectors: Float[Tensor, "R K P"]
     ) -> list[tuple[Float[Tensor, "R K"], float]]:
         """uᵀH_j u of the unit vectors on disjoint parts, and the parts' weights."""
-        size, count = len(self.examples.index), self.settings.parts
-        if not (self.plan.apart and self.examples.population > size >= 2 * count):
-            return []
+        size, count = len(self.examples.index), self.plan.parts
         found = []
         for i in range(count):
             part = slice(i * size // count, (i + 1) * size // count)
