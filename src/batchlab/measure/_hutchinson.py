@@ -37,10 +37,10 @@ def trace_values(
         hutchinson1989; meyer2021, with the Krylov space as the sketch.
 
     Example:
-        >>> from batchlab.measure._lanczos import lanczos
         >>> class Diagonal:
         ...     like = torch.tensor([[1.0, -5.0, 3.0]])
         ...     def __call__(self, vectors): return self.like * vectors
+        ...     def only(self, rows): return self
         >>> trace_values(Diagonal(), [torch.tensor([1.0, -1.0, 1.0])], [torch.zeros(0, 3)], [0.0])
         tensor([[-1.]], dtype=torch.float64)
     """

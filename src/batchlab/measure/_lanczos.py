@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ WORTH_LEAVING = 0.75
 product."""
 
 
+@runtime_checkable
 class Products(Protocol):
     """R symmetric matrices of P rows, known by what they do to vectors."""
 
