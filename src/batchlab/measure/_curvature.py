@@ -56,8 +56,8 @@ def hessian(losses: Losses) -> Form:
     """
 
     def build(tensors: Params, inputs: list[Tensor]) -> Product:
-        gradients = _gradients(losses(tensors).sum(), inputs, create_graph=True)
-        return lambda vectors: _gradients(gradients, inputs, vectors)
+        slopes = gradients(losses(tensors).sum(), inputs, create_graph=True)
+        return lambda vectors: gradients(slopes, inputs, vectors)
 
     return build
 
@@ -95,14 +95,14 @@ def gauss_newton(outputs: Outputs, losses: OutputLosses) -> Form:
         for i, leaf in zip(varying, own, strict=True):
             whole[i] = leaf
         loss = losses(_pytree.tree_unflatten(whole, structure)).sum()
-        slopes = _gradients(loss, own, create_graph=True)
+        slopes = gradients(loss, own, create_graph=True)
         dummies = [torch.zeros_like(leaf).requires_grad_() for leaf in leaves]
-        backward = _gradients(leaves, inputs, dummies, create_graph=True)
+        backward = gradients(leaves, inputs, dummies, create_graph=True)
 
         def product(vectors: list[Tensor]) -> list[Tensor]:
-            moved = _gradients(backward, dummies, vectors)
-            bent = _gradients(slopes, own, moved)
-            return _gradients(leaves, inputs, bent)
+            moved = gradients(backward, dummies, vectors)
+            bent = gradients(slopes, own, moved)
+            return gradients(leaves, inputs, bent)
 
         return product
 
@@ -113,13 +113,25 @@ def _varies(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.requires_grad
 
 
-def _gradients(
+def gradients(
     of: Tensor | list[Tensor],
     inputs: list[Tensor],
     along: list[Tensor] | None = None,
     create_graph: bool = False,
 ) -> list[Tensor]:
-    """Gradients that are zero where nothing depends on an input; the graph stays."""
+    """Gradients that are zero where nothing depends on an input; the graph stays.
+
+    Args:
+        of: What is differentiated.
+        inputs: By what.
+        along: A weight for each number of ``of``; ones if left out.
+        create_graph: Whether the result can be differentiated again.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> gradients(x.square().sum(), [x, torch.zeros(1, requires_grad=True)])
+        [tensor([2., 2.]), tensor([0.])]
+    """
     all_of = [of] if isinstance(of, Tensor) else of
     pairs = [
         (part, None if along is None else along[i])
@@ -161,9 +173,10 @@ class Curvature:
 
     def __call__(self, vectors: Float[Tensor, "R P"]) -> Float[Tensor, "R P"]:
         """The products; see :class:`batchlab.measure._lanczos.Products`."""
-        shaped = self._shaped(vectors)
+        shaped = self.shaped(vectors)
         if len(self.parts) == 1:
             self.prepare()
+            assert self._kept is not None
             return flat(_twice(self._kept, shaped))
         whole = torch.zeros_like(vectors)
         for part in self.parts:
@@ -185,7 +198,7 @@ class Curvature:
         params = {name: value.detach().requires_grad_() for name, value in self.params.items()}
         return _twice(part, params | self.fixed, list(params.values()))
 
-    def _shaped(self, vectors: Float[Tensor, "R P"]) -> list[Tensor]:
+    def shaped(self, vectors: Float[Tensor, "R P"]) -> list[Tensor]:
         """Pieces of the vectors in the parameters' shapes."""
         leaves = list(self.params.values())
         pieces = vectors.split([leaf[0].numel() for leaf in leaves], dim=1)

@@ -20,10 +20,12 @@ from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure._curvature import (
     Curvature,
     Form,
+    Losses,
     gauss_newton,
     hessian,
     kernels_with_second_derivatives,
 )
+from batchlab.measure._differences import check_second_derivatives
 from batchlab.measure._hutchinson import rademacher, trace_values
 from batchlab.measure._lanczos import BASIS, ROUND_OFF, Spectrum, lanczos
 from batchlab.measure._moments import LEVEL, t_quantile
@@ -264,11 +266,33 @@ def _rows(params: Params, rows: slice) -> Params:
     return {name: value[rows] for name, value in params.items()}
 
 
-def _form(objective: Objective, batch: Tree, total: float, kind: str) -> Form:
-    """Σwℓ of a batch over the weight of the whole subset, as a graph of second order."""
+def check_differentiable(objective: Objective, batch: Tree) -> None:
+    """Refuse a model or loss whose second derivatives torch gets wrong without an error.
+
+    Args:
+        objective: Model and loss; left as it is.
+        batch: A few examples, where the model is.
+
+    Raises:
+        TaskError: With one sentence.
+    """
+    wide = _tree.to(batch, _tree.leaves(batch)[0].device, torch.float64)
+    with attributes_kept(objective), kernels_with_second_derivatives(objective):
+        objective.eval()
+        check_second_derivatives(_losses(objective, wide, 1.0), *tensors_of(objective))
+
+
+def _losses(objective: Objective, batch: Tree, total: float) -> Losses:
+    """Σwℓ of a batch over the weight of the whole subset."""
 
     def loss(tensors: Params) -> Tensor:
         return weighted_sum(*functional_call(objective, tensors, (batch,)))[0] / total
+
+    return _over_runs(loss)
+
+
+def _form(objective: Objective, batch: Tree, total: float, kind: str) -> Form:
+    """The same as a graph of second order."""
 
     def outputs(tensors: Params) -> Tree:
         return functional_call(objective, tensors, (batch,), {"predict": True})[0]
@@ -277,7 +301,7 @@ def _form(objective: Objective, batch: Tree, total: float, kind: str) -> Form:
         return weighted_sum(*objective.losses(made, batch))[0] / total
 
     if kind == "hessian":
-        return hessian(_over_runs(loss))
+        return hessian(_losses(objective, batch, total))
     return gauss_newton(_over_runs(outputs), _over_runs(loss_of))
 
 
@@ -303,7 +327,7 @@ def _on_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 def _record(
     spectrum: Spectrum,
-    traces: Float[Tensor, " K"] | None,
+    traces: Float[Tensor, " probes"] | None,
     parts: Sequence[tuple[Float[Tensor, " K"], float]],
     examples: Examples,
     settings: Settings,
@@ -345,7 +369,7 @@ def _smallest(spectrum: Spectrum, size: int, tolerance: float) -> Estimate:
     return Estimate(value, low, value + slack, size, UNIT, source, level=1.0)
 
 
-def _trace(values: Float[Tensor, " K"]) -> Estimate:
+def _trace(values: Float[Tensor, " probes"]) -> Estimate:
     """Mean over the probes, with Student's t."""
     count = len(values)
     mean = float(values.mean())

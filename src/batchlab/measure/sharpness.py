@@ -18,8 +18,16 @@ from batchlab import _random
 from batchlab._snapshot import attributes_kept
 from batchlab.measure._own import Examples, examples_of, objective_of, placed
 from batchlab.measure._sharpness import Settings, Sharpness
-from batchlab.measure._spectra import SIZED_EXAMPLES, check_kind, measure, tensors_of
+from batchlab.measure._spectra import (
+    SIZED_EXAMPLES,
+    check_differentiable,
+    check_kind,
+    measure,
+    tensors_of,
+)
+from batchlab.measure.noise import kept_buffers
 from batchlab.tasks import Objective, Prepared
+from batchlab.tasks.prepare import first_batch
 from batchlab.types import Params, Tree
 
 __all__ = ["Settings", "Sharpness", "SharpnessProbe", "measure", "sharpness", "sharpness_probe"]
@@ -84,6 +92,7 @@ def sharpness_probe(prepared: Prepared, settings: Settings | None = None) -> Sha
     """
     asked = settings or Settings(parts=0)
     check_kind(prepared.task, asked)
+    check_differentiable(prepared.objective(asked.seed), first_batch(prepared))
     return SharpnessProbe(prepared, asked)
 
 
@@ -162,5 +171,7 @@ def sharpness(
         drawn = examples_of(data, collate, examples, seed)
         like = next(p for p in own.parameters() if p.requires_grad)
         few = drawn.batches(slice(0, SIZED_EXAMPLES), SIZED_EXAMPLES, like)[0]
-        objective = objective_of(own, loss, few, forward, weight)
+        with kept_buffers(own):
+            objective = objective_of(own, loss, few, forward, weight)
+        check_differentiable(objective, few)
         return measure(objective, *tensors_of(objective), drawn, settings)[0]
