@@ -51,9 +51,9 @@ def check_second_derivatives(losses: Losses, params: Params, fixed: Params) -> N
             return
         if agree is False:
             raise TaskError(
-                "The second derivatives of this model or loss are not those of its gradient: part "
-                "of it is cut off from differentiation, as by gradient checkpointing or a backward "
-                "pass of its own. Switch that off."
+                "The second derivatives of this model or loss are not those of its gradient: "
+                "part of it is cut off from differentiation, as by gradient checkpointing or a "
+                "backward pass of its own. Switch that off."
             )
 
 

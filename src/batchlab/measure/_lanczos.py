@@ -20,7 +20,7 @@ from batchlab.errors import TaskError
 
 BASIS = 64
 """Vectors kept; when there are more, those that matter are combined and the rest is dropped."""
-MOST_PRODUCTS = 256
+MOST_PRODUCTS = 128
 ROUND_OFF = 100.0
 """Machine epsilons, as a share of the largest magnitude, below which nothing is told apart."""
 ASYMMETRY = 1e-3
@@ -88,7 +88,7 @@ def lanczos(
     tolerance: float = 1e-3,
     smallest: bool = False,
     seed: int = 0,
-    most: int = MOST_PRODUCTS,
+    most: int | None = None,
     kept: int = BASIS,
 ) -> list[Spectrum]:
     """The ``count`` algebraically largest eigenvalues of each matrix, to a relative accuracy.
@@ -104,7 +104,7 @@ def lanczos(
         smallest: Whether to go on until the smallest eigenvalue, too, is known, to the tolerance
             times the largest magnitude.
         seed: Names the first vectors, the same for every matrix.
-        most: Products after which it stops in any case.
+        most: Products after which it stops in any case; 128·(1 + K) if left out.
         kept: Vectors in memory for each matrix, at least 3K.
 
     Returns:
@@ -125,6 +125,7 @@ def lanczos(
         >>> [round(float(value), 6) for value in found[0].values], round(found[0].smallest, 6)
         ([3.0, 1.0], -5.0)
     """
+    most = MOST_PRODUCTS * (1 + count) if most is None else most
     space = _Space(products, count, max(3 * count, kept), seed)
     found: dict[int, Spectrum] = {}
     while len(found) < len(products.like):
