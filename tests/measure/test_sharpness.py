@@ -179,6 +179,8 @@ def test_float32_agrees_with_the_dense_hessian_to_four_digits(name):
     narrow = (batch[0].float(), batch[1])
     found = sharpness(model.float(), CE, narrow, eigenvalues=2, tolerance=1e-4)
     assert values(found) == pytest.approx(largest(truth, 2), rel=1e-4)
+    for one, true in zip(found.eigenvalues, largest(truth, 2), strict=True):
+        assert one.low <= true <= one.high
 
 
 def test_in_training_mode_batch_norm_would_give_another_matrix():

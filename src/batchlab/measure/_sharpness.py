@@ -67,7 +67,9 @@ class Sharpness:
 
     Attributes:
         eigenvalues: The largest, descending. The range is what the iteration leaves open on this
-            subset, round-off included; it is no statement about other examples.
+            subset, round-off included: an eigenvalue lies in it, and none of that rank below it.
+            That none lies above rests on the random first vectors. It says nothing about other
+            examples.
         sampled: The same values with a 90 % range for all the data of which the subset is a part,
             from disjoint parts of it, to first order in 1/examples; empty where the subset is
             everything.
