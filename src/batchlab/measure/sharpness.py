@@ -163,7 +163,14 @@ def sharpness(
         True
     """  # noqa: E501
     settings = Settings(
-        eigenvalues, probes, examples, kind, tolerance, smallest, seed, micro_batch_size
+        eigenvalues=eigenvalues,
+        probes=probes,
+        examples=examples,
+        kind=kind,
+        tolerance=tolerance,
+        smallest=smallest,
+        seed=seed,
+        micro_batch_size=micro_batch_size,
     )
     own = placed(model, device)
     with attributes_kept(own), _random.seeded(seed, "sharpness"):
