@@ -77,10 +77,11 @@ def test_without_reorthogonalisation_the_basis_would_not_stay_orthonormal(monkey
 
     def near_only(self, vectors, first):
         left, inner = whole(self, vectors, first)
-        return (left, inner) if first else (vectors, torch.zeros_like(inner))
+        whole_pass = first == 0 and self.size > 2
+        return (vectors, torch.zeros_like(inner)) if whole_pass else (left, inner)
 
     monkeypatch.setattr(_lanczos._Space, "_without", near_only)
-    monkeypatch.setattr(_lanczos, "ASYMMETRY", math.inf)
+    monkeypatch.setattr(_lanczos, "ASYMMETRY", 1e9)
     found = lanczos(Written(symmetric(SPIKED)[None]), 1, tolerance=1e-12, smallest=True, most=60)
     gram = found[0].basis @ found[0].basis.T
     assert float((gram - torch.eye(len(gram)).double()).abs().max()) > 1e-3

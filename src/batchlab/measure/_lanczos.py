@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -145,7 +146,7 @@ def lanczos(
 
 
 class Pairs(NamedTuple):
-    """Ritz pairs of S matrices, ascending.
+    """Ritz pairs of S matrices, ascending. Small, and therefore in NumPy: its calls cost less.
 
     Attributes:
         values: θ. Shape ``[S, M]``.
@@ -154,10 +155,10 @@ class Pairs(NamedTuple):
         floor: Round-off. Shape ``[S, 1]``.
     """
 
-    values: Float[Tensor, "S M"]
-    mixes: Float[Tensor, "S M M"]
-    residuals: Float[Tensor, "S M"]
-    floor: Float[Tensor, "S 1"]
+    values: Float[np.ndarray, "S M"]
+    mixes: Float[np.ndarray, "S M M"]
+    residuals: Float[np.ndarray, "S M"]
+    floor: Float[np.ndarray, "S 1"]
 
     def of(self, places: list[int]) -> Pairs:
         """Those of some matrices."""
@@ -166,11 +167,11 @@ class Pairs(NamedTuple):
 
 def _enough(pairs: Pairs, count: int, tolerance: float, smallest: bool) -> list[bool]:
     """Whether the largest ``count`` values, and the smallest if asked for, have converged."""
-    values, residuals = pairs.values.abs(), pairs.residuals
-    allowed = torch.maximum(tolerance * values[:, -count:], pairs.floor)
+    values, residuals = np.abs(pairs.values), pairs.residuals
+    allowed = np.maximum(tolerance * values[:, -count:], pairs.floor)
     done = (residuals[:, -count:] <= allowed).all(1) & (values.shape[1] >= count)
     if smallest:
-        done &= residuals[:, 0] <= torch.maximum(tolerance * values.amax(1), pairs.floor[:, 0])
+        done &= residuals[:, 0] <= np.maximum(tolerance * values.max(1), pairs.floor[:, 0])
     return done.tolist()
 
 
@@ -197,9 +198,10 @@ class _Space:
         self.runs = list(range(count))
         self.size = self.used = self.last = self.near = 0
         self.basis = self.like.new_empty(count, min(8 * width, self.capacity), length)
-        self.projected = torch.zeros(count, self.capacity, self.capacity, dtype=torch.float64)
-        self.expected = torch.zeros(count, 0, width, dtype=torch.float64)
-        self.finite = torch.ones(count, dtype=torch.bool)
+        self.projected = np.zeros((count, self.capacity, self.capacity))
+        self.magnitude = np.zeros(count)
+        self.expected = np.zeros((count, 0, width))
+        self.finite = np.ones(count, dtype=bool)
         self.next = self._orthonormal(self.like.new_zeros(count, width, length), width)[0]
 
     # ------------------------------------------------------------------ one step
@@ -215,15 +217,15 @@ class _Space:
         rest, near = self._without(images, self.size - self.near - width)
         rest, inner = self._without(rest, 0)
         inner[:, self.size - self.near - width :] += near
-        inner = inner.cpu().double()
-        self.finite &= inner.flatten(1).isfinite().all(1)
-        inner = torch.where(self.finite[:, None, None], inner, torch.zeros_like(inner))
-        self._check_symmetry(inner[:, :before])
-        self._project(inner, before)
+        small = _small(inner)
+        self.finite &= np.isfinite(small).all((1, 2))
+        small[~self.finite] = 0.0
+        self._check_symmetry(small[:, :before])
+        self._project(small, before)
         self.last = self.near = width
         self.next, self.coupling = self._orthonormal(rest, min(self.width, self._outside()))
-        self.expected = torch.zeros(len(self.runs), self.size, self.next.shape[1]).double()
-        self.expected[:, before:] = self.coupling.transpose(1, 2)
+        self.expected = np.zeros((len(self.runs), self.size, self.next.shape[1]))
+        self.expected[:, before:] = self.coupling.transpose(0, 2, 1)
 
     def _append(self, block: Float[Tensor, "S B P"]) -> None:
         """Behind the basis, whose memory doubles when it is full."""
@@ -242,30 +244,27 @@ class _Space:
         inner_SMB = q_SMP @ vectors.transpose(1, 2)
         return torch.baddbmm(vectors, inner_SMB.transpose(1, 2), q_SMP, alpha=-1), inner_SMB
 
-    def _project(self, inner: Float[Tensor, "S M B"], before: int) -> None:
+    def _project(self, inner: Float[np.ndarray, "S M B"], before: int) -> None:
         size = self.size
         corner = inner[:, before:]
         self.projected[:, :size, before:size] = inner
-        self.projected[:, before:size, :size] = inner.transpose(1, 2)
-        self.projected[:, before:size, before:size] = (corner + corner.transpose(1, 2)) / 2
+        self.projected[:, before:size, :size] = inner.transpose(0, 2, 1)
+        self.projected[:, before:size, before:size] = (corner + corner.transpose(0, 2, 1)) / 2
+        self.magnitude = np.maximum(self.magnitude, np.abs(inner).max((1, 2)))
 
-    def _check_symmetry(self, inner: Float[Tensor, "S M B"]) -> None:
+    def _check_symmetry(self, inner: Float[np.ndarray, "S M B"]) -> None:
         """uᵀAv for the old vectors u and new ones v is known from Au."""
         if not inner.shape[1]:
             return
-        apart = (inner - self.expected).abs().flatten(1).amax(1)
-        if bool((self.finite & (apart > ASYMMETRY * self._magnitude())).any()):
+        apart = np.abs(inner - self.expected).max((1, 2))
+        if (self.finite & (apart > ASYMMETRY * self.magnitude)).any():
             raise TaskError(
                 "The second derivatives of this model are not symmetric: part of it is cut off "
                 "from differentiation, as by gradient checkpointing or a backward pass of its "
                 "own. Switch that off."
             )
 
-    def _magnitude(self) -> Float[Tensor, " S"]:
-        """The largest number of A on the basis: at most its largest |θ|."""
-        return self.projected.abs().flatten(1).amax(1)
-
-    def _orthonormal(self, block: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    def _orthonormal(self, block: Tensor, width: int) -> tuple[Tensor, np.ndarray]:
         """Orthonormal rows outside the basis that span a block, and the block in them.
 
         A direction that round-off alone has left is replaced by a random one, with weight 0: the
@@ -275,26 +274,28 @@ class _Space:
         if width < block.shape[1]:  # all there is outside the basis
             for place in range(width):
                 made.append(self._cleaned(self._random(place), made))
-            whole = torch.stack(made, 1) if made else block[:, :0]
-            return whole, (whole @ block.transpose(1, 2)).cpu().double()
-        coupling = block.new_zeros(len(block), width, width)
-        epsilon, magnitude = torch.finfo(block.dtype).eps, self._magnitude().to(block)
+            whole = _beside(made) if made else block[:, :0]
+            return whole, _small(whole @ block.transpose(1, 2))
+        coupling = np.zeros((len(block), width, width))
+        epsilon = torch.finfo(block.dtype).eps
         for place in range(width):
             vector = block[:, place]
             for _ in range(2):
                 for i, unit in enumerate(made):
-                    inner = (unit * vector).sum(1)
-                    coupling[:, i, place] += inner
-                    vector = vector - inner[:, None] * unit
-            length = vector.norm(dim=1)
-            gone = ~(length > 10 * epsilon * magnitude)
-            coupling[:, place, place] = torch.where(gone, 0, length)
-            if bool((gone | (length < math.sqrt(epsilon) * magnitude)).any()):
-                vector = torch.where(gone[:, None], self._random(place), vector)
+                    inner = (unit * vector).sum(1, keepdim=True)
+                    coupling[:, i, place] += _small(inner)[:, 0]
+                    vector = vector - inner * unit
+            length = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+            known = _small(length)[:, 0]
+            gone = ~(known > 10 * epsilon * self.magnitude)
+            coupling[:, place, place] = np.where(gone, 0.0, known)
+            if (gone | (known < math.sqrt(epsilon) * self.magnitude)).any():
+                lost = torch.from_numpy(gone).to(vector.device)[:, None]
+                vector = torch.where(lost, self._random(place), vector)
                 made.append(self._cleaned(vector, made))
             else:
-                made.append(vector / length[:, None])
-        return _beside(made), coupling.cpu().double()
+                made.append(vector / length)
+        return _beside(made), coupling
 
     def _cleaned(self, vector: Tensor, made: list[Tensor]) -> Float[Tensor, "S P"]:
         """A unit vector, orthogonal to all there is though little of it may be outside."""
@@ -324,27 +325,27 @@ class _Space:
 
     def pairs(self) -> Pairs:
         """The Ritz pairs of the basis."""
-        values, mixes = torch.linalg.eigh(self.projected[:, : self.size, : self.size])
-        residuals = (self.coupling @ mixes[:, self.size - self.last :]).norm(dim=1)
-        epsilon = torch.finfo(self.like.dtype).eps
-        return Pairs(
-            values, mixes, residuals, ROUND_OFF * epsilon * values.abs().amax(1, keepdim=True)
+        values, mixes = np.linalg.eigh(self.projected[:, : self.size, : self.size])
+        residuals = np.sqrt(
+            np.square(self.coupling @ mixes[:, self.size - self.last :]).sum(axis=1)
         )
+        floor = ROUND_OFF * torch.finfo(self.like.dtype).eps
+        return Pairs(values, mixes, residuals, floor * np.abs(values).max(1, keepdims=True))
 
     def spectrum(self, place: int, pairs: Pairs, count: int, converged: bool) -> Spectrum:
         """What is known of one matrix."""
         values, mixes, residuals, floor = (part[place] for part in pairs)
         found = min(count, self.size)
-        vectors = mixes[:, -found:].flip(1).T.to(self.basis) @ self.basis[place, : self.size]
+        mix = torch.from_numpy(mixes[:, : -found - 1 : -1].T.copy()).to(self.basis)
         sound = 1.0 if self.finite[place] else math.nan
         return Spectrum(
-            sound * values[-found:].flip(0),
-            sound * residuals[-found:].flip(0),
-            sound * vectors,
+            torch.from_numpy(sound * values[: -found - 1 : -1]),
+            torch.from_numpy(sound * residuals[: -found - 1 : -1]),
+            sound * (mix @ self.basis[place, : self.size]),
             sound * float(values[0]),
             sound * float(residuals[0]),
-            sound * float(values.abs().max()),
-            sound * float(floor),
+            sound * float(np.abs(values).max()),
+            sound * float(floor[0]),
             self.basis[place, : self.size].clone(),
             sound * float(values.sum()),
             self.used,
@@ -357,7 +358,7 @@ class _Space:
         """These matrices only."""
         self.products = self.products.only(places)
         self.runs = [self.runs[place] for place in places]
-        for name in ("projected", "expected", "finite", "next", "coupling"):
+        for name in ("projected", "magnitude", "expected", "finite", "next", "coupling"):
             setattr(self, name, getattr(self, name)[places])
         old, self.basis = self.basis, self.basis.new_empty(len(places), *self.basis.shape[1:])
         for place, kept in zip(places, self.basis, strict=True):
@@ -374,14 +375,21 @@ class _Space:
     def restart(self, pairs: Pairs, best: list[int]) -> None:
         """Replace the basis by some of its Ritz vectors, on which A is diagonal."""
         mixes = pairs.mixes[:, :, best]
-        vectors = mixes.transpose(1, 2).to(self.basis) @ self.basis[:, : self.size]
-        self.expected = (self.coupling @ mixes[:, self.size - self.last :]).transpose(1, 2)
+        turn = torch.from_numpy(mixes.transpose(0, 2, 1).copy()).to(self.basis)
+        vectors = turn @ self.basis[:, : self.size]
+        self.expected = (self.coupling @ mixes[:, self.size - self.last :]).transpose(0, 2, 1)
         self.size = self.near = len(best)
         self.basis[:, : self.size] = vectors
-        self.projected.zero_()
-        self.projected[:, : self.size, : self.size] = torch.diag_embed(pairs.values[:, best])
+        self.projected[:] = 0.0
+        for i, place in enumerate(best):
+            self.projected[:, i, i] = pairs.values[:, place]
 
 
 def _beside(vectors: list[Tensor]) -> Float[Tensor, "S B P"]:
     """B vectors of every matrix as one tensor; a single one is not copied."""
     return vectors[0].unsqueeze(1) if len(vectors) == 1 else torch.stack(vectors, 1)
+
+
+def _small(tensor: Tensor) -> np.ndarray:
+    """Where small things are calculated."""
+    return tensor.detach().cpu().double().numpy()
