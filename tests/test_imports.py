@@ -67,6 +67,16 @@ def test_watching_works_with_the_core_install():
     assert "screened" in done.stderr
 
 
+def test_sharpness_is_measured_with_the_core_install():
+    done = run(
+        f"{BLOCK}\nimport batchlab, torch\nx = torch.randn(40, 3)\n"
+        "loss = torch.nn.CrossEntropyLoss(reduction='none')\n"
+        "print(batchlab.sharpness(torch.nn.Linear(3, 2), loss, (x, torch.arange(40) % 2)))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "largest eigenvalue" in done.stdout
+
+
 def test_a_planted_heavy_import_is_seen():
     assert "jinja2" in loaded_by("import batchlab, jinja2")
 

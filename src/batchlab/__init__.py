@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
     from batchlab.finding import FoundBatchSize, find_batch_size
+    from batchlab.measure.sharpness import Sharpness, sharpness
     from batchlab.optuna import optuna_trials
     from batchlab.progress import Quiet
     from batchlab.schedules import batch_schedule, rate_schedule
@@ -52,6 +53,7 @@ _HOMES = {
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
     "batchlab.finding": ("FoundBatchSize", "find_batch_size"),
+    "batchlab.measure.sharpness": ("Sharpness", "sharpness"),
     "batchlab.optuna": ("optuna_trials",),
     "batchlab.progress": ("Quiet",),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
@@ -76,6 +78,7 @@ __all__ = [
     "Metric",
     "Quiet",
     "RunConfig",
+    "Sharpness",
     "Status",
     "Task",
     "Trace",
@@ -92,6 +95,7 @@ __all__ = [
     "plan",
     "rate_schedule",
     "render",
+    "sharpness",
     "study",
     "train",
     "windows",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -74,6 +75,30 @@ def put_values_back(kept: Copies) -> None:
     with torch.no_grad():
         for tensor, value in kept:
             tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every attribute of every module back afterwards, training flags among them.
+
+    Values of tensors are not looked at.
+
+    Args:
+        model: Any module.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> with attributes_kept(model):
+        ...     model = model.eval()
+        >>> model.training
+        True
+    """
+    kept = [_Attributes(module) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for attributes in kept:
+            attributes.put_back()
 
 
 class _Attributes:

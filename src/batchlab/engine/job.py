@@ -6,7 +6,7 @@ import bisect
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,10 +16,38 @@ from batchlab import schedules
 from batchlab.config import RunConfig
 from batchlab.engine.step import Progress
 from batchlab.tasks import Objective
+from batchlab.types import Params
 
 Probe: TypeAlias = Callable[[Objective, int], dict[str, float]]
 """Called with a private copy of the model at its current weights and the samples seen; returns
 what to record."""
+
+
+@runtime_checkable
+class BatchedProbe(Protocol):
+    """A probe that can also be asked about several stacked runs at once.
+
+    Both forms give the same of a run, up to round-off. What the batched one draws at random it
+    names itself: the global generators are the same for all of its runs.
+    """
+
+    def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
+        """As :data:`Probe`."""
+        ...
+
+    def together(
+        self, objective: Objective, params: Params, buffers: Params, samples: Sequence[int]
+    ) -> Sequence[dict[str, float]]:
+        """What to record of each of R runs.
+
+        Args:
+            objective: A private copy of the model and loss; its own tensors belong to no run.
+            params: Parameters that are trained, each with a leading R; private copies.
+            buffers: Buffers and frozen parameters, likewise.
+            samples: Samples seen by each run.
+        """
+        ...
+
 
 EVALUATIONS = 40
 LEAST_EVALUATIONS = 8

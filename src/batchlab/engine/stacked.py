@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,15 +20,24 @@ from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Job, RunState, from_arrays, stops, to_arrays, to_device, updates_of
+from batchlab.engine.job import (
+    BatchedProbe,
+    Job,
+    RunState,
+    from_arrays,
+    stops,
+    to_arrays,
+    to_device,
+    updates_of,
+)
 from batchlab.engine.loop import Tick, dropout_key, loaded, program_of, result_of
 from batchlab.engine.step import DTYPES, Progress, numbers_of, rule_of, start_of
 from batchlab.engine.trace import Recorder, RunResult
 from batchlab.rules import Numbers
 from batchlab.samplers import Stream
-from batchlab.tasks import Prepared
+from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Stacked
-from batchlab.types import Status
+from batchlab.types import Params, Status
 
 INDEX_BYTES = 16 * 2**20
 LONGEST_LEG = 1024
@@ -279,9 +289,7 @@ class Stack:
         """What is due where rows have got to; rows at the end of their plan leave."""
         there = list(rows)
         self._evaluate([row for row in there if self.done[row] in self.evaluations])
-        for row in there:
-            if self.job.probe is not None and self.done[row] in self.probes:
-                self._probe(row)
+        self._probe([row for row in there if self.done[row] in self.probes])
         ended = [row for row in there if self.done[row] == len(self.plan)]
         for row in ended:
             self._end(row, None, self._state(row) if self.job.keep_end else None)
@@ -411,34 +419,47 @@ class Stack:
             self.loss_sum[row], self.loss_count[row] = 0.0, 0
 
     def _evaluated(self, rows: list[int]) -> list[dict[str, float]]:
-        """Validation loss and metric of these rows; in two parts where memory runs out."""
-        if not rows:
-            return []
-        try:
-            return self._predicted(rows)
-        except Exception as error:  # by type or by text, depending on what allocates
-            if not is_out_of_memory(error) or len(rows) == 1:
-                raise
-        half = len(rows) // 2
-        return self._evaluated(rows[:half]) + self._evaluated(rows[half:])
+        """Validation loss and metric of these rows."""
+        return _in_parts(self._predicted, rows)
 
     def _predicted(self, rows: list[int]) -> list[dict[str, float]]:
         self.objective.eval()
         with torch.no_grad():
             params, buffers, _ = self.progress
             if len(rows) < len(self.slots):
-                index = torch.tensor(rows, device=self.prepared.device)
-                params, buffers = (_tree.map(lambda x: x[index], p) for p in (params, buffers))
+                params, buffers = self._picked(rows)
             found = self.evaluator(lambda batch: self.predict(params, buffers, batch))
         self.objective.train()
         return found
 
-    def _probe(self, row: int) -> None:
-        assert self.job.probe is not None
-        samples, updates = self._place(row)
-        with _random.seeded(self.configs[self.slots[row]].seed, "probe", updates):
-            own = loaded(self.objective, _row(self.progress, row))
-            self._record(row, self.job.probe(own, samples))
+    def _picked(self, rows: list[int]) -> tuple[Params, Params]:
+        """Copies of the parameters and buffers of these rows."""
+        index = torch.tensor(rows, device=self.prepared.device)
+        return _tree.pick(self.progress.params, index), _tree.pick(self.progress.buffers, index)
+
+    def _probe(self, rows: list[int]) -> None:
+        """Take the probe of these rows: of all at once if it can be."""
+        probe = self.job.probe
+        if isinstance(probe, BatchedProbe):
+            found = _in_parts(lambda some: self._probed(probe, some), rows)
+            for row, values in zip(rows, found, strict=True):
+                self._record(row, values)
+        elif probe is not None:
+            for row in rows:
+                with self._drawing(row):
+                    self._record(row, probe(self._private(row), self._place(row)[0]))
+
+    def _probed(self, probe: BatchedProbe, rows: list[int]) -> list[dict[str, float]]:
+        with self._drawing(rows[0]):
+            own, picked = self._private(rows[0]), self._picked(rows)
+            return list(probe.together(own, *picked, [self._place(row)[0] for row in rows]))
+
+    def _private(self, row: int) -> Objective:
+        return loaded(self.objective, _row(self.progress, row))
+
+    def _drawing(self, row: int) -> contextlib.AbstractContextManager[None]:
+        """Name what a probe draws from the global generators."""
+        return _random.seeded(self.configs[self.slots[row]].seed, "probe", self._place(row)[1])
 
     def _record(self, row: int, values: dict[str, float]) -> None:
         samples, updates = self._place(row)
@@ -536,6 +557,21 @@ class Stack:
             ended = from_arrays(f"end{run}.", arrays, like) if kept else None
             state = None if ended is None else RunState(ended, samples, updates)
             self.ends[run] = result, state
+
+
+def _in_parts(
+    work: Callable[[list[int]], list[dict[str, float]]], rows: list[int]
+) -> list[dict[str, float]]:
+    """Values of these rows; in two parts where memory runs out."""
+    if not rows:
+        return []
+    try:
+        return work(rows)
+    except Exception as error:  # by type or by text, depending on what allocates
+        if not is_out_of_memory(error) or len(rows) == 1:
+            raise
+    half = len(rows) // 2
+    return _in_parts(work, rows[:half]) + _in_parts(work, rows[half:])
 
 
 def _row(progress: Progress, row: int) -> Progress:

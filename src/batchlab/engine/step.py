@@ -21,6 +21,7 @@ from batchlab.engine.dropout import NamedDropout
 from batchlab.optim import IN_PLACE
 from batchlab.rules import RULES, Grouped, Numbers, Rule, Scales, grouped, parts
 from batchlab.tasks import Objective, Task
+from batchlab.tasks.task import weighted_sum
 from batchlab.types import Params, Tree
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -158,18 +159,6 @@ def _group(numbers: Numbers, scales: Scales) -> dict[str, float]:
 
 Step: TypeAlias = Callable[[Progress, Numbers, Tree, Tensor], Stepped]
 """``(progress, numbers, batch, key) → Stepped``."""
-
-
-def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Σwℓ and Σw, in float32 at least: bfloat16 counts to 256 only.
-
-    Example:
-        >>> weighted_sum(torch.ones(301, dtype=torch.bfloat16), torch.ones(301))[0]
-        tensor(301.)
-    """
-    wide = torch.promote_types(losses.dtype, torch.float32)
-    weights = weights.to(wide)
-    return (losses.to(wide) * weights).sum(), weights.sum()
 
 
 def make_step(

@@ -1,9 +1,9 @@
 """Measurements on the user's own model, data and machine.
 
 ``fit`` (what fits in memory), ``throughput`` (seconds per update), ``plain`` (the training loop
-that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``disturbance`` and
-``robustness`` (the metric under noise, drift, wrong labels …), ``repeatability`` (on how many
-examples two seeds disagree), ``sturdiness`` (all of these for several settings), ``doctor`` (this
-machine). Every measurement leaves no trace: weights, random state and data order are what they
-were.
+that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``sharpness`` (largest
+eigenvalues and trace of the Hessian), ``disturbance`` and ``robustness`` (the metric under noise,
+drift, wrong labels …), ``repeatability`` (on how many examples two seeds disagree), ``sturdiness``
+(all of these for several settings), ``doctor`` (this machine). Every measurement leaves no trace:
+weights, random state and data order are what they were.
 """

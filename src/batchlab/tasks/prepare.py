@@ -220,14 +220,31 @@ def check(prepared: Prepared) -> None:
     batch = first_batch(prepared)
     with _random.seeded(0, "check"):
         _check_range(prepared, objective)
-        _check_kind(objective, batch)
-        losses, weights = _run(objective, batch)
-        _check_loss(prepared.task, losses, weights, _tree.size(batch))
+        losses = check_loss(objective, batch)
         if prepared.task.training_step is not None:
             with torch.no_grad():
                 _check_halves(objective, batch, losses)
         _check_ends(prepared, objective)
         _check_others(prepared, objective)
+
+
+def check_loss(objective: Objective, batch: Tree) -> Tensor:
+    """One batch through model and loss: tensors of the promised shapes, finite, differentiable.
+
+    Args:
+        objective: Model and loss, in the mode to be checked.
+        batch: On the model's device.
+
+    Returns:
+        The losses, shape ``[B]``, or the step's scalar.
+
+    Raises:
+        TaskError: With one sentence about what is wrong.
+    """
+    _check_kind(objective, batch)
+    losses, weights = _run(objective, batch)
+    _check_loss(objective.task, losses, weights, _tree.size(batch))
+    return losses
 
 
 def check_sizes(prepared: Prepared) -> None:

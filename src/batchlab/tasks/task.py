@@ -239,11 +239,17 @@ class Objective(nn.Module):
             step = task.training_step(self.module, batch), total_weight(task, batch)
             needed = predict and task.resolved_metric().function is not None
             return (self.outputs(batch) if needed else None, *step) if predict else step
-        assert task.loss is not None
         outputs = self.outputs(batch)
+        found = self.losses(outputs, batch)
+        return (outputs, *found) if predict else found
+
+    def losses(self, outputs: Tree, batch: Tree) -> tuple[Tensor, Tensor]:
+        """Losses and weights of predictions, where the task has a ``loss``."""
+        task = self.task
+        assert task.loss is not None
         losses = task.loss(outputs, batch)
         weights = torch.ones_like(losses) if task.weight is None else task.weight(batch)
-        return (outputs, losses, weights) if predict else (losses, weights)
+        return losses, weights
 
     def outputs(self, batch: Tree) -> Tree:
         """The model's predictions on a batch."""
@@ -261,3 +267,15 @@ def total_weight(task: Task, batch: Tree) -> Tensor:
         return task.weight(batch).sum()
     leaf = _tree.leaves(batch)[0]
     return torch.tensor(float(len(leaf)), device=leaf.device)
+
+
+def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σwℓ and Σw, in float32 at least: bfloat16 counts to 256 only.
+
+    Example:
+        >>> weighted_sum(torch.ones(301, dtype=torch.bfloat16), torch.ones(301))[0]
+        tensor(301.)
+    """
+    wide = torch.promote_types(losses.dtype, torch.float32)
+    weights = weights.to(wide)
+    return (losses.to(wide) * weights).sum(), weights.sum()
