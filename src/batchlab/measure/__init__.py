@@ -5,6 +5,6 @@ that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``di
 ``robustness`` (the metric under noise, drift, wrong labels …), ``repeatability`` (on how many
 examples two seeds disagree), ``sturdiness`` (all of these for several settings), ``sparsity`` (on
 how many weights and units a model rests), ``alignment`` (how far training moved it), ``features``
-(how many units its decisions need, and what these look at), ``doctor`` (this machine). Every measurement leaves no trace: weights, random state and data order are what they
-were.
+(how many units its decisions need, and what these look at), ``doctor`` (this machine). Every
+measurement leaves no trace: weights, random state and data order are what they were.
 """
