@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from batchlab.errors import InvalidValueError, must
 from batchlab.measure._cut import Batches, Cut, site_of
 from batchlab.measure._layers import check_module
 from batchlab.measure._units import Unit, described
+from batchlab.measure.sparsity import participation_ratio, weights_share
 from batchlab.stats import mean_estimate
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.types import Estimate
@@ -61,6 +64,10 @@ class Kept:
         needed: Smallest number of the most important units that keeps 99 % of the metric's gain;
             None where the units together are no better than none.
         needed_random: The same for random orders, mean over the draws.
+        active: Participation ratio of what these units say of an example (mean over its places),
+            as a share of the units; mean over the examples.
+        weights: Participation ratio of all weights of the model, as a share of them.
+        sharpness: What the function given for it says of this model, or None.
     """
 
     seed: int
@@ -69,6 +76,9 @@ class Kept:
     random: tuple[float, ...]
     needed: int | None
     needed_random: float | None
+    active: float = math.nan
+    weights: float = math.nan
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -312,9 +322,17 @@ class Reader:
             self.site = site_of(self.objective, first, layer)
         if self.site is None:
             return
-        most = self._affordable(first)
-        self.validation = self._read(prepared.validation, min(examples, most))
-        self.train = self._read(prepared.train, min(ORDER_EXAMPLES, most))
+        self._examples, self._most = examples, self._affordable(first)
+
+    @cached_property
+    def validation(self) -> Batches:
+        """The examples that the metric is computed on; read when they are first needed."""
+        return self._read(self.prepared.validation, min(self._examples, self._most))
+
+    @cached_property
+    def train(self) -> Batches:
+        """The examples that order the units."""
+        return self._read(self.prepared.train, min(ORDER_EXAMPLES, self._most))
 
     def _read(self, source: Any, most: int) -> Batches:
         return Batches.of(source, most, self.prepared.device, self._dtype)
@@ -353,7 +371,28 @@ class Reader:
             order = by_importance(values)
             maximise = self.prepared.metric.maximise
             kept = curve(judged, order, ordering.means, maximise, seed=seed, draws=self.draws)
+            active = participation_ratio(judged.said).mean() / judged.site.units
+            weights = weights_share(objective.module)
+            kept = replace(kept, active=float(active), weights=weights)
             return _Measured(kept, order, values, how), judged
+
+    def seconds(self) -> float:
+        """What one trained model takes, from one pass and one answer of an untrained one."""
+        assert self.site is not None
+        with _random.seeded(0, "features"), one_thread(self.prepared.device):
+            began = time.perf_counter()
+            cuts = self.cuts(self.objective)
+            passes = time.perf_counter() - began
+            kept = torch.zeros(self.site.units, dtype=torch.bool, device=cuts[0].means.device)
+            each = []
+            for cut in cuts:
+                began = time.perf_counter()
+                cut.answer(kept)
+                each.append(time.perf_counter() - began)
+        counts = len(grid(self.site.units))
+        halvings = math.ceil(math.log2(max(2.0, 0.25 * self.site.units)))
+        ordering = self.site.units if self.site.units <= MOST_ABLATED else 3
+        return passes + ordering * each[0] + (1 + self.draws) * (counts + halvings) * each[1]
 
     def of_state(self, progress: Progress) -> Objective:
         """The model with the parameters and buffers of a run in it."""
@@ -366,6 +405,7 @@ def measure_features(
     *,
     shown: int = SHOWN,
     columns: Sequence[str] | None = None,
+    sharpness: Callable[[Objective], float] | None = None,
     tick: Callable[[float], None] | None = None,
 ) -> Features:
     """The features of trained models that differ in their seed.
@@ -375,6 +415,7 @@ def measure_features(
         models: Seed and what makes the trained model, each.
         shown: Units on the sheet.
         columns: Names of the input's columns, for tables.
+        sharpness: Measures how sharp the loss is around a trained model; not measured if left out.
         tick: Told the share that is done.
 
     Returns:
@@ -386,8 +427,10 @@ def measure_features(
     for done, (seed, make) in enumerate(models):
         if tick is not None:
             tick(done / len(models))
-        found, judged = reader.measure(make(), seed)
-        runs.append(found.kept)
+        model = make()
+        found, judged = reader.measure(model, seed)
+        sharp = None if sharpness is None else sharpness(model)
+        runs.append(replace(found.kept, sharpness=sharp))
         if done == 0:
             how = found.how
             with _random.seeded(0, "features"), one_thread(reader.prepared.device):

@@ -248,7 +248,7 @@ def _measured(
     found = layers(model)
     said = _heard(model, batches, forward, found, share)
     made = tuple(_layer(one, said.get(one.name), share) for one in found)
-    weights = torch.cat([one.rows.flatten().double() for one in found] or [torch.zeros(1)])
+    count = sum(one.rows.numel() for one in found) or 1
     near = sum(
         one.weights.near_zero * layer.rows.numel() for one, layer in zip(made, found, strict=True)
     )
@@ -259,14 +259,29 @@ def _measured(
         whole = squares**2 / fourth / numbers if fourth else 0.0
     return Sparsity(
         made,
-        float(participation_ratio(weights)) / weights.numel(),
-        near / weights.numel(),
+        weights_share(model),
+        near / count,
         whole,
         sum(len(one.dead) for one in made),
         sum(one.count for one in made if one.activations is not None),
         sum(map(_tree.size, batches)),
         share,
     )
+
+
+def weights_share(model: nn.Module) -> float:
+    """Participation ratio of all weights of a model's layers together, as a share of them.
+
+    Args:
+        model: Any module.
+
+    Example:
+        >>> weights_share(nn.Embedding.from_pretrained(torch.eye(4)))
+        0.25
+    """
+    rows = [one.rows.flatten().double() for one in layers(model)]
+    weights = torch.cat(rows or [torch.zeros(1, dtype=torch.float64)])
+    return float(participation_ratio(weights)) / weights.numel()
 
 
 class _Sums(NamedTuple):
