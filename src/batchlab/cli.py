@@ -58,8 +58,8 @@ def advise(
     memory_limit: Words = None,
     robustness: bool = False,
     prefer: Annotated[
-        Literal["repeatable"] | None,
-        tyro.conf.arg(metavar="{repeatable}", help_behavior_hint=""),
+        Literal["repeatable", "sparse"] | None,
+        tyro.conf.arg(metavar="{repeatable,sparse}", help_behavior_hint=""),
     ] = None,
     data: Place = None,
     subset: Words = None,
@@ -91,8 +91,9 @@ def advise(
         memory_limit: Such as 2GiB; default: what the machine has.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree.
-        prefer: repeatable: of finalists that the repeats cannot tell apart, the one whose
-            trainings agree best.
+        prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
+            trainings agree best, sparse the one whose decisions rest on the fewest internal
+            features.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
