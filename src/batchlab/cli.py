@@ -226,6 +226,7 @@ def compare(
     seeds: int = 3,
     samples: Words = None,
     robustness: bool = False,
+    features: bool = False,
     out: Place = None,
     seed: int = 0,
     device: str = "auto",
@@ -244,6 +245,7 @@ def compare(
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree; trains the grid about four times more.
+        features: Also count the internal features that decisions rest on.
         out: Result directory; default: batchlab-results/compare-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
@@ -260,6 +262,7 @@ def compare(
             seeds=seeds,
             samples=samples,
             robustness=robustness,
+            features=features,
             out=out,
             seed=seed,
             device=device,

@@ -18,10 +18,12 @@ from batchlab.advisor.journal import Journal
 from batchlab.advisor.options import Options
 from batchlab.advisor.seen import feature_use
 from batchlab.app.advise import advise, again
+from batchlab.app.compare import compare
 from batchlab.engine import Engine, Job
 from batchlab.errors import InvalidValueError
 from batchlab.measure.features import Features, Kept
 from batchlab.measure.insight import Insight, insight, reader_of, why_not
+from batchlab.report.findings import CompareReport
 from batchlab.stats import paired_difference
 from batchlab.tasks import prepare
 from batchlab.types import Estimate, from_plain, to_plain
@@ -295,3 +297,26 @@ def test_killed_in_the_middle_it_ends_with_the_same_numbers(prepared, tmp_path):
     second = run_stages(prepared, options, tmp_path, resume=True, workers=0).records
     assert second.insight == first.insight
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_workers")
+def test_compare_has_columns_for_it_if_asked(tmp_path):
+    given = {"batch_sizes": [16], "learning_rates": [0.05, 0.1], "seeds": 2, "device": "cpu"}
+    given |= {"samples": 1024, "out": tmp_path}
+    found = compare(tiny.task(), **given, features=True)
+    assert list(found.features) == [one.setting.id for one in found.settings[1:]]
+    assert [len(row) for row in found.feature_rows()] == [6, 6, 6]
+    assert "Internal features that decisions rest on, of the 16 of 1" in str(found)
+    page = (tmp_path / "compare.html").read_text("utf-8")
+    assert 'id="features"' in page
+    assert "必要な特徴の数" in page
+    kept = from_plain(CompareReport, json.loads((tmp_path / "compare.json").read_text()))
+    assert kept.features == found.features
+    assert compare(tiny.task(), **given, features=True, resume=True).features == found.features
+
+
+def test_compare_refuses_it_where_there_is_nothing_to_count(tmp_path):
+    task = dataclasses.replace(tiny.task(), model=linear)
+    with pytest.raises(InvalidValueError, match="`features` must be left out for this task"):
+        compare(task, batch_sizes=[16], features=True, device="cpu", out=tmp_path)

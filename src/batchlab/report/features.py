@@ -184,7 +184,7 @@ def _numbers(advice: Advice, found: FeatureUse, today: FeatureSide, other: Featu
             " Pair by pair, {o} needs {d} ({f} of {n} pairs need fewer, {m} need more).",
             "同じ乱数どうしで比べると、{o}との差は{d}個です（{n}組中、少ない{f}組、多い{m}組）。",
             o=_named_one(other_settings(advice)),
-            d=_signed(gap),
+            d=signed(gap),
             f=found.fewer,
             m=found.more,
             n=found.pairs,
@@ -220,7 +220,13 @@ def _named_one(other: Text) -> Text:
     return other
 
 
-def _signed(gap: Estimate) -> Text:
+def signed(gap: Estimate) -> Text:
+    """A difference of counts with its range.
+
+    Example:
+        >>> signed(Estimate(-5.0, -7.2, -2.8, n=8)).en
+        '−5.0 (−7.2 to −2.8)'
+    """
     values = (gap.value, gap.low, gap.high)
     shown = [f"{abs(v):.1f}" if abs(v) < 0.05 else f"{v:+.1f}" for v in values]
     v, a, b = (text.replace("-", formats.MINUS) for text in shown)
