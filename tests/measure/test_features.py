@@ -283,6 +283,7 @@ def test_several_models_give_an_interval_that_stays_within_the_units():
     assert found.needed.n == 3
     assert 1 <= found.needed.low < found.needed.value < found.needed.high <= 6
     assert units_needed([None, None], 4) is None
+    assert math.isnan(units_needed([3, None], 4).low)
 
 
 def test_equally_important_units_keep_their_order_and_no_number_comes_last():

@@ -471,6 +471,8 @@ def units_needed(found: Sequence[float | None], units: int) -> Estimate | None:
     if not known:
         return None
     made = mean_estimate(np.array(known), "units", "trained models")
+    if len(known) == 1:
+        return made
     return replace(made, low=max(1.0, made.low), high=min(float(units), made.high))
 
 

@@ -181,9 +181,8 @@ def _numbers(advice: Advice, found: FeatureUse, today: FeatureSide, other: Featu
     difference = EMPTY
     if gap is not None:
         difference = say(
-            " Pair by pair, {o} needs {d} ({f} of {n} pairs need fewer, {m} need more).",
-            "同じ乱数どうしで比べると、{o}との差は{d}個です（{n}組中、少ない{f}組、多い{m}組）。",
-            o=_named_one(other_settings(advice)),
+            " Pair by pair, the difference is {d}: {f} of {n} pairs need fewer, {m} need more.",
+            "同じ乱数どうしの差は{d}個です（{n}組中、減ったのが{f}組、増えたのが{m}組）。",
             d=signed(gap),
             f=found.fewer,
             m=found.more,
@@ -212,12 +211,6 @@ def len_of(*sides: FeatureSide) -> int:
         sides: The settings.
     """
     return min((side.needed.n for side in sides if side.needed is not None), default=0)
-
-
-def _named_one(other: Text) -> Text:
-    if other.en == "the recommended settings":
-        return Text("the recommended choice", other.ja)
-    return other
 
 
 def signed(gap: Estimate) -> Text:
@@ -258,9 +251,8 @@ def _meaning(advice: Advice, found: FeatureUse) -> Text:
         "An internal feature is one of the {u} units of `{l}`, the layer that feeds the output. "
         "Its importance is measured on {t} training examples: {h}. Then, on {v} "
         "validation examples, the most important ones stay as they are and all others are held at "
-        "their mean. With all held there, {m} is at its lowest point; {k} % of the way from there "
-        "to the whole model counts as kept. The curve at random is the mean over {r} random "
-        "orders.",
+        "their mean. From {m} with all of them held there to that of the whole model, {k} % of "
+        "the way counts as kept. The curve at random is the mean over {r} random orders.",
         "内部の特徴とは、出力の直前の層`{l}`にある{u}個のユニットのことです。重要さは学習データ{t}件で"
         "調べます（{h}）。次に検証データ{v}件で、重要なものから順に残し、ほかはすべて平均値に固定します。"
         "すべて固定したときの{m}を出発点とし、元のモデルまでの{k}%に達したら「保たれた」とします。"
@@ -284,14 +276,14 @@ def _share_of_units(advice: Advice, today: FeatureSide, other: FeatureSide) -> T
     if today.weights is not None and other.weights is not None:
         weights = say(
             "; of all weights, {a} and {b}",
-            "（重み全体では、それぞれ{a}、{b}）",
+            "、重み全体ではそれぞれ{a}、{b}",
             a=share(today.weights),
             b=share(other.weights),
         )
     return say(
         "On one example, {a} of these units take part with today's settings and {b} with {o}{w} "
         "(participation ratio: 100 % if all were equally strong).",
-        "1件のデータに対して働いているユニットの割合は、現在の設定で{a}、{o}で{b}です{w}（参加率：すべて"
+        "1件のデータに対して働いているユニットの割合は、現在の設定で{a}、{o}で{b}{w}です（参加率：すべて"
         "同じ強さなら100%）。",
         a=share(today.active),
         b=share(other.active),

@@ -137,7 +137,7 @@ def _spec(
         .mark_point(filled=True, size=50, opacity=1)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
         base.transform_filter("datum.order === 'random'")
-        .mark_point(filled=True, fill="white", size=40, opacity=1, strokeWidth=1.5)
+        .mark_point(filled=False, fill="white", size=40, opacity=1, strokeWidth=1.5)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
     ]
     return shared.finish(alt.layer(*layers), advice, text, language, HEIGHT)
