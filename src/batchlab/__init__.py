@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
     from batchlab.finding import FoundBatchSize, find_batch_size
+    from batchlab.measure.alignment import alignment
+    from batchlab.measure.features import features
     from batchlab.measure.sharpness import Sharpness, sharpness
+    from batchlab.measure.sparsity import sparsity
     from batchlab.optuna import optuna_trials
     from batchlab.progress import Quiet
     from batchlab.schedules import batch_schedule, rate_schedule
@@ -53,7 +56,10 @@ _HOMES = {
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
     "batchlab.finding": ("FoundBatchSize", "find_batch_size"),
+    "batchlab.measure.alignment": ("alignment",),
+    "batchlab.measure.features": ("features",),
     "batchlab.measure.sharpness": ("Sharpness", "sharpness"),
+    "batchlab.measure.sparsity": ("sparsity",),
     "batchlab.optuna": ("optuna_trials",),
     "batchlab.progress": ("Quiet",),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
@@ -85,8 +91,10 @@ __all__ = [
     "Verdict",
     "__version__",
     "advise",
+    "alignment",
     "batch_schedule",
     "compare",
+    "features",
     "find_batch_size",
     "fit",
     "load",
@@ -96,6 +104,7 @@ __all__ = [
     "rate_schedule",
     "render",
     "sharpness",
+    "sparsity",
     "study",
     "train",
     "windows",

@@ -58,8 +58,8 @@ def advise(
     memory_limit: Words = None,
     robustness: bool = False,
     prefer: Annotated[
-        Literal["repeatable"] | None,
-        tyro.conf.arg(metavar="{repeatable}", help_behavior_hint=""),
+        Literal["repeatable", "sparse"] | None,
+        tyro.conf.arg(metavar="{repeatable,sparse}", help_behavior_hint=""),
     ] = None,
     data: Place = None,
     subset: Words = None,
@@ -91,8 +91,9 @@ def advise(
         memory_limit: Such as 2GiB; default: what the machine has.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree.
-        prefer: repeatable: of finalists that the repeats cannot tell apart, the one whose
-            trainings agree best.
+        prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
+            trainings agree best, sparse the one whose decisions rest on the fewest internal
+            features.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
@@ -225,6 +226,7 @@ def compare(
     seeds: int = 3,
     samples: Words = None,
     robustness: bool = False,
+    features: bool = False,
     out: Place = None,
     seed: int = 0,
     device: str = "auto",
@@ -243,6 +245,7 @@ def compare(
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree; trains the grid about four times more.
+        features: Also count the internal features that decisions rest on.
         out: Result directory; default: batchlab-results/compare-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
@@ -259,6 +262,7 @@ def compare(
             seeds=seeds,
             samples=samples,
             robustness=robustness,
+            features=features,
             out=out,
             seed=seed,
             device=device,

@@ -1,15 +1,18 @@
 """``--prefer repeatable``: planted curves and planted disagreements; nothing trains."""
 
 import math
+import re
 
+import numpy as np
 import pytest
 
 from batchlab.advisor import confirm as stage
 from batchlab.advisor.confirm import ConfirmationPlan, confirm
 from batchlab.advisor.decision import most_repeatable, not_told_apart
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.judge import Yardstick
-from batchlab.advisor.options import Options
+from batchlab.advisor.judge import Yardstick, to_target
+from batchlab.advisor.options import PREFERENCES, Options
+from batchlab.advisor.prefer import WORDS, judged
 from batchlab.errors import InvalidValueError
 from batchlab.report import said
 from batchlab.types import Estimate
@@ -112,7 +115,7 @@ def staged(monkeypatch, tmp_path):
 
     monkeypatch.setattr(stage, "_curves", curves)
     monkeypatch.setattr(stage, "_ends_of_finalists", lambda *_: {})
-    monkeypatch.setattr(stage, "disagreement", lambda *_: {"0": 0.02, "1": 0.04})
+    monkeypatch.setattr(stage, "judged", lambda prefer: lambda *_: {"0": 0.02, "1": 0.04})
     return session, Journal(tmp_path, {}, resume=False)
 
 
@@ -147,7 +150,7 @@ def test_the_choice_that_was_made_is_the_one_that_is_confirmed(staged):
 def test_without_it_nothing_about_disagreement_is_asked_or_written(staged, monkeypatch):
     session, journal = staged
     session.options = Options()
-    monkeypatch.setattr(stage, "disagreement", None)
+    monkeypatch.setattr(stage, "judged", None)
     assert confirm(session, journal, PLAN, _yard).chosen == (128, 0.8)
     assert set(journal.plan("C chosen")) == {
         "batch_size",
@@ -183,6 +186,68 @@ def test_a_range_that_is_not_known_separates_nothing():
     unknown = Estimate(0.2, math.nan, math.nan, 1)
     assert not_told_apart("a", {"b": unknown}, {"a": 0, "b": 0}) == ["a", "b"]
     assert most_repeatable("a", ["a", "b"], {"a": math.nan, "b": math.nan}) == "a"
+
+
+SPARSE = Options(prefer="sparse")
+
+
+def test_the_fewest_features_decide_among_finalists_that_cannot_be_told_apart():
+    found, told = _chosen(_runs(SLOWER, FASTER), {"0": 9.25, "1": 14.0}, SPARSE)
+    assert found == ((128, 0.4), False)
+    assert told[0] == (
+        "of 2 finalists that 5 repeats cannot tell apart, the one with the fewest features is "
+        "taken: its decisions rest on 9.2 internal features (the best by the objective: 14.0 "
+        "internal features)"
+    )
+
+
+def test_what_the_preference_costs_is_said_with_its_range():
+    runs = _runs(SLOWER, FASTER)
+    _, told = _chosen(runs, {"0": 9.0, "1": 14.0}, SPARSE)
+    slow, fast = (to_target(runs[i : i + 5], 0.9, True) for i in (5, 10))
+    middle = float(np.exp(np.log(slow / fast).mean()))
+    assert told[1].startswith(f"preferring it costs: {middle:.2f} times the time of the best")
+    low, high = (float(x) for x in re.search(r"\(([\d.]+) to ([\d.]+), 5", told[1]).groups())
+    assert low < 1 < middle < high
+
+
+def test_a_preference_for_the_best_costs_nothing_and_says_nothing_of_it():
+    _, told = _chosen(_runs(SLOWER, FASTER), {"0": 14.0, "1": 9.0}, SPARSE)
+    assert len(told) == 1
+
+
+def test_for_accuracy_the_cost_is_a_difference():
+    options = Options(prefer="sparse", objective="accuracy")
+    _, told = _chosen(_runs(FASTER, FASTER, end=1.0), {"0": 14.0, "1": 9.0}, options)
+    assert told[1] == "preferring it costs: accuracy +0 (+0 to +0, 5 repeats)"
+
+
+def test_a_finalist_whose_runs_need_no_features_is_not_preferred():
+    found, _ = _chosen(_runs(SLOWER, FASTER), {"0": math.nan, "1": 14.0}, SPARSE)
+    assert found == ((128, 0.8), False)
+
+
+def test_sentences_of_the_other_preference_are_said_in_japanese():
+    cases = (
+        (_runs(SLOWER, FASTER), {"0": 9.0, "1": 14.0}, SPARSE),
+        (_runs([6000] * 5, [2000, 2250, 2000, 2250, 2000]), {"0": 9.0, "1": 14.0}, SPARSE),
+        (
+            _runs(FASTER, FASTER),
+            {"0": 14.0, "1": 9.0},
+            Options(prefer="sparse", objective="accuracy"),
+        ),
+    )
+    for runs, numbers, options in cases:
+        for sentence in _chosen(runs, numbers, options)[1]:
+            assert said.both(sentence).ja != sentence
+    one = "there is one finalist only: the number of features decides nothing"
+    assert said.both(one).ja.startswith("候補が1つ")
+
+
+def test_every_preference_has_its_measurement_and_its_words():
+    for name in PREFERENCES:
+        assert callable(judged(name))
+        assert WORDS[name].number(1.0)
 
 
 def test_another_preference_is_refused():

@@ -39,7 +39,7 @@ def staged(monkeypatch, tmp_path):
 
     monkeypatch.setattr(sturdy, "_noise", noise)
     monkeypatch.setattr(sturdy, "_trained", training)
-    monkeypatch.setattr(sturdy, "_again", lambda *_: 0.0)
+    monkeypatch.setattr(sturdy, "seconds_again", lambda *_: 0.0)
     monkeypatch.setattr(sturdy, "seconds_of_noise", lambda *_: 10.0)
     monkeypatch.setattr(sturdy, "seconds_of_training", lambda *_: 100.0)
     return session, Journal(tmp_path, {}, resume=False), done

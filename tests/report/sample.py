@@ -8,6 +8,8 @@ import math
 import random
 from typing import Any
 
+import torch
+
 from batchlab.advisor.record import (
     Advice,
     Candidate,
@@ -15,6 +17,9 @@ from batchlab.advisor.record import (
     Comparison,
     CurvePoint,
     Failures,
+    FeatureSide,
+    FeatureUse,
+    KeptPoint,
     Memory,
     MemoryPoint,
     MetricInfo,
@@ -32,6 +37,9 @@ from batchlab.advisor.record import (
     Target,
     Verdict,
 )
+from batchlab.measure import _png
+from batchlab.measure._units import Column
+from batchlab.measure.features import Unit
 from batchlab.types import Estimate, Evidence, Status
 
 ACCURACY = MetricInfo("accuracy", True, "%")
@@ -676,6 +684,77 @@ def robust(price: Price | None = USD, **others: Any) -> Advice:
     return change(price, **({"robustness": robustness()} | others))
 
 
+def units(kind: str = "image") -> tuple[Unit, ...]:
+    """A sheet of made-up units: pictures of 8×8, signals, columns or nothing."""
+    found = []
+    for i in range(12):
+        own: dict[str, Any] = {}
+        draw = torch.Generator().manual_seed(i)
+        if kind == "image":
+            images = torch.rand(3, 1, 8, 8, generator=draw)
+            heat = _png.heat(torch.randn(8, 8, generator=draw))
+            own = {"pictures": tuple(map(_png.photograph, images)), "saliency": heat}
+        elif kind == "signal":
+            signal = torch.randn(100, generator=draw).cumsum(0)
+            own = {
+                "signal": tuple(signal.tolist()),
+                "steps": 200,
+                "segment": (10 * i, 10 * i + 20),
+            }
+        elif kind == "table":
+            names = ("temperature", "pressure", "vibration")
+            own = {"columns": tuple(Column(n, 0.5 - 0.3 * j) for j, n in enumerate(names))}
+        found.append(Unit(5 * i, 0.3 / (i + 1), (i, 20 + i, 40 + i), (3.0, 2.5, 2.0), **own))
+    return tuple(found)
+
+
+def side(needed: float, kind: str = "image", shift: float = 0.0) -> FeatureSide:
+    """One setting: the metric rises with units kept, faster with the important ones."""
+    points = []
+    for count in (0, 1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60, 64):
+        best = 0.1 + 0.87 * (1 - math.exp(-4.6 * count / needed))
+        slow = 0.1 + 0.87 * count / 64
+        points.append(
+            KeptPoint(
+                count,
+                Estimate(best, best - 0.02, min(1.0, best + 0.02), 8, "%"),
+                Estimate(slow, max(0.0, slow - 0.05), slow + 0.02, 8, "%"),
+            )
+        )
+    return FeatureSide(
+        Estimate(needed, needed - 1.6, needed + 1.8, 8, "units"),
+        Estimate(58.2, 55.1, 61.3, 8, "units"),
+        Estimate(0.31 + shift, 0.29 + shift, 0.33 + shift, 8, "%"),
+        Estimate(0.12, 0.11, 0.13, 8, "%"),
+        tuple(points),
+        units(kind),
+    )
+
+
+def feature_use(kind: str = "image", **others: Any) -> FeatureUse:
+    """Fewer units needed in seven of eight pairs."""
+    made: dict[str, Any] = {
+        "layer": "body.4",
+        "units": 64,
+        "kind": kind,
+        "examples": 216,
+        "order_examples": 512,
+        "draws": 3,
+        "today": side(14.0, kind),
+        "recommended": side(9.0, kind, 0.04),
+        "difference": Estimate(-5.0, -7.2, -2.8, 8, "units"),
+        "fewer": 7,
+        "more": 1,
+        "pairs": 8,
+    }
+    return FeatureUse(**(made | others))
+
+
+def seen(price: Price | None = USD, kind: str = "image", **others: Any) -> Advice:
+    """A change whose features were measured."""
+    return change(price, **({"features": feature_use(kind)} | others))
+
+
 def _time_is(advice: Advice, **fields: Any) -> Advice:
     told = tuple(
         dataclasses.replace(c, **fields) if c.quantity in ("time", "cost") else c
@@ -766,6 +845,28 @@ def odd() -> dict[str, Advice]:
         "the smallest amounts": change(Price(1e-6, "CHF")),
         "free of charge": change(Price(0.0, "USD")),
         "priced data": change(Price(1.0, "EUR", per_sample=0.01)),
+        "features in pictures": seen(),
+        "features in signals": seen(
+            kind="signal", features=feature_use("signal", order="gradient")
+        ),
+        "features in columns": seen(kind="table"),
+        "features that differ by chance": keep(
+            features=feature_use("none", difference=Estimate(-0.04, -1.0, 0.9, 8, "units"))
+        ),
+        "more features": change(
+            features=feature_use(difference=Estimate(5.0, 2.0, 8.0, 8, "units"), fewer=1, more=7)
+        ),
+        "features that nothing needs": change(
+            features=feature_use(
+                recommended=dataclasses.replace(side(9.0), needed=None, needed_random=None),
+                difference=None,
+            )
+        ),
+        "features of a single training": change(
+            features=feature_use(difference=Estimate(-5.0, math.nan, math.nan, 1), pairs=1)
+        ),
+        "no features": change(features=FeatureUse("no hidden layer")),
+        "features not paid for": change(features=FeatureUse("budget", 340.0)),
         "a worse metric": dataclasses.replace(
             full,
             comparisons=tuple(

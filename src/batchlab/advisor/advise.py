@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import schedules
-from batchlab.advisor import answer, sturdy
+from batchlab.advisor import answer, inner, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
@@ -48,6 +48,7 @@ from batchlab.advisor.view import View, bare_facts
 from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
 from batchlab.engine import Engine, RunState
 from batchlab.errors import TaskError, must
+from batchlab.measure.insight import BUDGET, Insight
 from batchlab.measure.noise import COST, EXAMPLES
 from batchlab.measure.sturdiness import Survey
 from batchlab.tasks import Prepared
@@ -219,6 +220,7 @@ class _Stages:
         projection: Stage B, or None.
         confirmation: Stage C, or None.
         on_all: The pair on all data, or None.
+        insight: What the models look at, or None.
         prices: Expected seconds of stages not run, by letter.
         partial: Whether it was interrupted.
     """
@@ -230,6 +232,8 @@ class _Stages:
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
         self.survey: Survey | None = journal.load("robustness", Survey)
+        self.insight: Insight | None = journal.load("features", Insight)
+        self._inside: inner.Inside | None = None
         self._had_confirmation = self.confirmation is not None
         self.prices: dict[str, float] = journal.prices
         self.partial = False
@@ -244,6 +248,7 @@ class _Stages:
             self._confirm()
             self._repeat_more()
             self._repeat_on_all()
+            self._look_inside()
             self._survey()
 
     def _enter(self, stage: int) -> None:
@@ -377,6 +382,7 @@ class _Stages:
     def _confirm(self) -> None:
         """Stage C, if it is paid for."""
         self._enter(3)
+        self.session.keeps_ends = not self.inside.why_not
         if self.confirmation is not None:
             return
         known = self.journal.plan("C")
@@ -406,7 +412,8 @@ class _Stages:
             )
             return None
         self.prices["C"] = seconds_of(session, full)
-        left, noise = _spendable(session), _kept_for_noise(session)
+        left = _spendable(session)
+        noise = _kept_for_noise(session) + self._kept_for_features()
         pair = price_on_all(session, session.batch_size)
         # What comes after stage C never costs it: first the noise gives way, then the pair.
         plans = (
@@ -440,7 +447,7 @@ class _Stages:
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""
         pair = 0.0 if self.on_all else price_on_all(self.session, int(record.chosen[0]))
-        return pair + self._kept_for_robustness()
+        return pair + self._kept_for_features() + self._kept_for_robustness()
 
     def _kept_for_robustness(self) -> float:
         """Seconds for noise, and for the trainings on changed data that a resumed advice has been
@@ -458,7 +465,8 @@ class _Stages:
         self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
-        left, noise = _spendable(session), _kept_for_noise(session)
+        left = _spendable(session)
+        noise = _kept_for_noise(session) + self._kept_for_features()
         plan = plan or plan_on_all(session, record, left - noise)
         plan = plan or plan_on_all(session, record, left)
         if plan is None:
@@ -466,6 +474,37 @@ class _Stages:
         self.journal.plan(KEY, asdict(plan))
         self.on_all = repeat_on_all(session, plan, self.journal.out)
         self._save("on_all", self.on_all)
+
+    @property
+    def inside(self) -> inner.Inside:
+        """Whether the features of trained models can be measured, and at what price."""
+        if self._inside is None:
+            self._inside = inner.look(self.session.prepared, self.session.options)
+        return self._inside
+
+    def _kept_for_features(self) -> float:
+        """Seconds for what the models look at, where that is measured and has not been."""
+        if self.insight is not None:
+            return 0.0
+        return inner.reserved(self.inside, self.session.options)
+
+    def _look_inside(self) -> None:
+        """What the models of both settings look at; later, where the budget did not pay for it."""
+        session, known = self.session, self.journal.plan("C")
+        measured = self.insight is not None and self.insight.why_not != BUDGET
+        if self.confirmation is None or known is None or measured:
+            return
+        plan = from_plain(ConfirmationPlan, known)
+        self.insight = inner.measure(
+            session,
+            self.journal,
+            plan,
+            self.confirmation,
+            self.inside,
+            _spendable(session) - _kept_for_noise(session),
+            again=lambda chosen: sturdy.seconds_again(session, plan, chosen),
+        )
+        self._save("features", self.insight)
 
     def _survey(self) -> None:
         """Robustness and repeatability, if asked for: what needs trainings comes last, and what
@@ -503,6 +542,7 @@ class _Stages:
             self.journal.said,
             self.on_all,
             self.survey,
+            self.insight,
         )
 
 

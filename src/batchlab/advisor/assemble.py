@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from batchlab.advisor import answer, evidence, sturdy, surveyed
+from batchlab.advisor import answer, evidence, inner, seen, sturdy, surveyed
 from batchlab.advisor.options import Options
 from batchlab.advisor.order import order
-from batchlab.advisor.record import Advice, Part, Repeat, Robustness, Setting
+from batchlab.advisor.record import Advice, FeatureUse, Part, Repeat, Robustness, Setting
 from batchlab.advisor.stages import Records
 from batchlab.advisor.view import Facts, View
 from batchlab.advisor.whole import KEY
@@ -88,6 +88,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         params=_params(new) | ({} if facts.whole is None else {"samples": facts.whole[1]}),
         part=_part(view),
         robustness=_robustness(view),
+        features=_features(view),
     )
 
 
@@ -112,6 +113,12 @@ def _robustness(view: View) -> Robustness | None:
     return surveyed.robustness(
         survey, sturdy.TODAY, sturdy.CHOSEN, maximise=metric.maximise, unit=metric.unit
     )
+
+
+def _features(view: View) -> FeatureUse | None:
+    """Today's settings beside the best alternative, by what their models look at."""
+    found, unit = view.records.insight, view.facts.metric.unit
+    return None if found is None else seen.feature_use(found, inner.TODAY, inner.CHOSEN, unit)
 
 
 def _params(setting: Setting) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from batchlab.advisor.decision import choose, choose_accuracy, not_separated
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Projected, Yardstick, final_metric, meets, to_target
-from batchlab.advisor.prefer import disagreement, preferred
+from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Confirmation, Curve
 from batchlab.engine import Job, RunState, evaluation_grid
@@ -180,12 +180,12 @@ def _fixed(
     known = journal.plan("C chosen")
     if known is not None:
         return known
-    shares = None
-    if session.options.prefer is not None:
-        shares = disagreement(session, _ends_of_finalists(session, plan))
+    shares, prefer = None, session.options.prefer
+    if prefer is not None:
+        shares = judged(prefer)(session, _ends_of_finalists(session, plan))
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
     made = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
-    made |= {} if shares is None else {"prefer": "repeatable", "disagreement": shares}
+    made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
 
@@ -299,8 +299,8 @@ def _choose(
     shares: Mapping[str, float] | None = None,
 ) -> tuple[Pair, bool]:
     """The best finalist on the choosing seeds, among those that meet every demand if any does, and
-    whether today's settings were better still. With the shares on which each finalist's trainings
-    disagree, the most repeatable of those that cannot be told from the best.
+    whether today's settings were better still. With what each finalist is preferred by, the least
+    of those that cannot be told from the best.
     """
     count, maximise = len(plan.seeds), session.prepared.metric.maximise
     names = ["today", *(str(i) for i in range(len(plan.finalists)))]
@@ -345,7 +345,8 @@ def _curves(
     sizes = [size for size, _ in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
     prefers = what == CHOOSING_RUNS and session.options.prefer is not None
-    keep_end = wants_test or prefers or (test and session.options.robustness)
+    later = session.options.robustness or session.keeps_ends
+    keep_end = wants_test or prefers or (test and later)
     trace, states = session.train(what, configs, _job(session, keep_end))
     scores = [
         session.score(config, state, session.prepared.test)

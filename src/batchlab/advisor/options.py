@@ -12,7 +12,7 @@ from batchlab.errors import InvalidValueError, must
 from batchlab.tasks.subset import parse_subset
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
-PREFERENCES = ("repeatable",)
+PREFERENCES = ("repeatable", "sparse")
 MOST_SEEDS = 900
 """Choosing seeds end where the fresh ones begin."""
 
@@ -38,7 +38,9 @@ class Options:
         memory_limit: Bytes a run may take, or None for what the machine has.
         subset: Part of the training data, such as ``10%`` or ``5000``; None for all of it.
         robustness: Whether robustness and repeatability are measured after stage C.
-        prefer: ``repeatable`` to decide by it among finalists that cannot be told apart, or None.
+        prefer: Decides among finalists that cannot be told apart: ``repeatable`` takes the one
+            whose trainings agree best, ``sparse`` the one whose decisions rest on the fewest
+            internal features; or None.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds

@@ -1,8 +1,14 @@
-"""``--prefer repeatable``: the most repeatable of the finalists that cannot be told apart."""
+"""``--prefer``: decides among the finalists that the choosing seeds cannot tell apart.
+
+A preference is a number a finalist, of which the least is taken, and the words for it; adding one
+is an entry in both tables below and in :data:`batchlab.advisor.options.PREFERENCES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +17,7 @@ from batchlab.advisor.judge import Yardstick, final_metric, grid_spacing, to_tar
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve
 from batchlab.engine import RunState
+from batchlab.measure.insight import reader_of
 from batchlab.measure.repeatability import (
     disagreements,
     predictions,
@@ -18,12 +25,15 @@ from batchlab.measure.repeatability import (
     repeatability,
 )
 from batchlab.stats import paired_difference
+from batchlab.types import Estimate
 
 Groups = Mapping[str, Sequence[Curve]]
 """Finalist's name → its runs on the choosing seeds."""
+Ends = Mapping[str, Sequence[RunState]]
+"""Finalist's name → where its runs ended."""
 
 
-def disagreement(session: Session, ends: Mapping[str, Sequence[RunState]]) -> dict[str, float]:
+def disagreement(session: Session, ends: Ends) -> dict[str, float]:
     """Share of the validation examples on which two choosing runs disagree.
 
     Args:
@@ -43,74 +53,169 @@ def disagreement(session: Session, ends: Mapping[str, Sequence[RunState]]) -> di
     }
 
 
+def features_needed(session: Session, ends: Ends) -> dict[str, float]:
+    """Internal features that keep 99 % of the metric's gain, mean over the choosing runs.
+
+    Args:
+        session: The advice in the making.
+        ends: Finalist's name → where its runs ended.
+
+    Returns:
+        Finalist's name → units, NaN where no run needs any.
+    """
+    reader = reader_of(session.prepared, session.baseline)
+    found = {}
+    for name, states in ends.items():
+        runs = [reader.measure(reader.of_state(s.progress), 0)[0].kept.needed for s in states]
+        known = [needed for needed in runs if needed is not None]
+        found[name] = float(np.mean(known)) if known else math.nan
+    return found
+
+
+def judged(prefer: str) -> Callable[[Session, Ends], dict[str, float]]:
+    """What a preference measures.
+
+    Args:
+        prefer: One of :data:`batchlab.advisor.options.PREFERENCES`.
+    """
+    return {"repeatable": disagreement, "sparse": features_needed}[prefer]
+
+
+class Words(NamedTuple):
+    """How a preference is told.
+
+    Attributes:
+        quantity: What was measured, in the plan.
+        name: What decides.
+        taken: Which finalist is taken.
+        number: The number in words.
+    """
+
+    quantity: str
+    name: str
+    taken: str
+    number: Callable[[float], str]
+
+
+WORDS = {
+    "repeatable": Words(
+        "disagreement",
+        "repeatability",
+        "the most repeatable",
+        lambda v: f"two of its trainings disagree on {100 * v:.1f} % of the validation examples",
+    ),
+    "sparse": Words(
+        "features needed",
+        "the number of features",
+        "the one with the fewest features",
+        lambda v: f"its decisions rest on {v:.1f} internal features",
+    ),
+}
+
+
 def preferred(
     session: Session,
     groups: Groups,
     best: str,
     target: float,
     yardstick: Yardstick,
-    shares: Mapping[str, float],
+    numbers: Mapping[str, float],
 ) -> str:
-    """The most repeatable of the finalists that the choosing seeds cannot separate from the best.
+    """Of the finalists that the choosing seeds cannot separate from the best, the one with the
+    least of what is preferred.
 
     Args:
-        session: The advice in the making; is told why.
+        session: The advice in the making; is told why, and what the preference costs.
         groups: The finalists that may be chosen.
         best: The best of them by the objective.
         target: Metric value that counts as trained.
         yardstick: Turns samples into the objective.
-        shares: From :func:`disagreement`.
+        numbers: From what :func:`judged` gives.
 
     Returns:
         A finalist's name.
     """
-    alike = _alike(session, groups, best, target, yardstick)
-    chosen = most_repeatable(best, alike, shares)
-    repeats = len(groups[best])
-    session.listener.say(_sentence(len(groups), len(alike), repeats, shares[chosen], shares[best]))
+    gaps = _gaps(session, groups, best, target, yardstick)
+    accuracy = session.options.objective == "accuracy"
+    alike = not_told_apart(best, gaps, _lost(session, groups, target), 0.0 if accuracy else 1.0)
+    chosen = most_repeatable(best, alike, numbers)
+    words, repeats = WORDS[session.options.prefer or "repeatable"], len(groups[best])
+    told = _sentence(words, len(groups), len(alike), repeats, numbers[chosen], numbers[best])
+    session.listener.say(told)
+    if chosen != best and words.quantity != "disagreement":
+        session.listener.say(_cost(session, words, gaps[chosen]))
     return chosen
 
 
-def _sentence(finalists: int, alike: int, repeats: int, mine: float, best: float) -> str:
+def _sentence(
+    words: Words, finalists: int, alike: int, repeats: int, mine: float, best: float
+) -> str:
     """Why this finalist was chosen."""
     if finalists == 1:
-        return "there is one finalist only: repeatability decides nothing"
+        return f"there is one finalist only: {words.name} decides nothing"
     if alike == 1:
         return (
-            f"{repeats} repeats tell the best finalist from every other: repeatability decides "
-            f"nothing (two of its trainings disagree on {100 * best:.1f} % of the validation "
-            "examples)"
+            f"{repeats} repeats tell the best finalist from every other: {words.name} decides "
+            f"nothing ({words.number(best)})"
         )
+    short = words.number(best).replace("two of its trainings disagree on ", "")
+    short = short.replace("its decisions rest on ", "").replace(" of the validation examples", "")
     return (
-        f"of {alike} finalists that {repeats} repeats cannot tell apart, the most repeatable is "
-        f"taken: two of its trainings disagree on {100 * mine:.1f} % of the validation examples "
-        f"(the best by the objective: {100 * best:.1f} %)"
+        f"of {alike} finalists that {repeats} repeats cannot tell apart, {words.taken} is "
+        f"taken: {words.number(mine)} (the best by the objective: {short})"
     )
 
 
-def _alike(
+def _cost(session: Session, words: Words, gap: Estimate) -> str:
+    """What the preference costs in the objective, on the seeds that chose."""
+    objective = session.options.objective
+    if objective == "accuracy":
+        name = session.prepared.metric.name
+        span = f"{gap.low:+.3g} to {gap.high:+.3g}"
+        return f"preferring it costs: {name} {gap.value:+.3g} ({span}, {gap.n} repeats)"
+    # Ratios are best / preferred: above 1 the preferred one is the better.
+    ends = sorted((_inverse(gap.low), _inverse(gap.high)))
+    span = f"{ends[0]:.2f} to {ends[1]:.2f}"
+    return (
+        f"preferring it costs: {_inverse(gap.value):.2f} times the {_QUANTITY[objective]} of the "
+        f"best by the objective ({span}, {gap.n} repeats)"
+    )
+
+
+_QUANTITY = {"time": "time", "cost": "cost", "samples": "examples"}
+
+
+def _inverse(value: float) -> float:
+    return math.inf if value == 0 else 1 / value
+
+
+def _gaps(
     session: Session, groups: Groups, best: str, target: float, yardstick: Yardstick
-) -> list[str]:
-    """The interval of the paired comparison with the best holds "no difference", and no more of
-    their runs fail.
+) -> dict[str, Estimate]:
+    """Each finalist's comparison with the best, paired by seed: a ratio, or for accuracy a
+    difference.
     """
     maximise, objective = session.prepared.metric.maximise, session.options.objective
     if objective == "accuracy":
         ends = {n: final_metric(runs) for n, runs in groups.items()}
-        gaps = {
+        return {
             n: paired_difference(ends[best], row, maximise=maximise).estimate
             for n, row in ends.items()
         }
-        return not_told_apart(best, gaps, {n: _lost(row) for n, row in ends.items()}, null=0.0)
     spacing = grid_spacing(session.prepared.examples, session.samples)
     sides = {n: (to_target(r, target, maximise), r[0].batch_size) for n, r in groups.items()}
-    ratios = {
+    return {
         n: yardstick.compare(objective, sides[best], side, spacing).estimate
         for n, side in sides.items()
     }
-    return not_told_apart(best, ratios, {n: _lost(row) for n, (row, _) in sides.items()})
 
 
-def _lost(row: np.ndarray) -> int:
-    """Runs that diverged or never arrived."""
-    return int((~np.isfinite(row)).sum())
+def _lost(session: Session, groups: Groups, target: float) -> dict[str, int]:
+    """Runs of each finalist that diverged or never arrived."""
+    maximise = session.prepared.metric.maximise
+    accuracy = session.options.objective == "accuracy"
+    rows = {
+        n: final_metric(runs) if accuracy else to_target(runs, target, maximise)
+        for n, runs in groups.items()
+    }
+    return {n: int((~np.isfinite(row)).sum()) for n, row in rows.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import _platform
+from batchlab.measure.features import Unit
 from batchlab.types import Estimate, Evidence, Status, from_plain, to_plain
 
 
@@ -461,6 +462,86 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class KeptPoint:
+    """The metric with so many units as they are and the others at their means.
+
+    Attributes:
+        count: Units kept.
+        metric: With the most important ones, mean over trainings.
+        random: With units taken at random.
+    """
+
+    count: int
+    metric: Estimate
+    random: Estimate
+
+
+@dataclass(frozen=True)
+class FeatureSide:
+    """The internal features of one setting's trained models.
+
+    Attributes:
+        needed: Units that keep 99 % of the metric's gain over none, mean over trainings; None
+            where no training needs any.
+        needed_random: The same for units taken at random.
+        active: Participation ratio of what the units say of an example, a share of the units.
+        weights: Participation ratio of all weights of the model, a share of them.
+        curve: The metric against units kept.
+        sheet: The most important units of the first training.
+        sharpness: How sharp the loss is around the trained model, or None if not measured.
+    """
+
+    needed: Estimate | None
+    needed_random: Estimate | None
+    active: Estimate | None
+    weights: Estimate | None
+    curve: tuple[KeptPoint, ...] = ()
+    sheet: tuple[Unit, ...] = ()
+    sharpness: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class FeatureUse:
+    """On how many internal features the decisions rest, today's settings beside others.
+
+    Attributes:
+        why_not: Why it was not measured, as a code: ``no hidden layer``, ``too large``,
+            ``budget``, ``diverged`` or ``failed``; empty where it was.
+        seconds: What it would have taken, where the budget did not pay for it.
+        layer: The module whose units are counted, or ``input of …``.
+        units: How many there are.
+        kind: What the sheets show: ``image``, ``signal``, ``table`` or ``none``.
+        order: How importance was measured: ``ablation`` or ``gradient``.
+        examples: Validation examples behind the metric.
+        order_examples: Training examples behind the order.
+        draws: Random orders.
+        today: Today's settings, or None.
+        recommended: The other settings, or None.
+        difference: Units needed, recommended − today, paired by seed; None where either needs
+            none.
+        fewer: Pairs in which the others need fewer.
+        more: Pairs in which they need more.
+        pairs: Pairs.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    layer: str = ""
+    units: int = 0
+    kind: str = "none"
+    order: str = "ablation"
+    examples: int = 0
+    order_examples: int = 0
+    draws: int = 0
+    today: FeatureSide | None = None
+    recommended: FeatureSide | None = None
+    difference: Estimate | None = None
+    fewer: int = 0
+    more: int = 0
+    pairs: int = 0
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -521,6 +602,8 @@ class Advice:
             ``huggingface``.
         part: Which part of the training data was used, or None for all of it.
         robustness: Of today's settings and those compared, or None if it was not asked for.
+        features: On how many internal features the decisions rest, or why that was not measured;
+            None where nothing was confirmed.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -576,6 +659,7 @@ class Advice:
     framework: str = "pytorch"
     part: Part | None = None
     robustness: Robustness | None = None
+    features: FeatureUse | None = None
     watched: int = 0
 
     def save(self, path: Path) -> None:

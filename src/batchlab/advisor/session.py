@@ -109,6 +109,8 @@ class Session:
         engine_factor: Seconds of an engine update / seconds of a plain one.
         evaluation_seconds: One evaluation.
         started: Whether the workers run.
+        keeps_ends: Whether the ends of the fresh runs are kept, so that what their models look at
+            can be measured.
         pace: What sweeps have taken / what was expected of them.
     """
 
@@ -123,6 +125,7 @@ class Session:
     engine_factor: float = 1.5
     evaluation_seconds: float = 0.01
     started: bool = False
+    keeps_ends: bool = False
     pace: float = 1.0
 
     @property

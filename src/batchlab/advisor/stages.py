@@ -16,6 +16,7 @@ import numpy as np
 from batchlab.advisor.candidates import Proposal
 from batchlab.engine import RunResult
 from batchlab.measure.fit import FitResult
+from batchlab.measure.insight import Insight
 from batchlab.measure.noise import NoiseResult
 from batchlab.measure.sturdiness import Survey
 from batchlab.measure.throughput import Block
@@ -257,3 +258,4 @@ class Records:
     said: tuple[str, ...] = field(default_factory=tuple)
     on_all: OnAll | None = None
     survey: Survey | None = None
+    insight: Insight | None = None

@@ -102,7 +102,9 @@ def measure(
     each = seconds_of_training(session, chosen, len(seeds_of(plan)))
     found = known
     if found is None or NOISE in found.unpaid:
-        cost = seconds_of_noise(session, 2 * len(plan.fresh)) + _again(session, plan, chosen)
+        cost = seconds_of_noise(session, 2 * len(plan.fresh)) + seconds_again(
+            session, plan, chosen
+        )
         if not _begins(journal, NOISE, cost, spendable):
             found = Survey(unpaid={NOISE: cost} | {what.id: each for what in changes})
             save(found)
@@ -124,8 +126,14 @@ def _begins(journal: Journal, name: str, cost: float, spendable: Callable[[], fl
     return journal.plan(f"robustness {name}", made) is not None
 
 
-def _again(session: Session, plan: ConfirmationPlan, chosen: Pair) -> float:
-    """Seconds for the fresh runs once more, where their ends were not kept."""
+def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Pair) -> float:
+    """Seconds for the fresh runs once more, where their ends were not kept.
+
+    Args:
+        session: The advice in the making.
+        plan: Of stage C: its seeds.
+        chosen: The choice.
+    """
     states = end_states(session, chosen, plan.fresh, train=False)
     if states is not None:
         return 0.0

@@ -33,6 +33,8 @@ from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
+from batchlab.measure.features import Reader
+from batchlab.measure.insight import Insight
 from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
@@ -100,8 +102,9 @@ def advise(
         memory_limit: Such as ``2GiB``.
         robustness: Also measure how the metric changes with noise, drift, wrong labels and less
             data, and on how many examples two trainings disagree.
-        prefer: ``repeatable`` to choose, among finalists that the repeats cannot tell apart, the
-            one whose trainings agree best.
+        prefer: Decides among finalists that the repeats cannot tell apart: ``repeatable`` takes
+            the one whose trainings agree best, ``sparse`` the one whose decisions rest on the
+            fewest internal features.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -340,6 +343,7 @@ def again(
         confirmation=_stage(folder, "confirmation", Confirmation),
         on_all=_stage(folder, "on_all", OnAll),
         survey=_stage(folder, "robustness", Survey),
+        insight=_stage(folder, "features", Insight),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -436,7 +440,11 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         if value is not None and prepared.metric.unit == "%" and not 0 <= value <= 1:
             hint = f"Write 0.97 for 97 % {prepared.metric.name}."
             raise InvalidValueError(must(name, "a share between 0 and 1", value, hint))
-    if options.prefer is not None and reading_of(prepared) is None:
+    if options.prefer == "sparse" and Reader(prepared).site is None:
+        hint = "It counts the units of the layer that feeds the output."
+        got = "one whose model has no such layer"
+        raise InvalidValueError(must("prefer", "repeatable or left out for this task", got, hint))
+    if options.prefer == "repeatable" and reading_of(prepared) is None:
         hint = "It needs one target an example, and outputs that are classes or numbers like it."
         got = "one whose predictions cannot be compared"
         raise InvalidValueError(must("prefer", "left out for this task", got, hint))

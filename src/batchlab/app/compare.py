@@ -14,7 +14,8 @@ import numpy as np
 from batchlab import _platform, schedules
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.record import CurvePoint, MetricInfo, Robustness, Setting
+from batchlab.advisor.record import CurvePoint, FeatureUse, MetricInfo, Robustness, Setting
+from batchlab.advisor.seen import feature_use
 from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.advisor.surveyed import centre
@@ -26,6 +27,8 @@ from batchlab.engine import Engine, Job, RunResult, RunState
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure.disturbance import Disturbance
+from batchlab.measure.features import Reader
+from batchlab.measure.insight import insight, reader_of
 from batchlab.measure.robustness import train_altered
 from batchlab.measure.sturdiness import Scores, survey, trained
 from batchlab.measure.throughput import seconds_per_update
@@ -55,6 +58,7 @@ def compare(
     seeds: int = 3,
     samples: int | str | None = None,
     robustness: bool = False,
+    features: bool = False,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -81,6 +85,9 @@ def compare(
         robustness: Also measure how the metric changes with noise, drift, wrong labels and less
             data, and on how many examples two trainings disagree: the grid is trained about four
             times more, on changed data.
+        features: Also count the internal features that the decisions of the trained models rest
+            on, and show what they look at. Under a constant learning rate, a batch size that needs
+            more samples for equal updates is then trained twice.
         out: Result directory; by default ``batchlab-results/compare-<task>``.
         seed: The first seed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -101,13 +108,15 @@ def compare(
     loaded, _ = found(task, data)
     prepared = subset_of(prepare(loaded, device=device), subset, seed)
     grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
-    grid = replace(grid, robustness=robustness)
+    grid = replace(grid, robustness=robustness, features=features)
+    reader = _reader(prepared, grid)
     folder = Path(out) if out is not None else default_out("compare", loaded)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
         journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
         runs, machine, ends = _train(prepared, grid, folder, journal, hears)
         surveyed = _survey(prepared, grid, folder, runs, ends, hears)
+        looked = {} if reader is None else _looked(prepared, grid, reader, ends, hears)
         report = CompareReport(
             prepared.task.name,
             prepared.task.unit,
@@ -121,6 +130,7 @@ def compare(
             _curves(prepared, grid, runs, machine),
             origin(prepared, "compare", folder, time.perf_counter() - began, seed),
             surveyed,
+            looked,
         )
         write(folder / "compare.json", report)
         _platform.write_whole(folder / "compare.html", measured.compare_page(report))
@@ -172,6 +182,7 @@ class Grid:
         seeds: Repeats.
         samples: Samples of the first comparison.
         robustness: Whether the trained runs are disturbed, and trained on changed data.
+        features: Whether the features of the trained models are counted.
     """
 
     baseline: RunConfig
@@ -179,6 +190,12 @@ class Grid:
     seeds: tuple[int, ...]
     samples: int
     robustness: bool = False
+    features: bool = False
+
+    @property
+    def keeps_ends(self) -> bool:
+        """Whether the trained models are looked at as they are after equal samples."""
+        return self.robustness or self.features
 
     @property
     def updates(self) -> int:
@@ -199,8 +216,8 @@ class Grid:
             pairs = tuple(pair for pair in self.pairs if pair.batch_size == size)
             wanted = {self.samples, self.equal_updates(size) or self.samples}
             constant = self.baseline.lr_schedule == "constant" and not self.baseline.warmup
-            # Weights are disturbed as they are after equal samples: there a training must end.
-            if constant and not self.robustness:
+            # Models are looked at as they are after equal samples: there a training must end.
+            if constant and not self.keeps_ends:
                 legs.append(Leg(size, max(wanted), tuple(sorted(wanted)), pairs))
             else:
                 legs += [Leg(size, samples, (samples,), pairs) for samples in sorted(wanted)]
@@ -339,7 +356,7 @@ def _train_leg(
     configs = [grid.config(p, seed, leg.length) for p in leg.pairs for seed in grid.seeds]
     done, legs = place
     what = f"training batch size {leg.batch_size}"
-    keep_end = grid.robustness and leg.length == grid.samples
+    keep_end = grid.keeps_ends and leg.length == grid.samples
     trace, states = engine.train(
         configs,
         replace(leg.job(), keep_end=keep_end),
@@ -359,6 +376,32 @@ def _ended(grid: Grid, states: Sequence[RunState | None]) -> dict[int, RunState]
     """Seed → state, without runs that diverged."""
     pairs = zip(grid.seeds, states, strict=True)
     return {seed: state for seed, state in pairs if state is not None}
+
+
+def _reader(prepared: Prepared, grid: Grid) -> Reader | None:
+    """Reads the trained models, if that is wanted; refused where they have no hidden units."""
+    if not grid.features:
+        return None
+    reader = reader_of(prepared, grid.baseline)
+    if reader.site is None:
+        hint = "It counts the units of the layer that feeds the output."
+        got = "one whose model has no such layer"
+        raise InvalidValueError(must("features", "left out for this task", got, hint))
+    return reader
+
+
+def _looked(
+    prepared: Prepared, grid: Grid, reader: Reader, ends: Ends, hears: Listener
+) -> dict[str, FeatureUse]:
+    """Setting's id → the features its models need, beside today's settings."""
+    found = insight(
+        reader,
+        {grid.id(pair): states for pair, states in ends.items() if states},
+        tick=lambda share: hears.progress("internal features", share),
+    )
+    known = found.settings if "today" in found.settings else {}
+    unit = _metric(prepared)[2]
+    return {name: feature_use(found, "today", name, unit) for name in known if name != "today"}
 
 
 def _survey(

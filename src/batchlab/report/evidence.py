@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.advisor.record import Advice
-from batchlab.report import facts, formats, names, sturdiness, wording
+from batchlab.report import facts, features, formats, names, sturdiness, wording
 from batchlab.report.facts import Case
 from batchlab.types import Estimate, Status
 
@@ -25,6 +25,7 @@ class Section:
         paragraphs: What stands under it.
         charts: Ids of its pictures.
         rows: Rows of its table, with the columns of the first one.
+        sheets: Units of trained models.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Section:
     paragraphs: tuple[Text, ...] = ()
     charts: tuple[str, ...] = ()
     rows: tuple[wording.Row, ...] = ()
+    sheets: tuple[features.Sheet, ...] = ()
 
 
 def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
@@ -60,6 +62,10 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         charts = ("robustness",) if "robustness" in drawn else ()
         told = sturdiness.title(advice), sturdiness.notes(advice)
         kept.append(Section("robustness", *told, charts))
+    if advice.features is not None:
+        charts = ("features",) if "features" in drawn else ()
+        told = features.title(advice), features.notes(advice)
+        kept.append(Section("features", *told, charts, sheets=features.sheets(advice)))
     return tuple(kept)
 
 

@@ -12,12 +12,21 @@ from typing import Any
 from batchlab import _html
 from batchlab._platform import format_bytes
 from batchlab._text import Language, Text, plain, say, usual_language, verbatim
-from batchlab.advisor.record import CurvePoint, MetricInfo, Robustness, RobustRow, Setting
+from batchlab.advisor.record import (
+    CurvePoint,
+    FeatureSide,
+    FeatureUse,
+    MetricInfo,
+    Robustness,
+    RobustRow,
+    Setting,
+)
 from batchlab.advisor.stages import Machine
 from batchlab.config import RunConfig
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
 from batchlab.report import formats, names
+from batchlab.report.features import share, signed, span
 from batchlab.report.sturdiness import disturbance, meaning
 from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate, Status
@@ -399,6 +408,8 @@ class CompareReport:
         curves: Median and range of loss and metric along training.
         origin: Where these numbers come from.
         robustness: Setting's id → what was measured of it beside today's, if that was asked for.
+        features: Setting's id → the internal features its models need beside today's, if that was
+            asked for.
     """
 
     task: str
@@ -413,6 +424,7 @@ class CompareReport:
     curves: tuple[CurvePoint, ...]
     origin: Origin
     robustness: dict[str, Robustness] = dataclasses.field(default_factory=dict)
+    features: dict[str, FeatureUse] = dataclasses.field(default_factory=dict)
 
     @property
     def today(self) -> Setting:
@@ -481,6 +493,11 @@ class CompareReport:
             head = [plain(text.en) for text in robust_head(self.metric)]
             lines += ["", "With noise or worse data, at equal samples:", table(head, cells)]
             lines += [plain(t.en) for t in meaning(next(iter(self.robustness.values())))]
+        if self.features:
+            cells = [[plain(text.en) for text in row] for row in self.feature_rows()]
+            head = [plain(text.en) for text in FEATURE_HEAD]
+            title = plain(self.features_title().en)
+            lines += ["", f"{title}:", table(head, cells), plain(FEWER.en)]
         told = [*map(self.answer, KINDS), *self.said(), chance_note(len(self.settings) - 1)]
         lines += ["", *(plain(text.en) for text in told)]
         return "\n".join([*lines, *_assumed(self.origin)])
@@ -531,6 +548,27 @@ class CompareReport:
                 value = _metric(other.repeats.recommended, shares)
                 found.append((test, names.setting(known[name]), value, none, gap))
         return found
+
+    def features_title(self) -> Text:
+        """Which features are counted."""
+        first = next(iter(self.features.values()))
+        return say(
+            "Internal features that decisions rest on, of the {n} of `{l}`, at equal samples",
+            "判断の根拠になっている特徴の数（`{l}`の{n}個のうち、同じデータ量で）",
+            n=first.units,
+            l=verbatim(first.layer),
+        )
+
+    def feature_rows(self) -> list[tuple[Text, ...]]:
+        """The cells of each setting: features needed, at random, against today, who takes part."""
+        known = {one.setting.id: one.setting for one in self.settings}
+        first = next(iter(self.features.values()))
+        today = say("{n} (today)", "{n}（現在）", n=names.setting(known["today"]))
+        rows = [(today, *_feature_cells(first.today), Text("–", "–"))]
+        for name, one in self.features.items():
+            gap = Text("–", "–") if one.difference is None else signed(one.difference)
+            rows.append((names.setting(known[name]), *_feature_cells(one.recommended), gap))
+        return rows
 
     def _table(self, kind: str) -> str:
         return table(*self._cells(kind, "en"))
@@ -610,6 +648,28 @@ def _robust_cells(
         difference(row.recommended_change, metric),
         difference(row.difference, metric),
     )
+
+
+FEATURE_HEAD = (
+    Text("setting", "設定"),
+    Text("features needed (90 %)", "必要な特徴の数（90%）"),
+    Text("at random (90 %)", "無作為に選ぶと（90%）"),
+    Text("units that take part (90 %)", "働くユニット（90%）"),
+    Text("weights that take part (90 %)", "働く重み（90%）"),
+    Text("needed, against today (90 %)", "必要な数の現在との差（90%）"),
+)
+FEWER = Text(
+    "Fewer is not better: it is fewer to look at.",
+    "少ないほど良いという意味ではなく、目で確認する数が減るというだけです。",
+)
+
+
+def _feature_cells(side: FeatureSide | None) -> tuple[Text, Text, Text, Text]:
+    none = Text("–", "–")
+    if side is None:
+        return none, none, none, none
+    active, weights = (none if e is None else share(e) for e in (side.active, side.weights))
+    return span(side.needed), span(side.needed_random), active, weights
 
 
 def chance_note(count: int) -> Text:

@@ -14,6 +14,7 @@ from batchlab.advisor.record import (
     Advice,
     Candidate,
     CurvePoint,
+    FeatureUse,
     Memory,
     MemoryPoint,
     MetricInfo,
@@ -23,7 +24,7 @@ from batchlab.advisor.record import (
     Setting,
     Verdict,
 )
-from batchlab.report import charts, evidence, findings, formats, names, page, wording
+from batchlab.report import charts, evidence, features, findings, formats, names, page, wording
 from batchlab.report.charts import shared
 from batchlab.report.charts.shared import Chart, Row, Spec
 from batchlab.report.evidence import Section
@@ -98,9 +99,10 @@ def compare_page(found: CompareReport) -> str:
     """
     best = (*found.better("samples"), *found.better("updates"))
     compared = best[0].setting if best else None
-    if compared is None and found.robustness:
+    if compared is None and (found.robustness or found.features):
         compared = found.settings[1].setting
     shown = found.robustness.get(compared.id) if compared is not None else None
+    used = found.features.get(compared.id) if compared is not None else None
     advice = _advice(
         found.task,
         found.origin,
@@ -111,15 +113,22 @@ def compare_page(found: CompareReport) -> str:
         curves=found.curves,
         compared=compared,
         robustness=shown,
+        features=used,
     )
     title = say("{t}: settings compared", "{t}：設定の比較", t=verbatim(found.task))
     told = (found.answer("updates"), *found.said())
-    drawn = _drawn(readings(found), charts.robustness(advice), charts.curves(advice))
+    drawn = _drawn(
+        readings(found),
+        charts.robustness(advice),
+        charts.features(advice),
+        charts.curves(advice),
+    )
     sections = tuple(
         section
         for section in (
             Section("readings", _readings_title(found), (_judged(),), ("readings",)),
             Section("robustness", _robust_title(compared), _robust_notes(shown), ("robustness",)),
+            _features(advice, compared),
             Section("learning-curves", evidence.curves_title(advice), (), ("curves",)),
         )
         if section.charts[0] in drawn
@@ -131,6 +140,9 @@ def compare_page(found: CompareReport) -> str:
             "ノイズや悪いデータを加えたとき（同じデータ量で）",
         )
         tables += ((caption, findings.robust_head(found.metric), tuple(found.robust_rows())),)
+    if found.features:
+        tables += ((found.features_title(), findings.FEATURE_HEAD, tuple(found.feature_rows())),)
+        told += (findings.FEWER,)
     told += (chance_note(len(found.settings) - 1),)
     answer = found.answer("samples")
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
@@ -195,6 +207,7 @@ def _advice(
     curves: tuple[CurvePoint, ...] = (),
     compared: Setting | None = None,
     robustness: Robustness | None = None,
+    features: FeatureUse | None = None,
 ) -> Advice:
     """An advice that has only just begun: what the report's pictures and sentences read."""
     candidates = tuple(
@@ -249,6 +262,7 @@ def _advice(
         provenance=origin.provenance,
         compared=compared,
         robustness=robustness,
+        features=features,
     )
 
 
@@ -371,6 +385,19 @@ def _readings_title(found: CompareReport) -> Text:
         "各設定の到達点とかかる量：同じデータ量・同じ更新回数での{m}。",
         m=metric,
     )
+
+
+def _features(advice: Advice, setting: Setting | None) -> Section:
+    """What the models of one setting look at, beside today's."""
+    if setting is None or advice.features is None:
+        return Section("features", Text("", ""), (), ("features",))
+    title = say(
+        "What decisions rest on: {s} beside today's settings.",
+        "判断の根拠になっている特徴：{s}と現在の設定。",
+        s=names.setting(setting),
+    )
+    notes, sheets = features.notes(advice), features.sheets(advice)
+    return Section("features", title, notes, ("features",), sheets=sheets)
 
 
 def _robust_title(setting: Setting | None) -> Text:

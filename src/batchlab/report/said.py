@@ -84,6 +84,36 @@ _SENTENCES = (
         "判断が食い違う割合：検証データの{2}%。目的の量で最良の候補では{3}%）",
     ),
     (
+        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ rest on ([\d.]+|nan) "
+        r"internal features .+: ([\d.]+|nan) internal features\)",
+        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、判断の根拠になっている特徴が最も少ない設定を"
+        "選んだ（{2}個。目的の量で最良の候補では{3}個）",
+    ),
+    (
+        r"(\d+) repeats tell the best finalist from every other: .+ rest on ([\d.]+|nan) "
+        r"internal .+",
+        "{0}回の繰り返しで最良の候補が決まったため、特徴の数では選んでいない（判断の根拠になっている"
+        "特徴：{1}個）",
+    ),
+    (
+        r"there is one finalist only: the number of features decides nothing",
+        "候補が1つのため、特徴の数では選んでいない",
+    ),
+    (
+        r"preferring it costs: ([\d.]+|inf) times the (?:time|cost|examples) of the best by the "
+        r"objective \(([\d.]+|inf) to ([\d.]+|inf), (\d+) repeats\)",
+        "その代わり、目的の量（時間・費用・データ数）は最良の候補の{0}倍（{1}～{2}倍、{3}回の繰り返し）",
+    ),
+    (
+        r"preferring it costs: .+ ([+-][\d.e-]+) \(([+-][\d.e-]+) to ([+-][\d.e-]+), "
+        r"(\d+) repeats\)",
+        "その代わり、評価指標の差は{0}（{1}～{2}、{3}回の繰り返し）",
+    ),
+    (
+        r"the model cannot be taken apart into features: (.+)",
+        "モデルを特徴に分けて調べることができない：{0}",
+    ),
+    (
         r"there is one finalist only: repeatability decides nothing",
         "候補が1つのため、結果のそろい方では選んでいない",
     ),

@@ -130,6 +130,7 @@ class Task:
         inputs: Keys, or places, of the entries of a batch that the model reads as numbers, where
             robustness is measured and ``forward`` is the user's own; left out, all floating-point
             ones but the target and masks.
+        columns: Names of the input's columns, where it is a table.
         name: Name in reports.
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
@@ -159,6 +160,7 @@ class Task:
     groups: Mapping[str, Scales] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     inputs: tuple[str | int, ...] | None = None
+    columns: tuple[str, ...] | None = None
     name: str = "task"
     framework: str = "pytorch"
     origin: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchlab.advisor.record import Advice
 from batchlab.report.charts.curves import curves, on_all
+from batchlab.report.charts.features import features
 from batchlab.report.charts.machine import memory, speed
 from batchlab.report.charts.noise import noise
 from batchlab.report.charts.pareto import pareto
@@ -15,6 +16,7 @@ __all__ = [
     "Chart",
     "charts",
     "curves",
+    "features",
     "memory",
     "noise",
     "on_all",
@@ -40,5 +42,6 @@ def charts(advice: Advice) -> dict[str, Chart]:
         pareto(advice),
         on_all(advice),
         robustness(advice),
+        features(advice),
     )
     return {one.id: one for one in drawn if one is not None}

@@ -6,8 +6,15 @@ import math
 from dataclasses import replace
 
 from batchlab._text import EMPTY, Text, same, say
-from batchlab.advisor.record import Advice, Comparison, MetricInfo, Robustness, RobustRow
-from batchlab.report import facts, formats, names, sturdiness
+from batchlab.advisor.record import (
+    Advice,
+    Comparison,
+    FeatureUse,
+    MetricInfo,
+    Robustness,
+    RobustRow,
+)
+from batchlab.report import facts, features, formats, names, sturdiness
 from batchlab.report.facts import Case
 from batchlab.report.wording import part, phrases, screening
 from batchlab.report.wording.row import Row
@@ -60,6 +67,7 @@ def table(advice: Advice) -> tuple[Row, ...]:
         _metric_row(advice),
         *_robust_rows(advice),
         _failure_row(advice),
+        _feature_row(advice),
         *on_all(advice, ("time", advice.objective)),
     ]
     return tuple(row for row in rows if row is not None)
@@ -382,6 +390,51 @@ def _repeat_row(found: Robustness) -> Row | None:
         sturdiness.share(row.recommended.value),
         difference,
         sure,
+    )
+
+
+def _feature_row(advice: Advice) -> Row | None:
+    """On how many internal features the decision rests, where that was measured."""
+    found = advice.features
+    if found is None or found.today is None or found.recommended is None:
+        return None
+    before, after = found.today.needed, found.recommended.needed
+    if before is None or after is None or found.difference is None:
+        return None
+    words = {
+        -1: Text("fewer to check by eye", "目で確認する数が減る"),
+        1: Text("more to check by eye", "目で確認する数が増える"),
+        0: Text("no clear difference", "はっきりした差はない"),
+    }
+    return Row(
+        Text("internal features the decision rests on", "判断の根拠になっている特徴の数"),
+        features.of_all(before, found.units),
+        features.of_all(after, found.units),
+        say(
+            "{w}, [see them](#features)",
+            "{w}（[特徴を見る](#features)）",
+            w=words[features.trend(found)],
+        ),
+        _sure_of_features(found),
+    )
+
+
+def _sure_of_features(found: FeatureUse) -> Text:
+    """In how many pairs the same was seen."""
+    sign = features.trend(found)
+    if sign:
+        return say(
+            "same in {k} of {n}",
+            "{n}回中{k}回で同じ傾向",
+            k=found.fewer if sign < 0 else found.more,
+            n=found.pairs,
+        )
+    return say(
+        "fewer in {f}, more in {m} of {n}",
+        "{n}回中、減ったのが{f}回、増えたのが{m}回",
+        f=found.fewer,
+        m=found.more,
+        n=found.pairs,
     )
 
 
