@@ -45,7 +45,7 @@ from batchlab.tasks import Objective, Prepared
 from batchlab.types import Status
 
 TABLE = "ends"
-RULE = "sgd"
+RULE = "shb"
 MOMENTS = 20
 LISTENED = 512
 """Validation examples on which units are heard."""

@@ -37,7 +37,7 @@ from batchlab.studies.guide.training import (
 from batchlab.types import Status
 
 TABLE = "growth"
-RULE = "sgd"
+RULE = "shb"
 ORDERS = ("grow", "shrink")
 RATES = ("constant", "proportional")
 MOMENTS = 20

@@ -28,23 +28,22 @@ from batchlab.studies.guide.training import (
     Trainer,
     end,
     first_rates,
-    samples,
     study_seeds,
     tuning_seeds,
 )
 from batchlab.types import Status
 
 TABLE = "passes"
-RULE = "sgd"
+RULE = "shb"
 LABELS = ("right", "wrong")
-MOMENTS = 50
+MOMENTS = 20
 """A multiple of ten, so that a tenth of the training ends at a moment."""
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """The labels as they are, and with a share that is wrong."""
     names = (
-        *("pictures", "net", "examples", "small", "large", "rates", "seeds", "tuning"),
+        *("pictures", "net", "few", "small", "rates", "seeds", "tuning"),
         *("short", "long", "wrong", "fault"),
     )
     shared = {name: parameters[name] for name in names}
@@ -60,13 +59,13 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     ready = prepared(
         str(asked["net"]),
         str(asked["pictures"]),
-        int(asked["examples"]),
+        int(asked["few"]),
         data=bench.data,
         device=bench.device,
         wrong=float(asked["wrong"]) if asked["labels"] == "wrong" else 0.0,
     )
     size = int(asked["small"])
-    short, long = (samples(asked, float(asked[name])) for name in ("short", "long"))
+    short, long = (batches(asked, float(asked[name])) for name in ("short", "long"))
     with Trainer(ready, bench, 2) as trainer:
         tried = RunConfig(rule=RULE, batch_size=size, samples=short)
         grid = first_rates(RULE, size, int(asked["rates"]))
@@ -80,6 +79,17 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
         told = {"repetition": repetition, "learning_rate": rate}
         rows += [{**told, **moment} for moment in moments(one, short, long)]
     return stale(rows) if asked["fault"] == "stale evaluation" else rows
+
+
+def batches(asked: Parameters, passes: float) -> int:
+    """Whole batches that make so many passes over the few examples.
+
+    Example:
+        >>> batches({"few": 100, "small": 16}, passes=2)
+        192
+    """
+    size = int(asked["small"])
+    return size * max(1, round(passes * int(asked["few"]) / size))
 
 
 def _job(*ends: int) -> Job:
@@ -141,10 +151,8 @@ def change(tables: Tables, labels: str, quantity: str = "validation") -> Sample:
 def picture(tables: Tables, labels: str) -> Picture:
     """Losses along the training."""
     table = tables[TABLE].filter(pl.col("labels") == labels)
-    table = table.unpivot(
-        ["validation", "training"], index=["samples", "examples"], variable_name="of"
-    )
-    table = table.with_columns(passes=pl.col("samples") / pl.col("examples"))
+    table = table.unpivot(["validation", "training"], index=["samples", "few"], variable_name="of")
+    table = table.with_columns(passes=pl.col("samples") / pl.col("few"))
     return Picture(
         title=Text(
             "Losses against the number of passes over the data.", "データを回す回数と損失。"

@@ -18,7 +18,7 @@ from batchlab.types import Status
 Score: TypeAlias = Callable[[RunResult], float]
 """Of one run, less is better; infinite for one that failed."""
 
-CENTRE = {"sgd": (0.1, 1.0), "adam": (0.01, 0.5)}
+CENTRE = {"shb": (0.02, 0.5), "adam": (0.01, 0.5)}
 """Rule → learning rate at batch size 32 around which is searched, and the power with which it
 follows the batch size."""
 FACTOR = 2.0
@@ -52,13 +52,13 @@ def first_rates(rule: str, batch_size: float, count: int) -> list[float]:
     """The learning rates tried first, ascending by the factor 2.
 
     Args:
-        rule: ``sgd`` or ``adam``.
+        rule: ``shb`` or ``adam``.
         batch_size: Examples.
         count: How many.
 
     Example:
-        >>> first_rates("sgd", 32, 3)
-        [0.05, 0.1, 0.2]
+        >>> first_rates("shb", 32, 3)
+        [0.01, 0.02, 0.04]
     """
     base, power = CENTRE[rule]
     middle = base * (batch_size / 32) ** power
