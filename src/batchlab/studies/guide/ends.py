@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from batchlab import _tree
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult, RunState
 from batchlab.engine.step import DTYPES, rule_of, start_of
@@ -41,6 +41,7 @@ from batchlab.studies.guide.training import (
     study_seeds,
     tuning_seeds,
 )
+from batchlab.studies.guide.words import BATCH, TUNED, averaged
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Status
 
@@ -206,7 +207,11 @@ def hear(objective: Objective, x: Tensor) -> list[Float[Tensor, "M H"]]:
     """
     said: list[Tensor] = []
     modules = [module for module in objective.modules() if isinstance(module, nn.ReLU)]
-    hooks = [m.register_forward_hook(lambda m, i, output: said.append(output)) for m in modules]
+
+    def heard(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        said.append(output)
+
+    hooks = [module.register_forward_hook(heard) for module in modules]
     try:
         like = next(objective.parameters())
         with torch.no_grad():
@@ -239,7 +244,7 @@ def _by_pair(tables: Tables, setting: Setting, quantity: str) -> pl.DataFrame:
 def sparser(tables: Tables, setting: Setting, quantity: str) -> Sample:
     """log₂ of the share that takes part, large batch over small; one a pair of seeds."""
     wide = _by_pair(tables, setting, quantity)
-    return np.log2(wide[wide.columns[-1]] / wide[wide.columns[0]]).to_numpy()
+    return np.log2((wide[wide.columns[-1]] / wide[wide.columns[0]]).to_numpy())
 
 
 def less_alike(tables: Tables, setting: Setting) -> Sample:
@@ -254,6 +259,7 @@ def sparsity_picture(tables: Tables, setting: Setting) -> Picture:
     chosen = [pl.col(name) == value for name, value in setting._asdict().items()]
     table = tables[TABLE].filter(*chosen)
     long = table.unpivot(names, index=["batch_size"], variable_name="of")
+    shown = points(long, x="batch_size", y="value", series="of")
     words = {
         name: Text(f"units of hidden layer {i + 1}", f"隠れ層{i + 1}のユニット")
         for i, name in enumerate(sorted(set(names) - {"weights"}))
@@ -263,16 +269,16 @@ def sparsity_picture(tables: Tables, setting: Setting) -> Picture:
             "The share of units and weights that carry a trained net.",
             "学習後のネットを支えるユニットと重みの割合。",
         ),
-        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True),
+        x=BATCH,
         y=Axis(Text("share that takes part", "働いている割合")),
-        points=points(long, x="batch_size", y="value", series="of"),
+        points=shown,
         series={**words, "weights": Text("weights of the first layer", "第1層の重み")},
-        caption=Text(
+        caption=say(
             "Participation ratio (Σv²)²/(n Σv⁴): of units, over each validation example; of "
-            "weights, over those that lead into a unit. Equal examples; mean of the runs with its "
-            "99 % range.",
+            "weights, over those that lead into a unit. Equal examples; {m}.",
             "参加比(Σv²)²/(n Σv⁴)。ユニットは検証データ1件ごと、重みは各ユニットに入る重みについて"
-            "計算。データ数は同じ。各学習の平均と99%の範囲。",
+            "計算。データ数は同じ。{m}。",
+            m=averaged(shown),
         ),
     )
 
@@ -281,23 +287,24 @@ def agreement_picture(tables: Tables) -> Picture:
     """Disagreement of two runs against the batch size."""
     table = tables[TABLE].filter((pl.col("rate") == "tuned") & (pl.col("side") == 0))
     table = table.with_columns(percent=100 * pl.col("disagreement"))
+    shown = points(table, x="batch_size", y="percent", series="start")
     return Picture(
         title=Text(
             "On how many examples two trainings disagree.", "2回の学習で判断が食い違う割合。"
         ),
-        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True),
+        x=BATCH,
         y=Axis(Text("disagreement (%)", "食い違う割合（%）")),
-        points=points(table, x="batch_size", y="percent", series="start"),
+        points=shown,
         series={
             "own": Text("other weights, other order", "初期値も順序も別"),
             "shared": Text("same weights, other order", "初期値は同じ、順序だけ別"),
         },
-        caption=Text(
-            "Validation examples that two runs put into different classes; equal examples, the "
-            "rate chosen for each batch size on other seeds; mean of the pairs with its 99 % "
-            "range.",
-            "2回の学習で別のクラスと判断された検証データの割合。データ数は同じ、学習率はバッチサイズ"
-            "ごとに別の乱数シードで選択。各組の平均と99%の範囲。",
+        caption=say(
+            "Validation examples that two runs put into different classes; equal examples, {t}; "
+            "{m}.",
+            "2回の学習で別のクラスと判断された検証データの割合。データ数は同じ。{t}。{m}。",
+            t=TUNED,
+            m=averaged(shown),
         ),
     )
 
@@ -320,13 +327,15 @@ def _sparser_claim(pairs: int, quantity: str, setting: Setting) -> Claim:
         "units": Text("units", "ユニット"),
         "weights": Text("weights of the first layer", "第1層の重み"),
     }[quantity]
-    at = Text(" at one learning rate", "同じ学習率で") if same else Text("", "")
+    at = Text("At one learning rate, a", "学習率が同じなら、") if same else Text("A", "")
     key = f"sparser-{quantity}{'-same-rate' if same else ''}"
     return Claim(
         id=key,
-        sentence=Text(
-            f"A small batch ends with fewer {what.en} at work{at.en}.",
-            f"{at.ja}小さいバッチで学習すると、働く{what.ja}が少なくなります。",
+        sentence=say(
+            "{at} small batch ends with fewer {w} at work.",
+            "{at}小さいバッチで学習したほうが、働いている{w}が少なくなります。",
+            at=at,
+            w=what,
         ),
         source="practitioner's guide, sparse solutions; ghosh2023, on a single-neuron autoencoder",
         measured=Text(
@@ -365,15 +374,16 @@ def _repeatable_claim(pairs: int, setting: Setting) -> Claim:
     shared = setting.start == "shared"
     key = "repeatable-order" if shared else "repeatable-seed"
     who = (
-        Text("from the same initial weights", "初期値が同じなら")
+        Text("the same initial weights", "初期値が同じで順序だけ違う")
         if shared
-        else Text("from other initial weights", "初期値から別でも")
+        else Text("initial weights of their own", "初期値も順序も違う")
     )
     return Claim(
         id=key,
-        sentence=Text(
-            f"Two trainings {who.en} agree more with a large batch.",
-            f"{who.ja}、2回の学習の結果は大きいバッチのほうがそろいます。",
+        sentence=say(
+            "Two trainings from {w} agree more with a large batch.",
+            "{w}2回の学習の結果は、大きいバッチのほうがそろいます。",
+            w=who,
         ),
         source="practitioner's guide, stable with large batches",
         measured=Text(
@@ -386,10 +396,10 @@ def _repeatable_claim(pairs: int, setting: Setting) -> Claim:
         values=functools.partial(less_alike, setting=setting),
         picture=agreement_picture,
         meaning=Text(
-            "Repeatability is bought less by the batch size than by keeping the initial weights, "
-            "by averaging weights or by an ensemble.",
-            "結果をそろえたいなら、バッチサイズより、初期値の固定、重みの平均、アンサンブルのほうが"
-            "効きます。",
+            "How far two trainings agree has to be measured: `batchlab compare --robustness` says "
+            "on how many examples they differ.",
+            "結果がどれだけそろうかは測ってみる必要があります。`batchlab compare --robustness`で、"
+            "判断が食い違う割合が分かります。",
         ),
         depends=Text(
             "On what differs between the two trainings: the order of the examples only, whose "

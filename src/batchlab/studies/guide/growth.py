@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult
 from batchlab.studies.claim import (
@@ -34,6 +34,7 @@ from batchlab.studies.guide.training import (
     study_seeds,
     tuning_seeds,
 )
+from batchlab.studies.guide.words import LOSS, averaged
 from batchlab.types import Status
 
 TABLE = "growth"
@@ -111,8 +112,8 @@ def stages(asked: Parameters) -> list[int]:
         >>> stages({"small": 16, "large": 256, "stages": 5})
         [16, 32, 64, 128, 256]
     """
-    ends = (math.log2(int(asked[name])) for name in ("small", "large"))
-    return [round(2**x) for x in np.linspace(*ends, int(asked["stages"])).round()]
+    small, large = (math.log2(int(asked[name])) for name in ("small", "large"))
+    return [round(2**x) for x in np.linspace(small, large, int(asked["stages"])).round()]
 
 
 def rate_schedule(shares: Sequence[float]) -> str:
@@ -152,31 +153,30 @@ def shrink_loses(tables: Tables, rate: str) -> Sample:
     table = tables[TABLE].filter((pl.col("rate") == rate) & (pl.col("share") >= 1 - WINDOW))
     ends = table.group_by("order", "repetition").agg(pl.col("loss").mean())
     wide = ends.pivot("order", index="repetition", values="loss").sort("repetition")
-    return np.log2(wide["shrink"] / wide["grow"]).to_numpy()
+    return np.log2((wide["shrink"] / wide["grow"]).to_numpy())
 
 
 def picture(tables: Tables, rate: str) -> Picture:
     """Validation loss along both trainings."""
-    table = tables[TABLE].filter(pl.col("rate") == rate)
+    table = tables[TABLE].filter(pl.col("rate") == rate).with_columns(pl.col("share").round(3))
+    shown = points(table, x="share", y="loss", series="order")
     return Picture(
         title=Text(
             "Validation loss of the same batches in two orders.",
             "同じバッチを逆の順で使ったときの検証データでの損失。",
         ),
         x=Axis(Text("share of the training", "学習の進み（割合）")),
-        y=Axis(Text("validation loss", "検証データでの損失")),
-        points=points(
-            table.with_columns(pl.col("share").round(3)), x="share", y="loss", series="order"
-        ),
+        y=LOSS,
+        points=shown,
         series={
             "grow": Text("small, then large", "小さく始めて大きくする"),
             "shrink": Text("large, then small", "大きく始めて小さくする"),
         },
-        caption=Text(
+        caption=say(
             "Equal examples and equal updates in both orders; the rate was chosen for each on "
-            "other seeds; mean of the repetitions with its 99 % range.",
-            "データ数と更新回数はどちらの順も同じ。学習率はそれぞれ別の乱数シードで選択。繰り返しの"
-            "平均と99%の範囲。",
+            "other seeds; {m}.",
+            "データ数と更新回数はどちらの順も同じ。学習率はそれぞれ別の乱数シードで選択。{m}。",
+            m=averaged(shown),
         ),
     )
 
@@ -213,10 +213,10 @@ def _claim(parameters: Parameters, rate: str) -> Claim:
         values=functools.partial(shrink_loses, rate=rate),
         picture=functools.partial(picture, rate=rate),
         meaning=Text(
-            "Growing the batch is one way to calm the training at its end; lowering the learning "
-            "rate is another. Whoever already lowers the rate gains little by growing.",
-            "バッチを大きくしていくのは、学習の終わりを落ち着かせる方法の1つです。学習率を下げるのも"
-            "同じ働きをするため、すでに下げているなら得るものは多くありません。",
+            "Growing the batch calms the end of a training as lowering the learning rate does: "
+            "choose both together, and do not let the rate grow with the batch untested.",
+            "バッチを大きくしていくと、学習率を下げるのと同じように学習の終わりが落ち着きます。両方を"
+            "合わせて決め、確かめないままバッチと一緒に学習率を上げることは避けてください。",
         ),
         popular=Text(
             "“Start small and grow” is told without the learning rate, which decides.",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from batchlab._meter import Meter, memory_or_crash, tried, unmeasured
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.engine.memory import LiveBytes
 from batchlab.measure._trial import run_two_steps
@@ -27,6 +27,7 @@ from batchlab.studies.claim import (
 from batchlab.studies.drawing import points
 from batchlab.studies.guide.data import prepared
 from batchlab.studies.guide.training import study_seeds
+from batchlab.studies.guide.words import averaged
 from batchlab.tasks import Prepared
 
 TABLE = "memory"
@@ -144,12 +145,12 @@ def picture(tables: Tables) -> Picture:
             "tensors": Text("tensors", "テンソル"),
             "resident": Text("held by the process", "プロセスの使用量"),
         },
-        caption=Text(
-            "Peak of two updates of a convolutional net above what was in use before; mean of the "
-            "trials with its 99 % range. Dashed: the straight line through the outer points of "
-            "the tensors.",
-            "畳み込みネットの更新2回の間の最大使用量（開始前からの増加分）。試行の平均と99%の範囲。"
-            "破線はテンソルの両端の点を通る直線。",
+        caption=say(
+            "Peak of two updates of a convolutional net above what was in use before; {m}. "
+            "Dashed: the straight line through the outer points of the tensors.",
+            "畳み込みネットの更新2回の間の最大使用量（開始前からの増加分）。{m}。破線はテンソルの両端の"
+            "点を通る直線。",
+            m=averaged(shown),
         ),
         theory=tuple({"x": one["x"], "y": one["y"], "series": "tensors"} for one in ends),
     )

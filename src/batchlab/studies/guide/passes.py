@@ -7,7 +7,7 @@ import math
 
 import polars as pl
 
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult
 from batchlab.studies.claim import (
@@ -31,6 +31,7 @@ from batchlab.studies.guide.training import (
     study_seeds,
     tuning_seeds,
 )
+from batchlab.studies.guide.words import averaged
 from batchlab.types import Status
 
 TABLE = "passes"
@@ -153,21 +154,22 @@ def picture(tables: Tables, labels: str) -> Picture:
     table = tables[TABLE].filter(pl.col("labels") == labels)
     table = table.unpivot(["validation", "training"], index=["samples", "few"], variable_name="of")
     table = table.with_columns(passes=pl.col("samples") / pl.col("few"))
+    shown = points(table, x="passes", y="value", series="of")
     return Picture(
         title=Text(
             "Losses against the number of passes over the data.", "データを回す回数と損失。"
         ),
         x=Axis(Text("passes over the data", "データを回す回数")),
         y=Axis(Text("loss", "損失")),
-        points=points(table, x="passes", y="value", series="of"),
+        points=shown,
         series={
             "validation": Text("validation", "検証データ"),
             "training": Text("training, while it learns", "学習データ（学習中）"),
         },
-        caption=Text(
-            "Constant learning rate, chosen for the short training on other seeds; mean of the "
-            "repetitions with its 99 % range.",
-            "学習率は一定（短い学習に合わせて別の乱数シードで選択）。繰り返しの平均と99%の範囲。",
+        caption=say(
+            "Constant learning rate, chosen for the short training on other seeds; {m}.",
+            "学習率は一定（短い学習に合わせて別の乱数シードで選択）。{m}。",
+            m=averaged(shown),
         ),
     )
 

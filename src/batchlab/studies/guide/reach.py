@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from batchlab import stats
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult
 from batchlab.studies.claim import (
@@ -33,6 +33,7 @@ from batchlab.studies.guide.training import (
     tuning_seeds,
 )
 from batchlab.studies.guide.training import sizes as sizes_of
+from batchlab.studies.guide.words import BATCH, TUNED, averaged
 
 TABLE = "reach"
 RULE = "adam"
@@ -145,20 +146,22 @@ def picture(tables: Tables, data: str, quantity: str, nets: tuple[str, ...] = NE
     """Updates or examples until the target, against the batch size."""
     table = tables[TABLE].filter((pl.col("data") == data) & pl.col("net").is_in(nets))
     what = Text("examples", "データ数") if quantity == "samples" else Text("updates", "更新回数")
+    shown = points(table, x="batch_size", y=quantity, series="net")
     words = {"cnn": Text("convolutional net", "畳み込み"), "gru": Text("recurrent net", "再帰型")}
     return Picture(
         title=Text(
             f"{what.en.capitalize()} until the target, against the batch size.",
             f"目標に達するまでの{what.ja}とバッチサイズ。",
         ),
-        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True),
+        x=BATCH,
         y=Axis(Text(f"{what.en} until the target", f"目標までの{what.ja}"), log=True),
-        points=points(table, x="batch_size", y=quantity, series="net"),
+        points=shown,
         series={net: words[net] for net in nets},
-        caption=Text(
-            "Adam at a constant rate, chosen for each batch size on other seeds; mean of the "
-            "repetitions with its 99 % range.",
-            "Adam、学習率は一定（バッチサイズごとに別の乱数シードで選択）。繰り返しの平均と99%の範囲。",
+        caption=say(
+            "Adam at a constant rate; {t}; {m}.",
+            "Adam、一定の学習率。{t}。{m}。",
+            t=TUNED,
+            m=averaged(shown),
         ),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from batchlab import _platform
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.config import RunConfig
 from batchlab.measure.throughput import Block, knee, seconds_per_update, time_block
 from batchlab.studies.claim import (
@@ -25,6 +25,7 @@ from batchlab.studies.claim import (
 )
 from batchlab.studies.drawing import points
 from batchlab.studies.guide.data import prepared
+from batchlab.studies.guide.words import BATCH, averaged
 
 TABLE = "speed"
 MIDDLE = 32
@@ -97,14 +98,14 @@ def doublings(largest: int) -> list[int]:
 def rise(tables: Tables) -> Sample:
     """log₂ of how many times more examples a second batch size 32 takes than 1; one a round."""
     speed = _by_round(tables)
-    return np.log2(speed[str(MIDDLE)] / speed["1"]).to_numpy()
+    return np.log2((speed[str(MIDDLE)] / speed["1"]).to_numpy())
 
 
 def last_gain(tables: Tables) -> Sample:
     """log₂ of what the last doubling of the batch brings; one a round."""
     speed = _by_round(tables)
     half, largest = speed.columns[-2:]
-    return np.log2(speed[largest] / speed[half]).to_numpy()
+    return np.log2((speed[largest] / speed[half]).to_numpy())
 
 
 def knees(tables: Tables) -> Sample:
@@ -127,19 +128,20 @@ def _by_round(tables: Tables) -> pl.DataFrame:
 
 def picture(tables: Tables) -> Picture:
     """Examples a second against the batch size."""
+    shown = points(tables[TABLE], x="batch_size", y="speed")
     return Picture(
         title=Text(
             "Examples a second rise with the batch size until the machine is busy.",
             "処理速度はバッチサイズとともに上がり、計算機が使い切られると頭打ちになります。",
         ),
-        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True),
+        x=BATCH,
         y=Axis(Text("examples a second", "1秒あたりの処理件数"), log=True),
-        points=points(tables[TABLE], x="batch_size", y="speed"),
+        points=shown,
         series={"measured": Text("measured", "測定値")},
-        caption=Text(
-            "A convolutional net in training, data loading included, on all cores; mean of the "
-            "rounds with its 99 % range.",
-            "畳み込みネットの学習（データの読み込みを含む）、全コア使用。各巡回の平均と99%の範囲。",
+        caption=say(
+            "A convolutional net in training, data loading included, on all cores; {m}.",
+            "畳み込みネットの学習（データの読み込みを含む）、全コア使用。{m}。",
+            m=averaged(shown),
         ),
     )
 

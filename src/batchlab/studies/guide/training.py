@@ -161,7 +161,7 @@ class Trainer:
             One of the rates; where every one failed, the smallest.
         """
         scores: dict[float, float] = {}
-        left = list(rates)
+        left, best = list(rates), rates[0]
         for _ in range(WIDENED + 1):
             asked = [config.replace(learning_rate=r, seed=s) for r in left for s in seeds]
             runs, _ = self.train(asked, job)
