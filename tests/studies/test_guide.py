@@ -65,8 +65,8 @@ def rows_of_reach(right):
     for net, critical in (("cnn", 100), ("gru", 20)):
         for kind in ("digits", "signals"):
             for r in range(QUICK["seeds"]):
-                for b in (16, 256):
-                    size = b if right else 16 * 256 / b
+                for b in (32, 256):
+                    size = b if right else 32 * 256 / b
                     examples = 1000 * (1 + size / critical) * (1 + 0.01 * r)
                     updates = examples / b if right else examples * b
                     told = {"net": net, "data": kind, "repetition": r, "batch_size": b}
@@ -113,7 +113,7 @@ def rows_of_ends(right):
             **{"units": u, "units.0": u, "units.1": u, "weights": u},
         }
         for setting in ends.SETTINGS
-        for b, u, d in ((16, small, large), (256, large, small))
+        for b, u, d in ((32, small, large), (256, large, small))
         for p in range(QUICK["pairs"])
         for side in (0, 1)
     ]

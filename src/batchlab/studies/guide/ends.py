@@ -47,7 +47,9 @@ from batchlab.types import Status
 
 TABLE = "ends"
 RULE = "shb"
-MOMENTS = 20
+SCHEDULE = "cosine"
+"""A training that ends calm, or its last few batches would decide."""
+MOMENTS = 10
 LISTENED = 512
 """Validation examples on which units are heard."""
 
@@ -56,27 +58,35 @@ class Setting(NamedTuple):
     """How the trainings of a comparison are made.
 
     Attributes:
+        length: Equal ``samples``, or equal ``updates``, for which a larger batch sees more.
         rate: ``tuned`` for each batch size, or ``same``: the small batch's for all.
         start: ``own`` weights for every seed, or ``shared`` by the two runs of a pair, which then
             differ in the order of the examples only.
     """
 
+    length: str
     rate: str
     start: str
 
 
-SETTINGS = (Setting("tuned", "own"), Setting("same", "own"), Setting("tuned", "shared"))
+PLAIN = Setting("samples", "tuned", "own")
+SAME_RATE = Setting("samples", "same", "own")
+UPDATES = Setting("updates", "tuned", "own")
+ORDER = Setting("updates", "tuned", "shared")
+SETTINGS = (PLAIN, SAME_RATE, UPDATES, ORDER)
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
-    """One cell: the rates are tuned once for all comparisons."""
+    """One cell: the small batch's rate is needed by all."""
     names = (
         *("pictures", "net", "examples", "small", "large", "steps", "rates", "pairs", "tuning"),
         *("passes", "fault"),
     )
     shared = {name: parameters[name] for name in names}
-    runs = 6 * int(parameters["pairs"]) + int(parameters["rates"]) * int(parameters["tuning"])
-    return (Cell(TABLE, shared, 2 + 0.1 * runs * int(parameters["steps"]), alone=True),)
+    runs = 4 * int(parameters["pairs"]) + int(parameters["rates"]) * int(parameters["tuning"])
+    updates = samples(parameters, float(parameters["passes"])) / int(parameters["small"])
+    seconds = 2 + 1e-3 * runs * updates * int(parameters["steps"])
+    return (Cell(TABLE, shared, seconds),)
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
@@ -89,30 +99,53 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
         data=bench.data,
         device=bench.device,
     )
-    budget = samples(asked, float(asked["passes"]))
-    moments = tuple(round(i * budget / MOMENTS) for i in range(MOMENTS + 1))
-    with Trainer(ready, bench, (1 + len(SETTINGS)) * len(sizes(asked))) as trainer:
-        first: float | None = None
-        for size in sizes(asked):
-            used = int(asked["large"]) if asked["fault"] == "batch ignored" else size
-            run = RunConfig(rule=RULE, batch_size=used, samples=budget)
-            grid = first_rates(RULE, used, int(asked["rates"]))
-            tuning = tuning_seeds(bench, int(asked["tuning"]))
-            tuned = trainer.tuned(run, grid, tuning, Job(moments), end)
-            first = tuned if first is None else first
+    sizes_, pairs = sizes(asked), int(asked["pairs"])
+    rates: dict[tuple[int, str], float] = {}
+    with Trainer(ready, bench, 6 * len(sizes_)) as trainer:
+        for size in sizes_:
             for setting in SETTINGS:
-                one = run.replace(learning_rate=tuned if setting.rate == "tuned" else first)
-                found = _pairs(trainer, one, moments, setting, int(asked["pairs"]))
+                run = planned(asked, size, setting.length)
+                key = (size, setting.length)
+                if setting.rate == "same":
+                    key = (sizes_[0], setting.length)
+                elif key not in rates:
+                    rates[key] = _tuned(trainer, run, asked)
+                found = _pairs(trainer, run.replace(learning_rate=rates[key]), setting, pairs)
                 rows += [{"batch_size": size, **setting._asdict(), **row} for row in found]
     return rows
 
 
-def _pairs(
-    trainer: Trainer, run: RunConfig, moments: tuple[int, ...], setting: Setting, pairs: int
-) -> list[Row]:
+def planned(asked: Parameters, size: int, length: str) -> RunConfig:
+    """The run of a batch size, without rate and seed.
+
+    Example:
+        >>> asked = {"examples": 1024, "small": 16, "large": 256, "passes": 2, "fault": "none"}
+        >>> [planned(asked, 64, length).samples for length in ("samples", "updates")]
+        [2048, 8192]
+    """
+    used = int(asked["large"]) if asked["fault"] == "batch ignored" else size
+    budget = samples(asked, float(asked["passes"]))
+    if length == "updates":
+        budget = budget * used // int(asked["small"])
+    return RunConfig(rule=RULE, batch_size=used, samples=budget, lr_schedule=SCHEDULE)
+
+
+def _moments(run: RunConfig) -> tuple[int, ...]:
+    budget = int(run.samples or 0)
+    return tuple(round(i * budget / MOMENTS) for i in range(MOMENTS + 1))
+
+
+def _tuned(trainer: Trainer, run: RunConfig, asked: Parameters) -> float:
+    grid = first_rates(RULE, int(run.batch_size or 1), int(asked["rates"]))
+    seeds = tuning_seeds(trainer.bench, int(asked["tuning"]))
+    return trainer.tuned(run, grid, seeds, Job(_moments(run)), end)
+
+
+def _pairs(trainer: Trainer, run: RunConfig, setting: Setting, pairs: int) -> list[Row]:
     """Train two runs a pair and look at what they have become."""
     ready, seeds = trainer.prepared, study_seeds(trainer.bench, 2 * pairs)
     configs = [run.replace(seed=seed).resolved(ready.examples) for seed in seeds]
+    moments = _moments(run)
     job = Job(moments, Units(ready), moments[-1:], keep_end=True)
     starts = None
     if setting.start == "shared":
@@ -285,9 +318,16 @@ def sparsity_picture(tables: Tables, setting: Setting) -> Picture:
 
 def agreement_picture(tables: Tables) -> Picture:
     """Disagreement of two runs against the batch size."""
-    table = tables[TABLE].filter((pl.col("rate") == "tuned") & (pl.col("side") == 0))
-    table = table.with_columns(percent=100 * pl.col("disagreement"))
-    shown = points(table, x="batch_size", y="percent", series="start")
+    named = {
+        PLAIN: Text("equal examples", "データ数が同じ"),
+        UPDATES: Text("equal updates", "更新回数が同じ"),
+        ORDER: Text("equal updates, same initial weights", "更新回数も初期値も同じ"),
+    }
+    which = pl.concat_str("length", "rate", "start", separator=" ")
+    table = tables[TABLE].with_columns(which=which, percent=100 * pl.col("disagreement"))
+    series = {" ".join(setting): text for setting, text in named.items()}
+    table = table.filter(pl.col("which").is_in(list(series)) & (pl.col("side") == 0))
+    shown = points(table, x="batch_size", y="percent", series="which")
     return Picture(
         title=Text(
             "On how many examples two trainings disagree.", "2回の学習で判断が食い違う割合。"
@@ -295,14 +335,10 @@ def agreement_picture(tables: Tables) -> Picture:
         x=BATCH,
         y=Axis(Text("disagreement (%)", "食い違う割合（%）")),
         points=shown,
-        series={
-            "own": Text("other weights, other order", "初期値も順序も別"),
-            "shared": Text("same weights, other order", "初期値は同じ、順序だけ別"),
-        },
+        series=series,
         caption=say(
-            "Validation examples that two runs put into different classes; equal examples, {t}; "
-            "{m}.",
-            "2回の学習で別のクラスと判断された検証データの割合。データ数は同じ。{t}。{m}。",
+            "Validation examples that two runs put into different classes; {t}; {m}.",
+            "2回の学習で別のクラスと判断された検証データの割合。{t}。{m}。",
             t=TUNED,
             m=averaged(shown),
         ),
@@ -310,14 +346,13 @@ def agreement_picture(tables: Tables) -> Picture:
 
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
-    """Sparser units and weights, at tuned rates and at one rate; repeatability in two senses."""
+    """Sparser units and weights, at tuned rates and at one rate; repeatability in three senses."""
     pairs = int(parameters["pairs"])
     return (
-        _sparser_claim(pairs, "units", SETTINGS[0]),
-        _sparser_claim(pairs, "weights", SETTINGS[0]),
-        _sparser_claim(pairs, "units", SETTINGS[1]),
-        _repeatable_claim(pairs, SETTINGS[0]),
-        _repeatable_claim(pairs, SETTINGS[2]),
+        _sparser_claim(pairs, "units", PLAIN),
+        _sparser_claim(pairs, "weights", PLAIN),
+        _sparser_claim(pairs, "units", SAME_RATE),
+        *(_repeatable_claim(pairs, setting) for setting in (PLAIN, UPDATES, ORDER)),
     )
 
 
@@ -371,18 +406,28 @@ def _sparser_claim(pairs: int, quantity: str, setting: Setting) -> Claim:
 
 
 def _repeatable_claim(pairs: int, setting: Setting) -> Claim:
-    shared = setting.start == "shared"
-    key = "repeatable-order" if shared else "repeatable-seed"
-    who = (
-        Text("the same initial weights", "初期値が同じで順序だけ違う")
-        if shared
-        else Text("initial weights of their own", "初期値も順序も違う")
-    )
+    key, who = {
+        PLAIN: (
+            "repeatable-samples",
+            Text("Trained on equal examples", "同じデータ数だけ学習すると"),
+        ),
+        UPDATES: (
+            "repeatable-updates",
+            Text("Trained for equal updates", "同じ回数だけ更新すると"),
+        ),
+        ORDER: (
+            "repeatable-order",
+            Text(
+                "Trained for equal updates from the same initial weights",
+                "同じ初期値から同じ回数だけ更新すると",
+            ),
+        ),
+    }[setting]
     return Claim(
         id=key,
         sentence=say(
-            "Two trainings from {w} agree more with a large batch.",
-            "{w}2回の学習の結果は、大きいバッチのほうがそろいます。",
+            "{w}, two trainings agree more with a large batch.",
+            "{w}、2回の学習の結果は大きいバッチのほうがそろいます。",
             w=who,
         ),
         source="practitioner's guide, stable with large batches",
@@ -402,10 +447,14 @@ def _repeatable_claim(pairs: int, setting: Setting) -> Claim:
             "判断が食い違う割合が分かります。",
         ),
         depends=Text(
-            "On what differs between the two trainings: the order of the examples only, whose "
-            "noise a large batch averages, or the initial weights too, which it cannot.",
-            "2回の学習で何が違うかによります。データの順序だけなら、そのノイズは大きいバッチで平均され"
-            "ます。初期値の違いは、平均されません。",
+            "On what is held equal. On equal examples the large batch takes few updates, and two "
+            "trainings that are not finished disagree; for equal updates it sees many more "
+            "examples. And on whether the initial weights differ too: a large batch averages the "
+            "noise of the order, not that of the start.",
+            "何を同じにして比べるかによります。データ数を同じにすると、大きいバッチは更新回数が少なく、"
+            "学習しきっていない2つの結果は食い違います。更新回数を同じにすると、大きいバッチは何倍もの"
+            "データを使います。初期値の違いにもよります。大きいバッチで平均されるのは順序のノイズだけ"
+            "です。",
         ),
         expected=PILOT[key][0],
         spread=PILOT[key][1],
@@ -418,7 +467,8 @@ PILOT = {
     "sparser-units": (0.1, 0.1),
     "sparser-weights": (0.1, 0.1),
     "sparser-units-same-rate": (0.1, 0.1),
-    "repeatable-seed": (1.0, 1.0),
+    "repeatable-samples": (1.0, 1.0),
+    "repeatable-updates": (1.0, 1.0),
     "repeatable-order": (1.0, 1.0),
 }
 """Claim → mean and standard deviation of a pair."""

@@ -45,20 +45,24 @@ MOMENTS = 20
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
-    """Both orders under each rate."""
+    """Each order under each rate."""
     names = (
         *("pictures", "net", "examples", "small", "large", "stages", "rates", "seeds", "tuning"),
         *("passes", "fault"),
     )
     shared = {name: parameters[name] for name in names}
     runs = int(parameters["seeds"]) + int(parameters["rates"]) * int(parameters["tuning"])
+    updates = samples(parameters, float(parameters["passes"])) / int(parameters["stages"])
+    seconds = 2 + 1e-3 * runs * updates * sum(1 / size for size in stages(parameters))
     return tuple(
-        Cell(TABLE, {"rate": rate, **shared}, 2 + 0.1 * runs, alone=True) for rate in RATES
+        Cell(TABLE, {"rate": rate, "order": order, **shared}, seconds)
+        for rate in RATES
+        for order in ORDERS
     )
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
-    """Both orders at their own best rates; a row an order, seed and moment."""
+    """An order at its own best rate; a row a seed and moment."""
     asked, rows = cell.settings, []
     ready = prepared(
         str(asked["net"]),
@@ -69,19 +73,17 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     )
     budget = samples(asked, float(asked["passes"]))
     job = Job(tuple(round(i * budget / MOMENTS) for i in range(MOMENTS + 1)))
-    grid = _grid(asked)
-    with Trainer(ready, bench, 2 * len(ORDERS)) as trainer:
-        for order in ORDERS:
-            run = planned(asked, order, budget)
-            tuning = tuning_seeds(bench, int(asked["tuning"]))
-            rate = trainer.tuned(run, grid, tuning, job, end)
-            seeds = study_seeds(bench, int(asked["seeds"]))
-            trained, _ = trainer.train(
-                [run.replace(learning_rate=rate, seed=seed) for seed in seeds], job
-            )
-            for repetition, one in enumerate(trained):
-                told = {"order": order, "repetition": repetition, "learning_rate": rate}
-                rows += [{**told, **moment} for moment in moments(one, budget)]
+    run = planned(asked, str(asked["order"]), budget)
+    seeds = study_seeds(bench, int(asked["seeds"]))
+    with Trainer(ready, bench, 2) as trainer:
+        tuning = tuning_seeds(bench, int(asked["tuning"]))
+        rate = trainer.tuned(run, _grid(asked), tuning, job, end)
+        trained, _ = trainer.train(
+            [run.replace(learning_rate=rate, seed=seed) for seed in seeds], job
+        )
+    for repetition, one in enumerate(trained):
+        told = {"repetition": repetition, "learning_rate": rate}
+        rows += [{**told, **moment} for moment in moments(one, budget)]
     return rows
 
 

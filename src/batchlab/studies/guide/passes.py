@@ -48,9 +48,11 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         *("short", "long", "wrong", "fault"),
     )
     shared = {name: parameters[name] for name in names}
-    runs = int(parameters["seeds"]) + int(parameters["rates"]) * int(parameters["tuning"]) // 4
+    tried = int(parameters["rates"]) * int(parameters["tuning"])
+    long, short = (batches(parameters, float(parameters[name])) for name in ("long", "short"))
+    updates = (long * int(parameters["seeds"]) + short * tried) / int(parameters["small"])
     return tuple(
-        Cell(TABLE, {"labels": labels, **shared}, 2 + 0.5 * runs, alone=True) for labels in LABELS
+        Cell(TABLE, {"labels": labels, **shared}, 2 + 1e-3 * updates) for labels in LABELS
     )
 
 

@@ -29,10 +29,10 @@ from batchlab.studies.guide.training import (
     Trainer,
     first_rates,
     samples,
+    sizes,
     study_seeds,
     tuning_seeds,
 )
-from batchlab.studies.guide.training import sizes as sizes_of
 from batchlab.studies.guide.words import BATCH, TUNED, averaged
 
 TABLE = "reach"
@@ -41,9 +41,9 @@ NETS = ("cnn", "gru")
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
-    """A net on a kind of data each, with all batch sizes."""
+    """A net, a kind of data and a batch size each."""
     names = (
-        *("examples", "small", "large", "steps", "rates", "seeds", "tuning", "target"),
+        *("examples", "small", "large", "rates", "seeds", "tuning", "target"),
         *("reach_small", "reach_large", "fault"),
     )
     shared = {name: parameters[name] for name in names}
@@ -51,19 +51,25 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     return tuple(
         Cell(
             TABLE,
-            {"net": net, "data": data, **shared},
-            4 + 0.5 * runs * int(parameters["steps"]),
-            alone=True,
+            {"net": net, "data": data, "batch_size": size, **shared},
+            2 + _seconds(net, size, samples(parameters, passes(parameters, size))) * runs,
         )
         for data in (str(parameters["pictures"]), "signals")
         for net in NETS
+        for size in sizes(parameters)
     )
 
 
+def _seconds(net: str, size: int, budget: int) -> float:
+    """Of one run, roughly: so much an update and an example."""
+    update, example = (1e-3, 2e-5) if net == "cnn" else (1.5e-3, 5e-6)
+    return budget * (update / size + example)
+
+
 def measure(cell: Cell, bench: Bench) -> list[Row]:
-    """Every batch size trained at its own best rate; a row a seed and size."""
-    asked, rows = cell.settings, []
-    net, fault = str(asked["net"]), str(asked["fault"])
+    """A batch size at its own best rate; a row a seed."""
+    asked = cell.settings
+    net, fault, size = str(asked["net"]), str(asked["fault"]), int(asked["batch_size"])
     ready = prepared(
         "cnn" if fault == "nets ignored" else net,
         str(asked["data"]),
@@ -71,30 +77,40 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
         data=bench.data,
         device=bench.device,
     )
-    sizes = sizes_of(asked)
+    budget = samples(asked, passes(asked, size))
+    run = RunConfig(rule=RULE, batch_size=size, samples=budget)
+    job = Job(tuple(range(0, budget + 1, int(asked["large"]))))
+    arrival = functools.partial(arrived, target=float(asked["target"]))
     seeds = study_seeds(bench, int(asked["seeds"]))
-    with Trainer(ready, bench, 2 * len(sizes)) as trainer:
-        for size in sizes:
-            budget = samples(asked, passes(asked, size))
-            run = RunConfig(rule=RULE, batch_size=size, samples=budget)
-            job = Job(tuple(range(0, budget + 1, sizes[-1])))
-            arrival = functools.partial(arrived, target=float(asked["target"]))
-            grid = first_rates(RULE, size, int(asked["rates"]))
-            tuning = tuning_seeds(bench, int(asked["tuning"]))
-            rate = trainer.tuned(run, grid, tuning, job, arrival)
-            trained, _ = trainer.train(
-                [run.replace(learning_rate=rate, seed=seed) for seed in seeds], job
-            )
-            for repetition, one in enumerate(trained):
-                # A target that was not reached is no number: the claim stays open.
-                at = arrival(one)
-                seen = at if math.isfinite(at) else math.nan
-                counts = {"samples": seen, "updates": seen / size}
-                if fault == "counts exchanged":
-                    counts = {"samples": seen / size, "updates": seen}
-                told = {"batch_size": size, "repetition": repetition, "learning_rate": rate}
-                rows.append({**told, **counts})
-    return rows
+    with Trainer(ready, bench, 2) as trainer:
+        grid = first_rates(RULE, size, int(asked["rates"]))
+        tuning = tuning_seeds(bench, int(asked["tuning"]))
+        rate = trainer.tuned(run, grid, tuning, job, arrival)
+        trained, _ = trainer.train(
+            [run.replace(learning_rate=rate, seed=seed) for seed in seeds], job
+        )
+    return [
+        {"repetition": i, "learning_rate": rate, **counted(arrival(one), size, fault)}
+        for i, one in enumerate(trained)
+    ]
+
+
+def counted(arrival: float, size: int, fault: str) -> Row:
+    """Examples and updates until the target; NaN if it was not reached, which leaves it open.
+
+    Args:
+        arrival: Examples, or infinite.
+        size: Examples of an update.
+        fault: ``counts exchanged`` takes each for the other.
+
+    Example:
+        >>> counted(640.0, 16, "none")
+        {'samples': 640.0, 'updates': 40.0}
+    """
+    seen = arrival if math.isfinite(arrival) else math.nan
+    if fault == "counts exchanged":
+        return {"samples": seen / size, "updates": seen}
+    return {"samples": seen, "updates": seen / size}
 
 
 def passes(asked: Parameters, size: int) -> float:

@@ -98,6 +98,8 @@ def end(run: RunResult) -> float:
 class Trainer:
     """An engine that tunes and trains, and tells the share of a cell that is done.
 
+    It has no workers of its own: cells run beside one another, which start once.
+
     Args:
         prepared: What is trained.
         bench: Where, and who hears.
@@ -106,7 +108,7 @@ class Trainer:
 
     def __init__(self, prepared: Prepared, bench: Bench, calls: int) -> None:
         self.prepared, self.bench = prepared, bench
-        self._engine = Engine(prepared, bench.out)
+        self._engine = Engine(prepared, bench.out, workers=0)
         self._done, self._calls = 0, calls
 
     def __enter__(self) -> Trainer:
