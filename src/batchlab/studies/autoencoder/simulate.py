@@ -31,6 +31,9 @@ LEAST_FACTOR = 0.05
 """Of a common factor; where one is smaller, or negative, the block is repeated coordinate by
 coordinate: dividing by it would cost digits, and a sign may change."""
 
+GROWTH = 4.0
+"""Largest logarithm of a scale before it is multiplied out."""
+
 LOOKS = 200
 """How often in the predicted time a run is looked at: a time is known to 0.5 %."""
 
@@ -121,7 +124,7 @@ def settle(
     predicted = _predicted(batches, ratios)
     patience = np.full(len(seeds), FULL_BATCH_UPDATES) if full else PATIENCE * predicted
     most = patience if longest is None else np.full(len(seeds), longest)
-    look = _look(batches, float(ratios.max()), int(predicted.min()))
+    look = max(1, min(batches.updates, int(predicted.min()) // LOOKS))
     weights, updates = start.copy(), np.zeros(len(seeds), dtype=np.int64)
     settled = np.zeros(len(seeds), dtype=bool)
     left, pack, done, chunk = np.arange(len(seeds)), _Pack(start, setting, ratios), 0, 0
@@ -150,12 +153,6 @@ def _predicted(batches: Batches, ratios: np.ndarray) -> np.ndarray:
     examples, batch_size = batches.examples, batches.batch_size
     noise = theory.disagreement(examples, batch_size) * np.square(ratios)
     return np.ceil(theory.SPARSITY_CONSTANT / noise) if noise.all() else np.ones(len(ratios))
-
-
-def _look(batches: Batches, ratio: float, predicted: int) -> int:
-    """Updates between two looks, few enough that a scale changes by no more than about e⁴."""
-    spread = 4.0 * batches.examples / (max(1, batches.listed) * ratio)
-    return max(1, min(batches.updates, predicted // LOOKS, int(spread)))
 
 
 def _drawn(batches: Batches, seeds: Sequence[int], chunk: int) -> Int[np.ndarray, "T R listed"]:
@@ -207,7 +204,17 @@ class _Pack:
         return np.abs(1.0 - (2.0 - size) * self.energy)
 
     def advance(self, indices: Int[np.ndarray, "T R listed"]) -> None:
-        """Some updates; then scales are 1 again."""
+        """Some updates; then scales are 1 again.
+
+        In pieces in which a scale changes by no more than about e⁴, the digits that are lost.
+        """
+        batches = self.setting.batches
+        growth = float(self.ratios.max()) * max(1, batches.listed) / batches.examples
+        piece = max(1, int(GROWTH / growth))
+        for first in range(0, len(indices), piece):
+            self._piece(indices[first : first + piece])
+
+    def _piece(self, indices: np.ndarray) -> None:
         before = self.weights()
         lowest = self._fast(indices)
         after, low = self.weights(), lowest < LEAST_FACTOR
