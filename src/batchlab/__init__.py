@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchlab.app.compare import compare
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
+    from batchlab.app.study import study
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
     from batchlab.finding import FoundBatchSize, find_batch_size
@@ -47,6 +48,7 @@ _HOMES = {
     "batchlab.app.compare": ("compare",),
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
+    "batchlab.app.study": ("study",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
     "batchlab.finding": ("FoundBatchSize", "find_batch_size"),
@@ -90,6 +92,7 @@ __all__ = [
     "plan",
     "rate_schedule",
     "render",
+    "study",
     "train",
     "windows",
 ]

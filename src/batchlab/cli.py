@@ -34,7 +34,7 @@ Reals = Annotated[
 PROGRAM = "batchlab"
 DEMO_PRICE = 1.2
 NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
-RESUMABLE = ("advise", "demo", "compare")
+RESUMABLE = ("advise", "demo", "compare", "study")
 
 
 def advise(
@@ -352,6 +352,85 @@ def apply(
         sys.exit(1)  # for whoever pipes it on: there is no patch
 
 
+def study(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    file: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="only after `new`"),
+    ] = None,
+    /,
+    quick: bool = False,
+    full: bool = False,
+    paper: bool = False,
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    seed: int = 0,
+    out: Place = None,
+    resume: bool = False,
+    device: str = "cpu",
+    data: Place = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure the claims of a source: reproduced, not reproduced, or inconclusive. `batchlab
+    studies` lists them; `batchlab study new FILE` writes one of your own.
+
+    Args:
+        name: A study, or your own in a file: my_study.py or my_study.py:NAME.
+        file: Where `study new` writes.
+        quick: Within two minutes on two cores; the default.
+        full: Enough repetitions for every claim.
+        paper: The source's own scale; says first how long that takes on this machine.
+        set: Parameters of the study to change; verdicts are then about that variant.
+        seed: Names every random draw.
+        out: Result directory; default: batchlab-results/study-<name>-<mode>.
+        resume: Go on with an unfinished directory.
+        device: cpu, cuda, mps or auto.
+        data: Folder with the data of mnist and cifar10, for studies that use them.
+        dry_run: Print what would be measured and how long it takes, and stop.
+        json: Print the verdicts as JSON and nothing else.
+    """
+    from batchlab.app import study as studying
+
+    if name == "new" or file is not None:
+        _new_study(name, file)
+        return
+    chosen = [mode for mode, on in (("quick", quick), ("full", full), ("paper", paper)) if on]
+    mode: Any = studying.one_mode(chosen)
+    given = {"set": set, "seed": seed, "out": out, "device": device, "data": data}
+    if mode == "paper" or dry_run:
+        asked = studying.plan(name, mode=mode, **given)
+        print(studying.price(asked, studying.pace(asked)), file=sys.stderr if json else sys.stdout)
+        if dry_run:
+            return
+    with _listener(quiet=json) as listener:
+        found = batchlab.study(
+            name, mode=mode, resume=resume, listener=listener, command=_typed(), **given
+        )
+    _show_study(found, json)
+
+
+def studies() -> None:
+    """List the studies, their sources and what they take."""
+    from batchlab.app.study import listed
+
+    print(listed())
+
+
+def cite(
+    what: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR|KEY")] = (),
+    /,
+) -> None:
+    """Print BibTeX of the sources that a result rests on, or of some keys, or of all.
+
+    Args:
+        what: Result directories or keys; without any: every source.
+    """
+    from batchlab.app.cite import cited
+
+    print(cited(what))
+
+
 def plan(
     examples: int,
     batch_size: str = "32",
@@ -437,6 +516,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "apply": apply,
+    "study": study,
+    "studies": studies,
+    "cite": cite,
     "plan": plan,
     "doctor": doctor,
     "init": init,
@@ -556,6 +638,30 @@ def _show_measured(found: Any, name: str, as_json: bool) -> None:
     _show(found, as_json)
     if not as_json:
         print(f"report: {Path(found.origin.folder) / f'{name}.html'}")
+
+
+def _new_study(name: str, file: Path | None) -> None:
+    """``study new FILE``."""
+    from batchlab.errors import InvalidValueError, must
+    from batchlab.studies.template import write
+
+    if name != "new":
+        raise InvalidValueError(must("FILE", "left out unless a new study is written", str(file)))
+    path = write(Path("my_study.py") if file is None else file)
+    print(f"{path} is written. Try: {PROGRAM} study {path}")
+
+
+def _show_study(found: Any, as_json: bool) -> None:
+    """The verdicts, and where the page lies."""
+    if as_json:
+        _show(found.verdicts, as_json)
+        return
+    from rich.console import Console
+
+    from batchlab.studies.record import table
+
+    Console().print(table(found))
+    print(f"report: {Path(found.folder) / 'report.html'}")
 
 
 def _prices(task: str, given: dict[str, Any]) -> Any:

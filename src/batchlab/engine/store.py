@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,16 +26,41 @@ def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]
         folder: ``cells/<hash>``.
         results: What the executor returned.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     runs, metrics = Trace(tuple(result for result, _ in results)).tables()
     files = {"runs.parquet": to_parquet(runs), "metrics.parquet": to_parquet(metrics)}
     states = {f"end{i}.npz": state for i, (_, state) in enumerate(results) if state is not None}
     files |= {name: state_to_bytes(state) for name, state in states.items()}
+    seal(folder, files)
+    (folder / NAME).unlink(missing_ok=True)
+
+
+def seal(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files and, last, ``done.json`` with their sizes and hashes.
+
+    Args:
+        folder: Theirs; made if it is missing.
+        files: Name → content.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         _platform.write_whole(folder / name, data)
-    seal = {"format": FORMAT, "files": {name: _facts(data) for name, data in files.items()}}
-    _platform.write_whole(folder / "done.json", json.dumps(seal, indent=1))
-    (folder / NAME).unlink(missing_ok=True)
+    facts = {"format": FORMAT, "files": {name: _facts(data) for name, data in files.items()}}
+    _platform.write_whole(folder / "done.json", json.dumps(facts, indent=1))
+
+
+def sealed(folder: Path) -> dict[str, bytes] | None:
+    """What :func:`seal` wrote; None if it is not finished.
+
+    Args:
+        folder: Theirs. One whose files have changed is set aside and counts as not finished.
+    """
+    if not (folder / "done.json").is_file():
+        return None
+    try:
+        return _read_sealed(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        _set_aside(folder)
+        return None
 
 
 def load_cell(
@@ -51,12 +76,8 @@ def load_cell(
         What was saved; None if the cell is not finished. A damaged cell is set aside and counts as
         not finished.
     """
-    if not (folder / "done.json").is_file():
-        return None
-    try:
-        files = _read_sealed(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        _set_aside(folder)
+    files = sealed(folder)
+    if files is None:
         return None
     names = ("runs.parquet", "metrics.parquet")
     tables = (pl.read_parquet(io.BytesIO(files[name])) for name in names)

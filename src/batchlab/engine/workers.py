@@ -125,7 +125,7 @@ class Workers:
             (self._scratch / "task").write_bytes(_packed(self._prepared))
             self._pool = loky.ProcessPoolExecutor(
                 max_workers=self._count,
-                initializer=_begin,
+                initializer=begin,
                 initargs=(os.getpid(),),
                 # Workers keep what they free, which is no leak to restart them for.
                 env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
@@ -196,8 +196,12 @@ def _died(name: str) -> str:
     )
 
 
-def _begin(parent: int) -> None:
-    """One thread; Ctrl-C is the parent's business; gone when the parent is."""
+def begin(parent: int) -> None:
+    """One thread; Ctrl-C is the parent's business; gone when the parent is.
+
+    Args:
+        parent: Its process.
+    """
     torch.set_num_threads(1)
     _platform.keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -155,6 +155,7 @@ def _page(
         sections=sections,
         charts=drawn,
         assumptions=origin.assumptions,
+        sources="",
         provenance=[(names.provenance(name), value) for name, value in _origins(origin).items()],
         data=page.page_data(_data(advice, drawn)),
     )

@@ -65,6 +65,7 @@ LABELS = {
         "The pictures need JavaScript; the sentences and tables above do not.",
         "図の表示にはJavaScriptが必要です（上の文章と表は不要です）。",
     ),
+    "sources": Text("Sources", "出典"),
     "made_by": Text("made by batchlab", "作成：batchlab"),
 }
 _PRIVATE = (

@@ -24,7 +24,7 @@ Value: TypeAlias = int | float | str | bool
 Parameters: TypeAlias = Mapping[str, Value]
 """Name → what ``--set`` may override."""
 
-Row: TypeAlias = dict[str, Value]
+Row: TypeAlias = dict[str, int | float | str]
 """One line of a tidy table, as long as every other line of it."""
 
 Tables: TypeAlias = Mapping[str, pl.DataFrame]
@@ -106,7 +106,7 @@ class Picture:
     x: Axis
     y: Axis
     points: tuple[Row, ...]
-    series: Mapping[str, Text]
+    series: dict[str, Text]
     caption: Text
     theory: tuple[Row, ...] = ()
     kind: Literal["points", "map"] = "points"
@@ -194,7 +194,8 @@ class Study:
             by its name, so that another process can call it.
         claims: Parameters → the claims, findings last.
         minutes: Mode → what it takes at most on two cores; nothing for ``paper``.
-        needs: What ``paper`` needs besides time, such as data or a GPU, or nothing.
+        lacks: (parameters, bench) → a sentence about what is missing here, such as data or a GPU;
+            empty if nothing is.
     """
 
     name: str
@@ -205,4 +206,4 @@ class Study:
     measure: Callable[[Cell, Bench], list[Row]]
     claims: Callable[[Parameters], tuple[Claim, ...]]
     minutes: Mapping[Mode, float]
-    needs: Text = EMPTY
+    lacks: Callable[[Parameters, Bench], str] = lambda parameters, bench: ""

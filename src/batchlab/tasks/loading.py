@@ -54,7 +54,7 @@ def load(name: str, data: str | Path | None = None) -> Task:
         raise TaskError(
             must("task", "a built-in name, file.py:function or module:function", name, hint)
         )
-    module, origin = _module(module_name)
+    module, origin = module_of(module_name)
     return replace(_call(module, function_name, name), origin=f"{origin}:{function_name}")
 
 
@@ -73,8 +73,15 @@ def _builtin(kind: str, data: str | Path | None) -> Task:
     return replace(make(folder), origin=kind if folder is None else f"{kind}@{folder.resolve()}")
 
 
-def _module(name: str) -> tuple[ModuleType, str]:
-    """The module in a file or of a dotted name, and a name that works from anywhere."""
+def module_of(name: str) -> tuple[ModuleType, str]:
+    """The module in a file or of a dotted name, and a name that works from anywhere.
+
+    Args:
+        name: ``path/to/file.py`` or ``package.module``.
+
+    Raises:
+        TaskError: With one sentence about what could not be found or run.
+    """
     if not name.endswith(".py"):
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
@@ -161,4 +168,4 @@ def import_origin(origin: str | None) -> None:
         origin: :attr:`Task.origin`, or None.
     """
     if origin is not None and ":" in origin and origin.partition("@")[0] not in BUILTIN:
-        _module(origin.rpartition(":")[0])
+        module_of(origin.rpartition(":")[0])

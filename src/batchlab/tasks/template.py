@@ -97,13 +97,29 @@ def write_template(path: str | Path) -> Path:
         \"\"\"A task for batchlab
     """
     path = Path(path)
+    return write_new(path, _filled(path))
+
+
+def write_new(path: Path, text: str) -> Path:
+    """Write a Python file that is not there yet.
+
+    Args:
+        path: A ``.py`` file that does not exist yet, in a folder that does.
+        text: Its content.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InvalidValueError: As for :func:`write_template`.
+    """
     if path.suffix != ".py":
         raise InvalidValueError(must("file", "a file that ends in .py", str(path)))
     if not path.parent.is_dir():
         raise InvalidValueError(must("file", "in a folder that exists", str(path)))
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_filled(path))
+            file.write(text)
     except FileExistsError:
         hint = "Nothing was overwritten."
         raise InvalidValueError(must("file", "a new file", str(path), hint)) from None

@@ -1,0 +1,170 @@
+"""What a finished study leaves behind: every claim with what became of it, and its picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from batchlab._text import Text, plain
+from batchlab.studies.claim import Claim, Picture, Value
+from batchlab.studies.verdict import Judged, Outcome
+
+
+@dataclass(frozen=True)
+class Concluded:
+    """One claim at the end.
+
+    Attributes:
+        sentence: The claim in words.
+        measured: What number was taken of each repetition.
+        meaning: What it means for someone who trains models.
+        popular: Where popular summaries are wrong, or empty.
+        depends: On what it depends, or empty.
+        statistic: How repetitions became one number.
+        planned: Repetitions that were planned.
+        judged: The verdict with its number.
+        picture: What is drawn.
+    """
+
+    sentence: Text
+    measured: Text
+    meaning: Text
+    popular: Text
+    depends: Text
+    statistic: str
+    planned: int
+    judged: Judged
+    picture: Picture
+
+    @staticmethod
+    def of(claim: Claim, judged: Judged, picture: Picture) -> Concluded:
+        """A claim with its verdict and picture."""
+        return Concluded(
+            claim.sentence,
+            claim.measured,
+            claim.meaning,
+            claim.popular,
+            claim.depends,
+            str(claim.statistic),
+            claim.n,
+            judged,
+            picture,
+        )
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A finished study.
+
+    Attributes:
+        study: Its name.
+        title: What it is about.
+        mode: ``quick``, ``full`` or ``paper``.
+        parameters: Every parameter with its value.
+        variant: Those that were set by hand, as ``key=value``.
+        seed: The seed of all randomness.
+        concluded: Claims and findings in order.
+        citations: Keys of the sources.
+        command: What was typed.
+        created: ISO time, UTC.
+        seconds: What it took.
+        provenance: Versions, processor, device.
+        folder: Result directory.
+    """
+
+    study: str
+    title: Text
+    mode: str
+    parameters: dict[str, Value]
+    variant: tuple[str, ...]
+    seed: int
+    concluded: tuple[Concluded, ...]
+    citations: tuple[str, ...]
+    command: str
+    created: str
+    seconds: float
+    provenance: dict[str, str]
+    folder: str
+
+    @property
+    def verdicts(self) -> tuple[Judged, ...]:
+        """Every claim's verdict, in order."""
+        return tuple(one.judged for one in self.concluded)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many claims came out so."""
+        return Counter(one.verdict for one in self.verdicts)[outcome]
+
+    def __str__(self) -> str:
+        console = Console(width=120, markup=False, highlight=False, color_system=None)
+        with console.capture() as captured:
+            console.print(table(self))
+        return captured.get().rstrip()
+
+
+def table(report: StudyReport) -> Table:
+    """The verdicts for a terminal.
+
+    Args:
+        report: The finished study.
+    """
+    shown = Table(title=f"{report.study} ({report.mode}): {plain(report.title.en)}")
+    for head in ("claim", "verdict", "measured (99 %)", "predicted", "n"):
+        shown.add_column(head, no_wrap=head == "verdict", justify="left")
+    for one in report.concluded:
+        found = one.judged
+        shown.add_row(
+            plain(one.sentence.en),
+            verdict_words(found),
+            ranged(found),
+            predicted(found),
+            str(found.n),
+        )
+    return shown
+
+
+def verdict_words(found: Judged) -> str:
+    """The verdict, and what qualifies it.
+
+    Args:
+        found: A claim's verdict.
+    """
+    notes = []
+    if found.variant:
+        notes.append("variant")
+    if found.verdict is Outcome.INCONCLUSIVE and found.decides:
+        notes.append(f"n = {found.decides} would decide")
+    if found.needs_full:
+        notes.append("needs --full")
+    return f"{found.verdict} ({', '.join(notes)})" if notes else str(found.verdict)
+
+
+def ranged(found: Judged) -> str:
+    """The number with its interval.
+
+    Args:
+        found: A claim's verdict.
+    """
+    unit = f" {found.unit}" if found.unit else ""
+    return f"{found.value:.4g}{unit} ({found.low:.4g} to {found.high:.4g})"
+
+
+def predicted(found: Judged) -> str:
+    """The predicted range.
+
+    Example:
+        >>> from math import inf, nan
+        >>> predicted(Judged("a", Outcome.REPRODUCED, 1, 1, 1, 2, "", 0.99, 0.0, inf, ""))
+        '> 0'
+    """
+    if found.verdict is Outcome.MEASURED:
+        return "–"
+    low, high = found.predicted_low, found.predicted_high
+    if high == float("inf"):
+        return f"> {low:.4g}"
+    if low == float("-inf"):
+        return f"< {high:.4g}"
+    return f"{low:.4g} to {high:.4g}"

@@ -1,0 +1,188 @@
+"""Measure the cells of a study: beside one another, kept on disk, never twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import loky
+import polars as pl
+
+from batchlab import _platform, _random
+from batchlab.engine.cell import one_thread
+from batchlab.engine.store import seal, sealed
+from batchlab.engine.trace import to_parquet
+from batchlab.engine.workers import begin
+from batchlab.errors import TaskError, UserError, reason
+from batchlab.progress import Quiet
+from batchlab.studies.claim import Bench, Cell, Row, Study, Tables
+from batchlab.tasks.loading import module_of
+
+FORMAT = 1
+ROWS = "rows.parquet"
+
+
+def measure(
+    study: Study,
+    cells: Sequence[Cell],
+    bench: Bench,
+    *,
+    workers: int | None = None,
+    origin: str | None = None,
+) -> Tables:
+    """Measure every cell; one that is finished on disk is read.
+
+    Cells run beside one another, a process and a torch thread each, longest first; then, one by
+    one and in this process, those that need the machine ``alone``.
+
+    Args:
+        study: Whose cells they are.
+        cells: What to measure.
+        bench: Seed, result directory, device, and who hears progress.
+        workers: Processes; one a core if left out, 0 for none.
+        origin: File or module that the study comes from, if it is not built in.
+
+    Returns:
+        Table → rows in the order of the cells, their settings as further columns.
+
+    Raises:
+        TaskError: If measuring a cell raises, or ends its process.
+    """
+    names = [_name(study, cell, bench, origin) for cell in cells]
+    meter = _Meter(bench.hears, sum(cell.seconds for cell in cells))
+    known: dict[str, pl.DataFrame] = {}
+    left: list[_Due] = []
+    for name, cell in zip(names, cells, strict=True):
+        folder = None if bench.out is None else bench.out / "cells" / name
+        found = None if folder is None else sealed(folder)
+        if found is None:
+            left.append(_Due(name, cell, replace(bench, out=folder, hears=Quiet())))
+        else:
+            known[name] = pl.read_parquet(io.BytesIO(found[ROWS]))
+            meter.finish(cell)
+    count = _platform.available_cores() if workers is None else workers
+    for due, rows in _run(study, left, count, origin, meter):
+        known[due.name] = _table(due.cell, rows)
+        if due.bench.out is not None:
+            seal(due.bench.out, {ROWS: to_parquet(known[due.name])})
+        meter.finish(due.cell)
+    return _joined(cells, [known[name] for name in names])
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A cell that has not been measured, and where it will be."""
+
+    name: str
+    cell: Cell
+    bench: Bench
+
+
+class _Meter(Quiet):
+    """Turns a cell's progress into that of all of them."""
+
+    def __init__(self, hears: Quiet, total: float) -> None:
+        self._hears, self._total = hears, max(total, 1e-9)
+        self._done, self._now = 0.0, 0.0
+
+    def begin(self, cell: Cell) -> None:
+        self._now = cell.seconds
+
+    def finish(self, cell: Cell) -> None:
+        self._done += cell.seconds
+        self._now = 0.0
+        self.progress("", 0.0)
+
+    def say(self, sentence: str) -> None:
+        self._hears.say(sentence)
+
+    def progress(self, what: str, share: float) -> None:
+        self._hears.progress("measuring", (self._done + share * self._now) / self._total)
+
+
+def _run(
+    study: Study, left: Sequence[_Due], workers: int, origin: str | None, meter: _Meter
+) -> Iterator[tuple[_Due, list[Row]]]:
+    shared = sorted((due for due in left if not due.cell.alone), key=lambda d: -d.cell.seconds)
+    here = [due for due in left if due.cell.alone]
+    if workers >= 2 and len(shared) >= 2:
+        yield from _beside(study, shared, workers, origin)
+    else:
+        here = [*shared, *here]
+    for due in here:
+        meter.begin(due.cell)
+        yield due, _measured(study.measure, due.cell, replace(due.bench, hears=meter))
+
+
+def _beside(
+    study: Study, shared: Sequence[_Due], workers: int, origin: str | None
+) -> Iterator[tuple[_Due, list[Row]]]:
+    pool = loky.ProcessPoolExecutor(
+        max_workers=workers, initializer=_begin, initargs=(os.getpid(), list(sys.path), origin)
+    )
+    try:
+        called = {pool.submit(_measured, study.measure, d.cell, d.bench): d for d in shared}
+        for future in as_completed(called):
+            yield called[future], future.result()
+    except BrokenProcessPool as error:
+        raise TaskError(
+            f"A worker process died while measuring the study `{study.name}`: its code ended the "
+            "process, or the system did, for lack of memory."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _begin(parent: int, search_path: list[str], origin: str | None) -> None:
+    """A worker, in which what the study pickles by name can be found."""
+    begin(parent)
+    sys.path[:] = search_path + [p for p in sys.path if p not in search_path]
+    if origin is not None:
+        module_of(origin)
+
+
+def _measured(measure: Callable[[Cell, Bench], list[Row]], cell: Cell, bench: Bench) -> list[Row]:
+    with one_thread(bench.device), _random.seeded(bench.seed, "study"):
+        try:
+            rows = measure(cell, bench)
+        except UserError:
+            raise
+        except Exception as error:  # a study of the user's own may raise anything
+            raise TaskError(f"Measuring {_words(cell)} raised {reason(error)}.") from error
+    if not rows:
+        raise TaskError(f"Measuring {_words(cell)} gave no rows.")
+    return rows
+
+
+def _words(cell: Cell) -> str:
+    settings = ", ".join(f"{name} = {value}" for name, value in cell.settings.items())
+    return f"`{cell.table}` ({settings})"
+
+
+def _name(study: Study, cell: Cell, bench: Bench, origin: str | None) -> str:
+    """Hash of all that a cell's rows depend on; of a user's own study also the file's text."""
+    code = _platform.version()
+    if origin is not None and Path(origin).is_file():
+        code = hashlib.sha256(Path(origin).read_bytes()).hexdigest()
+    asked = [FORMAT, study.name, code, bench.seed, bench.device, cell.table, dict(cell.settings)]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _table(cell: Cell, rows: Sequence[Row]) -> pl.DataFrame:
+    told = [{**cell.settings, **row} for row in rows]
+    return pl.DataFrame(told, infer_schema_length=None)
+
+
+def _joined(cells: Sequence[Cell], found: Sequence[pl.DataFrame]) -> Tables:
+    tables: dict[str, list[pl.DataFrame]] = {}
+    for cell, table in zip(cells, found, strict=True):
+        tables.setdefault(cell.table, []).append(table)
+    return {name: pl.concat(parts, how="diagonal_relaxed") for name, parts in tables.items()}
