@@ -34,8 +34,18 @@ def task(model: Callable[[], nn.Module], data: Float[np.ndarray, "n D"], name: s
         name: What it is called.
     """
     examples = (torch.from_numpy(np.ascontiguousarray(data)),)
-    made = Task(model, examples, validation=examples, loss=reconstruction_loss, name=name)
-    return prepare(made, device="cpu")
+    recipe = RunConfig(batch_size=len(data), samples=len(data))
+    return prepare(
+        Task(
+            model,
+            examples,
+            validation=examples,
+            loss=reconstruction_loss,
+            baseline=recipe,
+            name=name,
+        ),
+        device="cpu",
+    )
 
 
 def train(
