@@ -1,8 +1,8 @@
-"""A single neuron that reconstructs orthonormal examples: SGD, minima and curvature in closed form.
+"""A single neuron that reconstructs orthonormal examples: SGD, minima, curvature in closed form.
 
-f(x; w) = w φ(⟨w, x⟩) with tied weights, φ the identity or ReLU, examples x_i = e_i for i < n in d ≥ n
-dimensions, ℓ_i = ½|e_i − w φ(w_i)|². With N = |w|², the active set A = {i < n : φ′(w_i) = 1} and
-S = Σ_{i∈A} w_i², everything below follows from ℓ_i = ½(1 − (2 − N) w_i²) for i ∈ A, else ½.
+f(x; w) = w φ(⟨w, x⟩) with tied weights, φ the identity or ReLU, examples x_i = e_i for i < n in
+d ≥ n dimensions, ℓ_i = ½|e_i − w φ(w_i)|². With N = |w|², the active set A = {i < n : φ′(w_i) = 1}
+and S = Σ_{i∈A} w_i², all below follows from ℓ_i = ½(1 − (2 − N) w_i²) for i ∈ A, else ½.
 
 Source: ghosh2023 for model and claims; the equations are derived here and tested against autograd.
 """
@@ -114,10 +114,9 @@ def step(
         [0.625, 0.475]
     """
     examples = counts.shape[-1]
-    wide = [(0, 0)] * (weights.ndim - 1) + [(0, weights.shape[-1] - examples)]
-    shape = (*weights.shape[:-1], examples)
-    m = np.pad(np.broadcast_to(counts, shape), wide)
-    m = m * active(weights, examples, activation)
+    m = np.zeros(weights.shape)
+    m[..., :examples] = counts
+    m *= active(weights, examples, activation)
     N = np.square(weights).sum(-1, keepdims=True)
     S_B = (m * np.square(weights)).sum(-1, keepdims=True)
     ratio = np.asarray(learning_rate)[..., None] / counts.sum(-1, keepdims=True)
@@ -207,9 +206,9 @@ def top_eigenvalue(
 ) -> Float[np.ndarray, "*R"]:
     """Largest eigenvalue of the Hessian of the mean loss.
 
-    n H = S I + 2(w vᵀ + v wᵀ) + (N − 2) diag(1_A), v being w on A and u the rest. H is S + N − 2 on
-    A ⊥ v, S off A ⊥ u, and on span{v, u} the matrix [[5S + N − 2, 2|v||u|], [2|v||u|, S]]. At every
-    minimum the largest is 4/n.
+    n H = S I + 2(w vᵀ + v wᵀ) + (N − 2) diag(1_A), v being w on A and u the rest. It is S + N − 2
+    on A ⊥ v, S off A ⊥ u, and on span{v, u} the matrix [[5S + N − 2, 2|v||u|], [2|v||u|, S]]. At
+    every minimum the largest is 4/n.
 
     Args:
         weights: w. Shape ``[..., D]``.
@@ -279,7 +278,7 @@ def largest_step(batch_size: int) -> float:
 
 
 def disagreement(examples: int, batch_size: int) -> float:
-    """q = b(n − b)/(n(n − 1)): chance that of two examples the first only is in the batch.
+    """Q = b(n − b)/(n(n − 1)): chance that of two examples the first only is in the batch.
 
     It is also the size of the noise that tells coordinates apart: the indicators of b distinct
     examples have variance and covariance as q(δ_kj − 1/n). At b = n there is none.

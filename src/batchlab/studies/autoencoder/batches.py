@@ -133,6 +133,6 @@ def counts(indices: Int[np.ndarray, "R b"], examples: int) -> Int[np.ndarray, "R
         >>> counts(np.array([[0, 2, 2]]), 3).tolist()
         [[1, 0, 2]]
     """
-    found = np.zeros((len(indices), examples), dtype=np.int64)
-    np.add.at(found, (np.arange(len(indices))[:, None], indices), 1)
-    return found
+    places = indices + examples * np.arange(len(indices))[:, None]
+    found = np.bincount(places.reshape(-1), minlength=examples * len(indices))
+    return found.reshape(len(indices), examples)

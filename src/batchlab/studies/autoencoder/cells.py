@@ -26,9 +26,9 @@ QUICK: dict[str, Value] = {
     "stability_examples": 8,
     "engine_updates": 100,
     "engine_seeds": 8,
-    "data_updates": 4000,
+    "data_updates": 8000,
     "data_seeds": 16,
-    "neurons_updates": 1500,
+    "neurons_updates": 2000,
     "digit_updates": 2000,
     "net_seeds": 8,
 }
@@ -43,7 +43,7 @@ FULL: dict[str, Value] = {
     "law_sizes": "16,32,64,128,256,512,1000",
     "engine_updates": 300,
     "engine_seeds": 16,
-    "data_updates": 10000,
+    "data_updates": 20000,
     "data_seeds": 100,
     "neurons_updates": 4000,
     "digit_updates": 6000,
@@ -216,7 +216,7 @@ def _data(p: Parameters) -> Iterator[Cell]:
         ("correlated", CORRELATIONS, "linear"),
         ("unequal", SPREADS, "linear"),
         ("momentum", MOMENTA, "linear"),
-        ("digits", (0.0,), "relu"),
+        ("digits", (0.0, 1.0), "linear"),
     )
     for kind, amounts, activation in asked:
         for amount in amounts:
@@ -240,11 +240,10 @@ def _nets(p: Parameters) -> Iterator[Cell]:
     n, seeds = DATA_EXAMPLES, int(p["net_seeds"])
     shared: dict[str, Value] = {"seeds": seeds, "fault": p["fault"]}
     for neurons in NEURONS:
-        for b in (n // 2, n):
-            updates = int(p["neurons_updates"])
-            own: dict[str, Any] = {"what": "neurons", "examples": n, "batch_size": b}
-            own |= {"neurons": neurons, "ratio": float(p["ratio"]), "updates": updates}
-            yield Cell("neurons", {**own, **shared}, 0.5 + 4e-4 * updates)
+        updates = int(p["neurons_updates"])
+        own: dict[str, Any] = {"what": "neurons", "examples": n, "batch_size": n // 2}
+        own |= {"neurons": neurons, "ratio": float(p["ratio"]), "updates": updates}
+        yield Cell("neurons", {**own, **shared}, 1.0 + 1.5e-3 * updates)
     for net, rate in (("tied", 0.5), ("three-layer", 0.5)):
         updates = int(p["digit_updates"])
         own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": 8}

@@ -121,12 +121,15 @@ def unequal(examples: int, spread: float) -> Float[np.ndarray, "n n"]:
     return np.diag(np.linspace(1 - spread / 2, 1 + spread / 2, examples))
 
 
-def digits(examples: int) -> Float[np.ndarray, "n 64"]:
+def digits(examples: int, *, centred: bool = False) -> Float[np.ndarray, "n 64"]:
     """Handwritten digits of 8×8 pixels, each picture of length 1; the same ones always.
 
     Args:
         examples: How many, at most 1,797.
+        centred: Whether their mean is taken off first. Pixels are not negative, so that without it
+            every two pictures have much in common.
     """
     pixels, _ = load_digits(return_X_y=True)
     order = _random.permutation(len(pixels), 0, 0).numpy()[:examples]
-    return pixels[order] / np.linalg.norm(pixels[order], axis=1, keepdims=True)
+    chosen = pixels[order] - (pixels[order].mean(0) if centred else 0.0)
+    return chosen / np.linalg.norm(chosen, axis=1, keepdims=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
+from torch import nn
 
 from batchlab import _random
 from batchlab.models.neuron import ThreeLayerAutoencoder, TiedAutoencoder
@@ -22,10 +23,10 @@ Settings = Mapping[str, Value]
 Columns = dict[str, np.ndarray]
 """Name → one number per repetition."""
 
-LEAST_RATIO, MOST_RATIO, HALVINGS = 0.25, 1.0, 11
+LEAST_RATIO, MOST_RATIO, HALVINGS = 0.25, 1.0, 9
 """Between which η/b a stability limit is looked for, and how often the range is halved."""
 
-LIMIT_TIMES = 4.0
+LIMIT_TIMES = 2.0
 """Predicted times to sparsity, at the smallest step size, in which a run must arrive."""
 
 ARRIVED = 1e-6
@@ -39,9 +40,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
         cell: What is measured.
         bench: Where.
     """
-    seeds = [
-        _random.key(bench.seed, "autoencoder", i) for i in range(int(cell.settings["seeds"]))
-    ]
+    seeds = [_random.key(bench.seed, "autoencoder", i) for i in range(int(cell.settings["seeds"]))]
     columns = MEASURES[cell.settings["what"]](cell.settings, seeds)
     plain = {name: column.tolist() for name, column in columns.items()}
     return [
@@ -159,7 +158,7 @@ def two(settings: Any, seeds: list[int]) -> Columns:
 
 def partition(settings: Any, seeds: list[int]) -> Columns:
     """A fixed partition: what is left of each run, against w(0) in the batch that won."""
-    start, found, runs = _settled(settings, seeds)
+    start, found, _ = _settled(settings, seeds)
     n, b = settings["examples"], settings["batch_size"]
     blocks = np.square(found.weights).reshape(len(seeds), n // b, b).sum(-1)
     won = blocks.argmax(-1)[:, None, None]
@@ -178,9 +177,7 @@ def engine(settings: Any, seeds: list[int]) -> Columns:
     model = functools.partial(TiedAutoencoder, n, 1, activation)
     prepared = nets.task(model, np.eye(n), "one neuron")
     updates, ratio = settings["updates"], settings["ratio"]
-    states = nets.train(
-        prepared, nets.configs(seeds, b, ratio * b, updates), settings["executor"]
-    )
+    states = nets.train(prepared, nets.configs(seeds, b, ratio * b, updates), settings["executor"])
     weights = np.stack([_weight(state) for state in states])
     batches = Batches(n, b, "stream")
     factor = planted(settings["fault"], n, Runs(b, ratio, activation, "stream")).ratio
@@ -203,7 +200,7 @@ def data(settings: Any, seeds: list[int]) -> Columns:
     kinds: dict[str, Callable[[], np.ndarray]] = {
         "correlated": lambda: general.correlated(n, amount),
         "unequal": lambda: general.unequal(n, amount),
-        "digits": lambda: general.digits(n),
+        "digits": lambda: general.digits(n, centred=bool(amount)),
         "momentum": lambda: np.eye(n),
     }
     examples, momentum = kinds[settings["kind"]](), 0.0
@@ -214,17 +211,11 @@ def data(settings: Any, seeds: list[int]) -> Columns:
     recipe = general.Recipe(Batches(n, b), settings["activation"], rate, momentum)
     start = starts(seeds, examples.shape[1])
     w = general.train(start, examples, seeds, recipe, settings["updates"])
-    return {**_answers(w, examples, settings["activation"]), "cosine": _turn(w, start)}
-
-
-def _answers(w: np.ndarray, examples: np.ndarray, activation: str) -> Columns:
-    answers = w @ examples.T
-    answers = np.maximum(answers, 0.0) if activation == "relu" else answers
-    return {"breadth": theory.participation_ratio(answers)}
-
-
-def _turn(w: np.ndarray, start: np.ndarray) -> Float[np.ndarray, " R"]:
-    return np.abs(theory.cosine(w, start))
+    return {
+        "breadth": theory.participation_ratio(w @ examples.T),
+        "start_breadth": theory.participation_ratio(start @ examples.T),
+        "cosine": np.abs(theory.cosine(w, start)),
+    }
 
 
 def switch(settings: Any, seeds: list[int]) -> Columns:
@@ -243,30 +234,39 @@ def switch(settings: Any, seeds: list[int]) -> Columns:
 
 
 def neurons(settings: Any, seeds: list[int]) -> Columns:
-    """Several neurons with ReLU on orthonormal data, by the engine."""
-    n, b, h = settings["examples"], settings["batch_size"], settings["neurons"]
-    prepared = nets.task(functools.partial(TiedAutoencoder, n, h, "relu"), np.eye(n), "neurons")
-    rate = settings["ratio"] * b
-    states = nets.train(prepared, nets.configs(seeds, b, rate, settings["updates"], "float32"))
-    return {"breadth": n * nets.breadth(nets.responses(prepared, states, np.eye(n)))}
+    """Several neurons with ReLU on orthonormal data; η/b is the same for both batch sizes."""
+    n, ratio = settings["examples"], settings["ratio"]
+    model = functools.partial(TiedAutoencoder, n, settings["neurons"], "relu")
+    return _switched(model, np.eye(n), settings, seeds, lambda size: ratio * size)
 
 
 def digit_nets(settings: Any, seeds: list[int]) -> Columns:
-    """A net on real digits: with a small batch, on all data, and switched from one to the other.
+    """A net on real digits; η is the same for both batch sizes."""
+    models = {
+        "tied": functools.partial(TiedAutoencoder, 64, 16, "relu"),
+        "three-layer": functools.partial(ThreeLayerAutoencoder, 64, 16),
+    }
+    pictures, rate = general.digits(settings["examples"]), settings["learning_rate"]
+    return _switched(models[settings["net"]], pictures, settings, seeds, lambda size: rate)
+
+
+def _switched(
+    model: Callable[[], nn.Module],
+    examples: np.ndarray,
+    settings: Any,
+    seeds: list[int],
+    rate: Callable[[int], float],
+) -> Columns:
+    """Nets trained with a small batch, on all data, and switched from one to the other.
 
     All three take as many updates; the switched net half of them with each batch.
     """
     n, b, updates = settings["examples"], settings["batch_size"], settings["updates"]
-    pictures, rate = general.digits(n), settings["learning_rate"]
-    tied = settings["net"] == "tied"
-    model = functools.partial(
-        *((TiedAutoencoder, 64, 16, "relu") if tied else (ThreeLayerAutoencoder, 64, 16))
-    )
-    prepared = nets.task(model, pictures, f"digits, {settings['net']}")
+    prepared = nets.task(model, examples, settings["what"])
 
     def trained(size: int, count: int, begin: Any = None) -> Any:
         taken = begin[0].samples if begin else 0
-        asked = nets.configs(seeds, size, rate, count, "float32")
+        asked = nets.configs(seeds, size, rate(size), count, "float32")
         asked = [config.replace(samples=taken + count * size) for config in asked]
         return nets.train(prepared, asked, starts=begin)
 
@@ -278,7 +278,7 @@ def digit_nets(settings: Any, seeds: list[int]) -> Columns:
         "full": trained(n, updates),
     }
     return {
-        name: nets.breadth(nets.responses(prepared, found, pictures))
+        name: n * nets.breadth(nets.responses(prepared, found, examples))
         for name, found in states.items()
     }
 

@@ -129,7 +129,7 @@ def settle(
     settled = np.zeros(len(seeds), dtype=bool)
     left, pack, done, chunk = np.arange(len(seeds)), _Pack(start, setting, ratios), 0, 0
     while len(left):
-        indices = _drawn(batches, [seeds[i] for i in left], chunk)
+        indices = _drawn(batches, [seeds[i] for i in left.tolist()], chunk)
         for first in range(0, batches.updates, look):
             block = indices[first : first + look]
             pack.advance(block)
@@ -183,7 +183,7 @@ class _Pack:
         self.energy = np.square(self.v).sum(-1)
 
     def weights(self) -> np.ndarray:
-        """w. Shape ``[R, D]``."""
+        """W. Shape ``[R, D]``."""
         found = self.h[:, None] * self.z
         found[:, : self.v.shape[1]] += self.s[:, None] * self.v
         return found
@@ -238,7 +238,7 @@ class _Pack:
                 part = np.square(values)
             elif some:
                 part = np.einsum("rm,rm->r", values, values)
-            # Q = Σv² takes up changes of the few only; a recursion for s²Q itself would be unstable.
+            # Q = Σv² takes up changes of the few only: a recursion for s²Q would be unstable.
             area = np.square(s)
             S = area * (Q - part if left_out else part)
             outside = 1.0 - u * S
