@@ -420,7 +420,7 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "round.",
                 "「大きいバッチは鋭い最小値に行き着く」という通説は、このモデルでは逆です。",
             ),
-            twin={"fault": "counts-decayed"},
+            twin={"fault": "ignores-batch"},
         ),
         Claim(
             id="trace-law",
@@ -430,8 +430,8 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
             ),
             source=DERIVED,
             measured=Text(
-                "largest |n × trace − (4 + d − |A|)| over the batch sizes",
-                "|n×トレース − (4 + d − |A|)|のバッチサイズについての最大値",
+                "largest |n × trace − (4 + d − |A|)| over the batch sizes, |A| being 1 for b < n",
+                "|n×トレース − (4 + d − |A|)|のバッチサイズについての最大値（b < nでは|A| = 1）",
             ),
             low=-math.inf,
             high=1e-3,
@@ -452,7 +452,7 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "ここでのトレースは活性でない座標の数を数えています。つまり疎さを測っているので"
                 "す。",
             ),
-            twin={"fault": "sum-for-mean"},
+            twin={"fault": "counts-decayed"},
         ),
         Claim(
             id="equal-top-eigenvalue",

@@ -71,7 +71,7 @@ def ends(settings: Any, seeds: list[int]) -> Columns:
     start, found, runs = _settled(settings, seeds)
     w, n, fault = found.weights, settings["examples"], settings["fault"]
     keep = decayed(fault)
-    noise = theory.disagreement(n, runs.batch_size) * runs.ratio**2
+    noise = theory.disagreement(n, settings["batch_size"]) * settings["ratio"] ** 2
     updates = found.updates.astype(float)
     if fault == "passes-for-updates":
         updates = updates * runs.batch_size / n

@@ -123,8 +123,9 @@ def flatter(tables: Tables) -> Sample:
 
 
 def trace_law(tables: Tables) -> Sample:
-    """Largest |n · trace − (4 + d − |A|)| with ReLU over all batch sizes."""
-    predicted = 4 + pl.col("dimensions") - pl.col("active")
+    """Largest |n · trace − (4 + d − |A|)| with ReLU over all batch sizes; |A| = 1 for b < n."""
+    active = pl.when(PART).then(1).otherwise(pl.col("active"))
+    predicted = 4 + pl.col("dimensions") - active
     return of(relu(tables["curvature"]), (pl.col("trace") - predicted).abs().max())
 
 
