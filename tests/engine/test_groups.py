@@ -8,7 +8,15 @@ from batchlab import _random
 from batchlab.engine import Engine, Job, loop, stacked
 from batchlab.engine.capability import probe_capability
 from batchlab.engine.checkpoint import Checkpoint
-from batchlab.engine.step import Program, make_step, numbers_of, rule_of, start_of
+from batchlab.engine.step import (
+    Program,
+    bind,
+    make_bound_step,
+    make_step,
+    numbers_of,
+    rule_of,
+    start_of,
+)
 from batchlab.optim import IN_PLACE, QHM
 from batchlab.rules import RULES, Scales
 from tests import reference
@@ -110,7 +118,8 @@ def test_the_update_in_place_is_the_pure_one(rule, clip_norm):
     numbers = numbers_of(config, torch.zeros((), dtype=torch.float64))
     batch = prepared.train.batch(torch.arange(8))
     pure, fast = (start_of(objective, own) for _ in range(2))
-    steps = make_step(program), make_step(program, in_place=True)
+    bind(objective, fast)
+    steps = make_step(program), make_bound_step(program)
     for t in range(50):
         pure, *_ = steps[0](pure, numbers, batch, torch.tensor(t))
         fast, *_ = steps[1](fast, numbers, batch, torch.tensor(t))

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from batchlab import _random
-from batchlab.engine.step import Program, make_step, numbers_of, start_of, weighted_sum
+from batchlab.engine.step import (
+    Program,
+    bind,
+    make_bound_step,
+    make_step,
+    numbers_of,
+    start_of,
+    weighted_sum,
+)
 from batchlab.optim import IN_PLACE
 from batchlab.rules import RULES, Numbers
 from tests import reference
@@ -248,7 +256,8 @@ def test_the_update_in_place_is_the_pure_one(rule, clip_norm):
     numbers = numbers_of(config, torch.zeros((), dtype=torch.float64))
     batch = prepared.train.batch(torch.arange(8))
     pure, fast = (start_of(objective, program.rule) for _ in range(2))
-    steps = make_step(program), make_step(program, in_place=True)
+    bind(objective, fast)
+    steps = make_step(program), make_bound_step(program)
     for t in range(100):
         pure, _, good = steps[0](pure, numbers, batch, torch.tensor(t))
         fast, _, fine = steps[1](fast, numbers, batch, torch.tensor(t))
@@ -267,3 +276,42 @@ def test_the_update_in_place_notices_what_is_not_finite(bad):
         own = {name: value.clone() for name, value in params.items()}
         grads = {"a": torch.ones(3), "b": torch.tensor([0.0, grad])}
         assert bool(program.overwrite(own, grads, (), numbers)[2]) is finite
+
+
+class Hoarding(nn.Module):
+    """Batch norm, a buffer that is replaced by one with a past, a frozen parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = tiny.batch_norm()
+        self.scale = nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, x):
+        y = self.inner(x) * self.scale
+        self.last = 0.9 * self.last.detach() + 0.1 * y.mean()
+        return y + 0.01 * self.last.detach()
+
+
+def test_a_run_bound_to_its_module_is_the_functional_one():
+    """Parameters, buffers, a replaced buffer and a frozen parameter after 30 updates."""
+    prepared = tiny.ready(model=Hoarding)
+    objective = prepared.objective(0, torch.float64).train()
+    program = Program(objective, RULES["shb"], None, False, False)
+    numbers = numbers_of(tiny.run(rule="shb"), torch.zeros((), dtype=torch.float64))
+    batch = prepared.train.batch(torch.arange(8))
+    pure, fast = (start_of(objective, program.rule) for _ in range(2))
+    step = make_step(program)
+    for t in range(30):
+        pure, *_ = step(pure, numbers, batch, torch.tensor(t))
+    bind(objective, fast)
+    step = make_bound_step(program)
+    for t in range(30):
+        fast, *_ = step(fast, numbers, batch, torch.tensor(t))
+    assert set(fast.buffers) == set(pure.buffers)
+    for ours, theirs in ((fast.params, pure.params), (fast.buffers, pure.buffers)):
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-12, atol=1e-12)
+    assert not fast.buffers["module.last"].requires_grad
+    start = start_of(prepared.objective(0, torch.float64), program.rule)
+    assert not torch.equal(start.buffers["module.last"], fast.buffers["module.last"])

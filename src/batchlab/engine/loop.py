@@ -23,12 +23,16 @@ from batchlab.engine.step import (
     DTYPES,
     Program,
     Progress,
+    Step,
+    bind,
+    make_bound_step,
     make_step,
     numbers_of,
     rule_of,
     start_of,
 )
 from batchlab.engine.trace import Recorder, RunResult, Series
+from batchlab.optim import IN_PLACE
 from batchlab.samplers import Stream
 from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Stacked
@@ -98,7 +102,7 @@ class Alone:
         dtype = DTYPES[config.precision]
         self.objective = prepared.objective(config.seed, dtype).train()
         self.program = program_of(config, self.objective, capability)
-        self.step = make_step(self.program, in_place=prepared.device == "cpu")
+        self.bound = prepared.device == "cpu" and self.program.rule.name in IN_PLACE
         fresh = start_of(self.objective, self.program.rule)
         # A copy: the state that was handed in may start other runs too.
         self.progress = (
@@ -111,6 +115,7 @@ class Alone:
         kernels = {n: p for n, p in self.progress.params.items() if p.ndim == 4}
         self.layout = {n: _stride_of(p) for n, p in kernels.items() if capability.convolutions}
         self.progress = self.progress._replace(params=self._laid_out(self.progress.params))
+        self.step = self._bound_step() if self.bound else make_step(self.program)
         self.samples, self.updates = (0, 0) if start is None else (start.samples, start.updates)
         self.diverged = False
         self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
@@ -142,9 +147,15 @@ class Alone:
             self.diverged = not finite
             if self.diverged:
                 return
-            self.progress = progress._replace(params=self._laid_out(progress.params))
+            self.progress = progress
+            if not self.bound:
+                self.progress = progress._replace(params=self._laid_out(progress.params))
             self.losses.append(float(loss))
         self.samples, self.done = first + size, self.done + 1
+
+    def _bound_step(self) -> Step:
+        bind(self.objective, self.progress)
+        return make_bound_step(self.program)
 
     def _laid_out(self, params: Params) -> Params:
         """Kernels in channels_last once more: where there is one channel, an update loses track of
@@ -238,6 +249,9 @@ class Alone:
         self.progress = to_device(found, self.prepared.device)
         if self.capability.convolutions:
             self.progress = _channels_last(self.progress)
+        self.progress = self.progress._replace(params=self._laid_out(self.progress.params))
+        if self.bound:
+            self.step = self._bound_step()
 
 
 def result_of(

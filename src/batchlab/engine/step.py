@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool
@@ -72,12 +72,17 @@ class Program:
     ) -> tuple[Tensor, Params]:
         """Σwℓ/Σw on a batch in training mode, and the buffers after it."""
         tensors = params | tree.map(torch.clone, buffers)
-        mode = NamedDropout(key) if self.named_dropout else contextlib.nullcontext()
-        with mode, self._precision(key):
+        with self._mode(key):
             losses, weights = functional_call(self.objective, tensors, (batch,))
         total, weight = weighted_sum(losses, weights)
         # A buffer that the model replaced rather than wrote to was put back into `tensors`.
         return total / weight, {name: tensors[name] for name in buffers}
+
+    def own_loss(self, batch: Tree, key: Tensor) -> Tensor:
+        """The same of the objective's own tensors, whose buffers it writes to."""
+        with self._mode(key):
+            total, weight = weighted_sum(*self.objective(batch))
+        return total / weight
 
     def evaluate(
         self, params: Params, buffers: Params, batch: Tree
@@ -128,6 +133,13 @@ class Program:
         share = self.clip_norm / (tree.norm(grads) + 1e-6)
         return tree.scale(share.clamp(max=1.0), grads)
 
+    @contextlib.contextmanager
+    def _mode(self, key: Tensor) -> Iterator[None]:
+        """Dropout from named randomness, and the precision of the forward pass."""
+        mode = NamedDropout(key) if self.named_dropout else contextlib.nullcontext()
+        with mode, self._precision(key):
+            yield
+
     def _precision(self, like: Tensor) -> Any:
         if not self.autocast:
             return contextlib.nullcontext()
@@ -142,6 +154,10 @@ def _group(numbers: Numbers, scales: Scales) -> dict[str, float]:
         "weight_decay": scales.weight_decay * float(numbers.weight_decay),
         "nu": float(numbers.nu),
     }
+
+
+Step: TypeAlias = Callable[[Progress, Numbers, Tree, Tensor], Stepped]
+"""``(progress, numbers, batch, key) → Stepped``."""
 
 
 def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,8 +175,7 @@ def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def make_step(
     program: Program,
     over_runs: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
-    in_place: bool = False,
-) -> Callable[[Progress, Numbers, Tree, Tensor], Stepped]:
+) -> Step:
     """The step of a cell.
 
     The gradient is taken of the *sum* of the runs' losses: run r's loss depends on run r's
@@ -170,16 +185,12 @@ def make_step(
     Args:
         program: What the runs share.
         over_runs: Maps a function of one run over R (``torch.vmap``), or None for one run alone.
-        in_place: Whether one run alone may overwrite the parameters and state it is given, where
-            the rule has a form for that.
 
     Returns:
         ``(progress, numbers, batch, key) → Stepped``.
     """
     loss_of = over_runs(program.loss) if over_runs else program.loss
     advance = over_runs(program.advance) if over_runs else program.advance
-    if in_place and over_runs is None and program.rule.name in IN_PLACE:
-        advance = program.overwrite
 
     def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
         params = {n: value.detach().requires_grad_() for n, value in progress.params.items()}
@@ -196,6 +207,58 @@ def make_step(
         return Stepped(progress, loss.detach(), finite & torch.isfinite(loss.detach()))
 
     return step
+
+
+def bind(objective: Objective, progress: Progress) -> None:
+    """Make a run's tensors those of the module: whoever overwrites one overwrites both.
+
+    Args:
+        objective: Model and loss of :func:`make_bound_step`'s program.
+        progress: The run's.
+    """
+    values = progress.params | progress.buffers
+    for name, own in (*objective.named_parameters(), *objective.named_buffers()):
+        own.data = values[name]
+
+
+def make_bound_step(program: Program) -> Step:
+    """The step of one run alone whose tensors live in its module, see :func:`bind`.
+
+    It equals :func:`make_step`'s, overwrites what it is given, and costs no functional call: a
+    tenth of the time of a small convolutional net's step.
+
+    Args:
+        program: Of a rule that has a form in place.
+
+    Returns:
+        ``(progress, numbers, batch, key) → Stepped``; ``progress`` must be the bound one.
+    """
+    objective = program.objective
+    named = list(objective.named_parameters())
+    trained = [(name, p) for name, p in named if p.requires_grad]
+    frozen = {name: p.data for name, p in named if not p.requires_grad}
+    has_buffers = next(objective.buffers(), None) is not None
+
+    def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
+        loss = program.own_loss(batch, key)
+        found = torch.autograd.grad(loss, [p for _, p in trained], allow_unused=True)
+        with torch.no_grad():
+            grads = {
+                name: torch.zeros_like(p) if grad is None else grad
+                for (name, p), grad in zip(trained, found, strict=True)
+            }
+            given = progress.params, grads, progress.rule_state, numbers
+            params, rule_state, finite = program.overwrite(*given)
+        buffers = _own_buffers(objective) | frozen if has_buffers else progress.buffers
+        loss = loss.detach()
+        return Stepped(Progress(params, buffers, rule_state), loss, finite & loss.isfinite())
+
+    return step
+
+
+def _own_buffers(objective: Objective) -> Params:
+    """The buffers as they are now; one that the model replaced is cut off from its past."""
+    return {name: b.detach_() if b.requires_grad else b for name, b in objective.named_buffers()}
 
 
 def start_of(objective: Objective, rule: Rule) -> Progress:

@@ -37,7 +37,7 @@ def write(charts: Iterable[Chart], folder: Path) -> tuple[Text, ...]:
         What could not be written, as sentences.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    languages = [lang for lang in LANGUAGES if lang == "en" or has_japanese_font()]
+    languages: tuple[Language, ...] = LANGUAGES if has_japanese_font() else ("en",)
     for chart in charts:
         _platform.write_whole(folder / f"{chart.id}.csv", table(chart))
         for variant, specs in chart.specs.items():

@@ -79,10 +79,12 @@ class Axis(NamedTuple):
     Attributes:
         title: Quantity and unit.
         log: Whether it is logarithmic.
+        base: Of the logarithm; 2 for batch sizes, as on every other page.
     """
 
     title: Text
     log: bool = False
+    base: int = 10
 
 
 @dataclass(frozen=True)

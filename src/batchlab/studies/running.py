@@ -12,6 +12,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import loky
 import polars as pl
@@ -129,7 +130,9 @@ def _beside(
         max_workers=workers, initializer=_begin, initargs=(os.getpid(), list(sys.path), origin)
     )
     try:
-        called = {pool.submit(_measured, study.measure, d.cell, d.bench): d for d in shared}
+        called: dict[Any, _Due] = {
+            pool.submit(_measured, study.measure, d.cell, d.bench): d for d in shared
+        }
         for future in as_completed(called):
             yield called[future], future.result()
     except BrokenProcessPool as error:

@@ -58,7 +58,7 @@ def picture(tables):
     """Points with their intervals."""
     return Picture(
         title=Text("The loss against the batch size.", "バッチサイズと損失。"),
-        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True),
+        x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2),
         y=Axis(Text("loss", "損失")),
         points=points(tables["ends"], x="batch_size", y="loss"),
         series={"measured": Text("measured", "測定値")},

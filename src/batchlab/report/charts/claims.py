@@ -51,9 +51,8 @@ def drawn(name: str, picture: Picture) -> Chart:
     )
     make = _map if picture.kind == "map" else _points
     specs = {"": {lang: make(name, picture, rows, description, lang) for lang in LANGUAGES}}
-    return Chart(
-        name, rows, columns, picture.caption, description, specs, height=_height(picture, rows)
-    )
+    caption = say("{t} {c}", "{t}{c}", t=picture.title, c=picture.caption)
+    return Chart(name, rows, columns, caption, description, specs, height=_height(picture, rows))
 
 
 def _named(row: Row) -> Row:
@@ -85,8 +84,9 @@ def _place(axis: Axis, key: str, rows: tuple[Row, ...], language: Language, made
     reach = shared.reach(whole, ends, log=axis.log)
     values = [v for row in whole for v in row.values()]
     if axis.log:
-        scale = alt.Scale(type="log", nice=False, padding=14, domain=reach)
-        return made(f"{key}:Q", title=title, scale=scale, axis=shared.log_axis(values))
+        scale = alt.Scale(type="log", base=axis.base, nice=False, padding=14, domain=reach)
+        ticks = shared.log_axis(values) if axis.base == 10 else alt.Axis(format="~g", tickCount=10)
+        return made(f"{key}:Q", title=title, scale=scale, axis=ticks)
     scale = alt.Scale(zero=False, nice=False, padding=14, domain=reach)
     return made(f"{key}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, format="~g"))
 
