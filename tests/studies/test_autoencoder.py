@@ -117,8 +117,6 @@ def drawn(source, seeds, chunk=0):
 def test_scales_give_what_every_coordinate_gives(sampling, b, activation):
     setting, seeds = Setting(Batches(12, b, sampling), activation), [5, 6, 7]
     start, indices = simulate.starts(seeds, 15), drawn(setting.batches, seeds)[:120]
-    if not setting.batches.distinct:
-        pytest.skip("windows with repeats take the plain way")
     pack = simulate._Pack(start, setting, RATIOS)
     pack.advance(indices)
     slow = simulate.follow(start, indices, RATIOS, setting)

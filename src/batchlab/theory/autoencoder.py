@@ -278,7 +278,7 @@ def largest_step(batch_size: int) -> float:
 
 
 def disagreement(examples: int, batch_size: int) -> float:
-    """Q = b(n − b)/(n(n − 1)): chance that of two examples the first only is in the batch.
+    """Chance that of two examples the first only is in the batch, q = b(n − b)/(n(n − 1)).
 
     It is also the size of the noise that tells coordinates apart: the indicators of b distinct
     examples have variance and covariance as q(δ_kj − 1/n). At b = n there is none.

@@ -183,7 +183,7 @@ class _Pack:
         self.energy = np.square(self.v).sum(-1)
 
     def weights(self) -> np.ndarray:
-        """W. Shape ``[R, D]``."""
+        """The weights w. Shape ``[R, D]``."""
         found = self.h[:, None] * self.z
         found[:, : self.v.shape[1]] += self.s[:, None] * self.v
         return found
@@ -216,6 +216,9 @@ class _Pack:
 
     def _piece(self, indices: np.ndarray) -> None:
         before = self.weights()
+        if not self.setting.batches.distinct:
+            self._take(follow(before, indices, self.ratios, self.setting))
+            return
         lowest = self._fast(indices)
         after, low = self.weights(), lowest < LEAST_FACTOR
         if low.any():
