@@ -31,8 +31,10 @@ OPTIMIZERS = {
 
 
 def source(name):
-    """What the file defines."""
-    return runpy.run_path(str(FOLDER / f"{name}.py"))
+    """What the file defines; it finds its neighbours, as when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return runpy.run_path(str(FOLDER / f"{name}.py"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def prepared():
 
 def test_the_examples_are_there_and_listed():
     listed = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert len(NAMES) == 8
+    assert len(NAMES) == 9
     for name in NAMES:
         assert f"[{name}.py]({name}.py)" in listed
         assert f"batchlab advise examples/{name}.py:task" in (FOLDER / f"{name}.py").read_text()
@@ -233,3 +235,51 @@ def test_the_table_per_kind_adds_up_to_the_escapes(defects):
     slipped = sum(count * (1 - share) for _, count, share in table[1:])
     defective = sum(count for _, count, _ in table[1:])
     assert slipped / defective == pytest.approx(defects["escapes"](outputs, (0, kinds)))
+
+
+@pytest.fixture(scope="module")
+def anomaly():
+    return source("anomaly_autoencoder")
+
+
+def test_the_autoencoder_sees_good_parts_only_and_is_judged_on_defects_too(prepared):
+    task = prepared("anomaly_autoencoder")
+    kinds = [
+        source.batch(torch.arange(source.examples))[1] for source in (task.train, task.validation)
+    ]
+    assert (task.examples, int(kinds[0].max())) == (6000, 0)
+    assert torch.bincount(kinds[1]).tolist() == [3880, 40, 40, 40]
+
+
+def test_a_defective_part_does_not_count_in_the_loss(anomaly):
+    kinds = torch.tensor([0, 1, 0, 3])
+    assert anomaly["weight"]((torch.zeros(4), kinds)).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(anomaly, seed):
+    torch.manual_seed(seed)
+    kinds = (torch.arange(120) % 5 == 0).long()
+    # Few values, so that there are ties.
+    errors = (
+        torch.randint(4, (120, 1, 1, 1)).float().expand(-1, 1, 8, 8) + kinds[:, None, None, None]
+    )
+    found = anomaly["scores"](errors).tolist()
+    pairs = [
+        (bad > good) + (bad == good) / 2
+        for bad, k in zip(found, kinds.tolist(), strict=True)
+        if k
+        for good, other in zip(found, kinds.tolist(), strict=True)
+        if not other
+    ]
+    assert anomaly["auroc"](errors, (0, kinds)) == pytest.approx(sum(pairs) / len(pairs))
+    assert 0.5 < sum(pairs) / len(pairs) < 1
+
+
+def test_a_small_defect_counts_though_the_rest_of_the_part_is_perfect(anomaly):
+    errors = torch.zeros(2, 1, 32, 32)
+    errors[0] = 0.1
+    errors[1, 0, 10:15, 10:15] = 0.5
+    assert errors[1].square().mean() < errors[0].square().mean()
+    scores = anomaly["scores"](errors)
+    assert scores[1] > scores[0]

@@ -14,7 +14,7 @@ LAYERS = [
     for line in """
     types errors
     _tree _html _text _random _platform _processes _snapshot
-    _memory _finder
+    _memory _finder citations
     schedules stats models _meter
     rules samplers theory
     optim data accumulation

@@ -65,6 +65,13 @@ def test_a_finished_study_is_read_back_as_it_was(finished):
     assert app.load(out).concluded[0].picture.series == report.concluded[0].picture.series
 
 
+def test_a_notebook_shows_the_verdicts_as_a_table(finished):
+    shown = finished[0]._repr_mimebundle_()
+    assert "<table" in shown["text/html"]
+    assert "The mean is above zero." in shown["text/html"]
+    assert "reproduced" in shown["text/plain"]
+
+
 def test_pictures_are_files_in_both_languages_with_their_numbers(finished):
     _, out = finished
     names = {path.name for path in (out / "charts").iterdir()}

@@ -62,6 +62,24 @@ def test_every_spec_is_valid_vega_lite(drawn: dict[str, charts.Chart]) -> None:
             assert vl_convert.vegalite_to_vega(spec)["marks"], chart.id
 
 
+def names_of_data(spec: Any) -> set[str]:
+    """The data sets that a spec, or a layer of it, reads by name."""
+    if isinstance(spec, list):
+        return {name for one in spec for name in names_of_data(one)}
+    if not isinstance(spec, dict):
+        return set()
+    own = spec.get("data")
+    name = {own["name"]} if isinstance(own, dict) and "name" in own else set()
+    return name | {n for key, one in spec.items() if key != "datasets" for n in names_of_data(one)}
+
+
+def test_every_data_set_that_a_spec_reads_is_in_it_or_the_pages() -> None:
+    drawn = charts.charts(sample.robust())
+    for chart, spec in specs(drawn):
+        assert names_of_data(spec) - {chart.id} == set(spec.get("datasets", {})), chart.id
+    assert any("datasets" in spec for _chart, spec in specs(drawn))
+
+
 def test_both_languages_have_the_same_variants(drawn: dict[str, charts.Chart]) -> None:
     for chart in drawn.values():
         for by_language in chart.specs.values():

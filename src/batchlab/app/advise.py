@@ -17,6 +17,7 @@ import torch
 
 from batchlab import _platform, report
 from batchlab._platform import version
+from batchlab._text import Text
 from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds
@@ -35,6 +36,7 @@ from batchlab.measure import plain
 from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
+from batchlab.report import charts, figures
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
@@ -150,7 +152,8 @@ def advise(
             options = replace(options, budget=DEMO_SECONDS)
         facts = _facts(prepared, options, outcome, typed, builtin)
         advice = Advice.of(assemble(outcome.records, options, facts))
-        _write(folder, advice, prepared, options, facts, outcome.records.said)
+        for sentence in _write(folder, advice, prepared, options, facts, outcome.records.said):
+            hears.say(sentence.en)
     return advice
 
 
@@ -509,8 +512,8 @@ def _write(
     options: Options,
     facts: Facts,
     said: Sequence[str],
-) -> None:
-    """Everything a reader may want, into the result directory."""
+) -> tuple[Text, ...]:
+    """Everything a reader may want, into the result directory; what could not be written."""
     kept = {
         "facts": to_plain(facts),
         "options": to_plain(options),
@@ -540,6 +543,7 @@ def _write(
             groups=bool(prepared.task.groups),
         )
         _platform.write_whole(folder / "apply.py", script)
+    return figures.write(charts.charts(advice).values(), folder / "charts", brief=True)
 
 
 def _reached(advice: Advice) -> tuple[str, int] | None:

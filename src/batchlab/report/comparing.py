@@ -292,4 +292,4 @@ def _spec(
             x=x, y=y, color=colour, shape=look(alt.Shape, _SHAPES)
         ),
     )
-    return shared.sized(alt.layer(*layers), text, language, 280)
+    return shared.layered(layers, text, language, 280)

@@ -26,12 +26,13 @@ NO_FONT = Text(
 )
 
 
-def write(charts: Iterable[Chart], folder: Path) -> tuple[Text, ...]:
+def write(charts: Iterable[Chart], folder: Path, *, brief: bool = False) -> tuple[Text, ...]:
     """Every picture, and every variant of it, into a folder.
 
     Args:
         charts: The page's pictures.
         folder: Receives ``<name>.<language>.svg`` and ``.pdf``, and ``<name>.csv``.
+        brief: Only what the page shows when it opens, and no PDF.
 
     Returns:
         What could not be written, as sentences.
@@ -40,13 +41,15 @@ def write(charts: Iterable[Chart], folder: Path) -> tuple[Text, ...]:
     languages: tuple[Language, ...] = LANGUAGES if has_japanese_font() else ("en",)
     for chart in charts:
         _platform.write_whole(folder / f"{chart.id}.csv", table(chart))
-        for variant, specs in chart.specs.items():
+        for variant, specs in list(chart.specs.items())[: 1 if brief else None]:
             name = f"{chart.id}-{variant}" if variant else chart.id
             for language in languages:
                 whole = standalone(specs[language], chart, language)
                 svg = vl_convert.vegalite_to_svg(whole)
                 _platform.write_whole(folder / f"{name}.{language}.svg", svg)
-                _platform.write_whole(folder / f"{name}.{language}.pdf", _pdf(svg))
+                if not brief:
+                    pdf = vl_convert.svg_to_pdf(svg)
+                    _platform.write_whole(folder / f"{name}.{language}.pdf", pdf)
     return () if len(languages) == len(LANGUAGES) else (NO_FONT,)
 
 
@@ -94,7 +97,3 @@ def _drawn(letter: str) -> bytes:
         "config": {"font": shared.FONT},
     }
     return vl_convert.vegalite_to_png(spec)
-
-
-def _pdf(svg: str) -> bytes:
-    return vl_convert.svg_to_pdf(svg)

@@ -535,4 +535,4 @@ def _reading_spec(
             .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.VERMILLION)
             .encode(x=x, y=alt.value(305), tooltip=tips)
         )
-    return shared.sized(alt.layer(*layers), text, language, 320)
+    return shared.layered(layers, text, language, 320)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from batchlab import _html
 from batchlab._text import Text, plain
 from batchlab.studies.claim import Claim, Picture, Value
 from batchlab.studies.verdict import Judged, Outcome
+
+HEAD = ("claim", "verdict", "measured (99 %)", "predicted", "n")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ class StudyReport:
         """How many claims came out so."""
         return Counter(one.verdict for one in self.verdicts)[outcome]
 
+    def _repr_html_(self) -> str:
+        """For notebooks: every claim with its verdict."""
+        return _html.table(HEAD, [_cells(one) for one in self.concluded])
+
+    def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
+        """For IPython, which would write every number beside the table."""
+        return _html.bundle(self._repr_html_(), str(self))
+
     def __str__(self) -> str:
         console = Console(width=120, markup=False, highlight=False, color_system=None)
         with console.capture() as captured:
@@ -112,18 +124,17 @@ def table(report: StudyReport) -> Table:
         report: The finished study.
     """
     shown = Table(title=f"{report.study} ({report.mode}): {plain(report.title.en)}")
-    for head in ("claim", "verdict", "measured (99 %)", "predicted", "n"):
+    for head in HEAD:
         shown.add_column(head, no_wrap=head == "verdict", justify="left")
     for one in report.concluded:
-        found = one.judged
-        shown.add_row(
-            plain(one.sentence.en),
-            verdict_words(found),
-            ranged(found),
-            predicted(found),
-            str(found.n),
-        )
+        shown.add_row(*_cells(one))
     return shown
+
+
+def _cells(one: Concluded) -> tuple[str, ...]:
+    found = one.judged
+    numbers = verdict_words(found), ranged(found), predicted(found), str(found.n)
+    return (plain(one.sentence.en), *numbers)
 
 
 def verdict_words(found: Judged) -> str:

@@ -140,7 +140,7 @@ def _points(
             x, y, colour, shape, *inside, tooltip=tips
         ),
     ]
-    return shared.sized(alt.layer(*layers), text, language, HEIGHT)
+    return shared.layered(layers, text, language, HEIGHT)
 
 
 def _map(
@@ -174,7 +174,7 @@ def _map(
         .mark_point(shape=shared.CROSS, size=50, color=shared.VERMILLION)
         .encode(*places)
     )
-    return shared.sized(alt.layer(chart, empty), text, language, _height(picture, rows))
+    return shared.layered((chart, empty), text, language, _height(picture, rows))
 
 
 def _ordinal(key: str, axis: Axis, rows: tuple[Row, ...], language: Language, made: Any) -> Any:

@@ -288,7 +288,7 @@ def _curve_spec(
     ]
     if value == "metric" and advice.target is not None:
         layers += _target_line(advice, language)
-    return shared.finish(alt.layer(*layers), advice, text, language, 340)
+    return shared.finish(layers, advice, text, language, 340)
 
 
 _ENDS = {

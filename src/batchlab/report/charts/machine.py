@@ -102,7 +102,7 @@ def _speed_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Lan
     middle = math.sqrt(rows[0]["batch"] * rows[-1]["batch"])
     for order, (size, words) in enumerate(marks):
         layers += _marked(size, words.of(language), size > middle, order)
-    return shared.finish(alt.layer(*layers), advice, text, language, 260)
+    return shared.finish(layers, advice, text, language, 260)
 
 
 def _marked_sizes(advice: Advice) -> list[tuple[int, Text]]:
@@ -217,4 +217,4 @@ def _memory_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: La
                 y="mib:Q", x=alt.value(0), text="words:N"
             ),
         ]
-    return shared.finish(alt.layer(*layers), advice, text, language, 240)
+    return shared.finish(layers, advice, text, language, 240)

@@ -152,4 +152,4 @@ def _noise_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Lan
             ),
         ),
     ]
-    return shared.finish(alt.layer(*layers), advice, text, language, 300)
+    return shared.finish(layers, advice, text, language, 300)

@@ -172,4 +172,4 @@ def _pareto_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: La
         .mark_text(align="right", dx=-11, fontSize=11)
         .encode(x=x, y=y, text="told:N"),
     ]
-    return shared.finish(alt.layer(*layers), advice, text, language, 320)
+    return shared.finish(layers, advice, text, language, 320)

@@ -184,7 +184,7 @@ def _plane_spec(
         .mark_point(size=520, filled=False, stroke=shared.VERMILLION, strokeWidth=3, opacity=1)
         .encode(x=x, y=y),
     ]
-    return shared.finish(alt.layer(*layers), advice, text, language, 360)
+    return shared.finish(layers, advice, text, language, 360)
 
 
 _SCALING = {

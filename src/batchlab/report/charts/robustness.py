@@ -146,4 +146,4 @@ def _spec(
         .mark_point(filled=True, size=70, opacity=1)
         .encode(x=x, y=y, yOffset=inner, color=colour, shape=shape, tooltip=tips),
     ]
-    return shared.finish(alt.layer(*layers), advice, text, language, height)
+    return shared.finish(layers, advice, text, language, height)

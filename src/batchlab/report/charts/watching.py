@@ -139,7 +139,7 @@ def _spec(name: str, line: Line, text: Text, language: Language) -> Spec:
         layers += _broken_off(base, x, y, language)
     if line.limit is not None:
         layers += _limit(line.limit, language)
-    return shared.sized(alt.layer(*layers), text, language, 280)
+    return shared.layered(layers, text, language, 280)
 
 
 def _broken_off(base: alt.Chart, x: alt.X, y: alt.Y, language: Language) -> list[Any]:
