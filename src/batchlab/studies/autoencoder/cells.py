@@ -1,0 +1,251 @@
+"""What is measured, as a function of the study's parameters, and how large each mode is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from batchlab.studies.claim import Cell, Mode, Parameters, Value
+from batchlab.theory import autoencoder as theory
+
+QUICK: dict[str, Value] = {
+    "fault": "",
+    "seeds": 64,
+    "sizes": "20,100",
+    "ratio": 0.3,
+    "phase_examples": 32,
+    "phase_ratios": "0.1,0.2,0.3,0.45",
+    "phase_seeds": 64,
+    "law_sizes": "16,32,64,128,256",
+    "law_ratios": "0.03125,0.0625,0.125,0.25",
+    "law_batches": "1,2,4,8,16",
+    "law_examples": 32,
+    "pairs": 4000,
+    "cyclic_examples": 21,
+    "stability_examples": 8,
+    "engine_updates": 100,
+    "engine_seeds": 8,
+    "data_updates": 8000,
+    "data_seeds": 16,
+    "neurons_updates": 2000,
+    "digit_updates": 2000,
+    "net_seeds": 8,
+}
+"""Parameter → its value with ``--quick``; lists of numbers are written with commas."""
+
+FULL: dict[str, Value] = {
+    **QUICK,
+    "seeds": 128,
+    "sizes": "20,100,1000",
+    "phase_ratios": "0.05,0.1,0.2,0.3,0.4,0.45",
+    "phase_seeds": 100,
+    "law_sizes": "16,32,64,128,256,512,1000",
+    "engine_updates": 300,
+    "engine_seeds": 16,
+    "data_updates": 20000,
+    "data_seeds": 100,
+    "neurons_updates": 4000,
+    "digit_updates": 6000,
+    "net_seeds": 16,
+}
+PAPER: dict[str, Value] = {**FULL, "seeds": 1000, "phase_seeds": 1000, "pairs": 20000}
+
+PARAMETERS: Mapping[Mode, Parameters] = {"quick": QUICK, "full": FULL, "paper": PAPER}
+
+PAIR_RATIO = 0.1
+"""η/b of two coordinates: small, since the law is one of small steps."""
+
+CORRELATIONS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+SPREADS = (0.0, 0.01, 0.03, 0.1, 0.3)
+MOMENTA = (0.0, 0.5, 0.9)
+NEURONS = (2, 4, 8, 16)
+DATA_EXAMPLES = 32
+DIGITS = 256
+
+BASE: dict[str, Value] = {
+    "what": "ends",
+    "sampling": "uniform",
+    "activation": "linear",
+    "longest": 0,
+}
+
+
+def numbers(text: Value) -> tuple[float, ...]:
+    """A parameter that is a list.
+
+    Example:
+        >>> numbers("0.1,2")
+        (0.1, 2.0)
+    """
+    return tuple(float(part) for part in str(text).split(","))
+
+
+def whole(text: Value) -> tuple[int, ...]:
+    """A parameter that is a list of whole numbers.
+
+    Example:
+        >>> whole("20,100")
+        (20, 100)
+    """
+    return tuple(int(part) for part in str(text).split(","))
+
+
+def batch_sizes(examples: int) -> tuple[int, ...]:
+    """1, 2, a quarter, a half, three quarters, all but one, all.
+
+    Example:
+        >>> batch_sizes(20)
+        (1, 2, 5, 10, 15, 19, 20)
+    """
+    n = examples
+    return tuple(sorted({1, 2, n // 4, n // 2, 3 * n // 4, n - 1, n}))
+
+
+def cells(parameters: Parameters) -> tuple[Cell, ...]:
+    """Every cell of the study.
+
+    Args:
+        parameters: Of a mode, or overridden.
+    """
+    p = parameters
+    parts = (_grid, _phase, _cyclic, _laws, _curvature, _stability, _engine, _data, _nets)
+    return tuple(cell for part in parts for cell in part(p))
+
+
+def _runs(
+    p: Parameters, table: str, n: int, b: int, ratio: float, seeds: int, **more: Value
+) -> Cell:
+    """Runs of one neuron on orthonormal data."""
+    own = {"examples": n, "dimensions": n, "batch_size": b, "ratio": ratio, "seeds": seeds}
+    settings = {**BASE, **own, "fault": p["fault"], **more}
+    return Cell(table, settings, _seconds(n, b, ratio, seeds))
+
+
+def _seconds(n: int, b: int, ratio: float, seeds: int) -> float:
+    """20 µs an update, and 20 ns for each number drawn or touched in it."""
+    noise = theory.disagreement(n, b) * ratio**2
+    updates = 1.3 * theory.SPARSITY_CONSTANT / noise if noise else 500
+    listed = min(b, n - b)
+    drawn = n if listed**2 > 4 * n else listed
+    return 0.02 + updates * (2e-5 + 2e-8 * seeds * drawn)
+
+
+def _grid(p: Parameters) -> Iterator[Cell]:
+    ratio, seeds = float(p["ratio"]), int(p["seeds"])
+    for n in whole(p["sizes"]):
+        for activation in theory.ACTIVATIONS:
+            for b in batch_sizes(n):
+                yield _runs(p, "grid", n, b, ratio, seeds, activation=activation)
+    n = whole(p["sizes"])[0]
+    for b in (1, n // 2, n - 1, n):
+        yield _runs(p, "wide", n, b, ratio, seeds, dimensions=4 * n)
+
+
+def _phase(p: Parameters) -> Iterator[Cell]:
+    n, seeds = int(p["phase_examples"]), int(p["phase_seeds"])
+    for ratio in numbers(p["phase_ratios"]):
+        for b in batch_sizes(n):
+            yield _runs(p, "phase", n, b, ratio, seeds)
+
+
+def _cyclic(p: Parameters) -> Iterator[Cell]:
+    n, ratio, seeds = int(p["cyclic_examples"]), float(p["ratio"]), int(p["seeds"])
+    longest = 10 * math.ceil(theory.time_to_sparsity(n, 1, ratio))
+    for activation in theory.ACTIVATIONS:
+        for b in (1, n // 2, n - 1):
+            more: dict[str, Value] = {"sampling": "cyclic", "longest": longest}
+            yield _runs(p, "cyclic", n, b, ratio, seeds, activation=activation, **more)
+    fixed: dict[str, Value] = {"what": "partition", "sampling": "cyclic", "longest": longest}
+    yield _runs(p, "partition", 20, 5, ratio, seeds, **fixed)
+
+
+def _laws(p: Parameters) -> Iterator[Cell]:
+    seeds, n = int(p["seeds"]), int(p["law_examples"])
+    for size in whole(p["law_sizes"]):
+        yield _runs(p, "law_n", size, 1, 0.25, seeds)
+    for ratio in numbers(p["law_ratios"]):
+        yield _runs(p, "law_step", n, n // 8, ratio, seeds)
+    for b in whole(p["law_batches"]):
+        yield _runs(p, "law_batch", n, b, 0.4 / b, seeds)
+    yield _runs(p, "two", 2, 1, PAIR_RATIO, int(p["pairs"]), what="two")
+    # The relation between steps and batches: sparse first, then the whole data.
+    more: dict[str, Value] = {"what": "switch", "updates": 2000}
+    yield _runs(p, "switch", n, n // 2, float(p["ratio"]), seeds, **more)
+
+
+def _curvature(p: Parameters) -> Iterator[Cell]:
+    n, ratio, seeds = whole(p["sizes"])[0], float(p["ratio"]), int(p["seeds"])
+    for activation in theory.ACTIVATIONS:
+        for b in (1, n // 2, n - 1, n):
+            more: dict[str, Value] = {"what": "curvature", "activation": activation}
+            yield _runs(p, "curvature", n, b, ratio, seeds, **more)
+
+
+def _stability(p: Parameters) -> Iterator[Cell]:
+    n, seeds = int(p["stability_examples"]), int(p["seeds"])
+    for b in (1, n // 2, n - 1, n):
+        settings = {**BASE, "what": "stability", "examples": n, "batch_size": b}
+        seconds = 6.0 if b < n else 0.5
+        yield Cell("stability", {**settings, "seeds": seeds, "fault": p["fault"]}, seconds)
+
+
+def _engine(p: Parameters) -> Iterator[Cell]:
+    updates, seeds = int(p["engine_updates"]), int(p["engine_seeds"])
+    for activation in theory.ACTIVATIONS:
+        for b in (1, 7, 20):
+            for executor in ("loop", "stacked"):
+                settings: dict[str, Value] = {
+                    "what": "engine",
+                    "examples": 20,
+                    "batch_size": b,
+                    "activation": activation,
+                    "executor": executor,
+                    "ratio": float(p["ratio"]),
+                    "updates": updates,
+                    "seeds": seeds,
+                    "fault": p["fault"],
+                }
+                seconds = 0.3 + 3e-4 * updates * (seeds if executor == "loop" else 1)
+                yield Cell("engine", settings, seconds)
+
+
+def _data(p: Parameters) -> Iterator[Cell]:
+    n, updates, seeds = DATA_EXAMPLES, int(p["data_updates"]), int(p["data_seeds"])
+    asked: tuple[tuple[str, tuple[float, ...], str], ...] = (
+        ("correlated", CORRELATIONS, "linear"),
+        ("unequal", SPREADS, "linear"),
+        ("momentum", MOMENTA, "linear"),
+        ("digits", (0.0, 1.0), "linear"),
+    )
+    for kind, amounts, activation in asked:
+        for amount in amounts:
+            for b in (1, n // 2, n - 1, n):
+                settings: dict[str, Value] = {
+                    "what": "data",
+                    "kind": kind,
+                    "amount": amount,
+                    "examples": n,
+                    "batch_size": b,
+                    "activation": activation,
+                    "ratio": float(p["ratio"]),
+                    "updates": updates,
+                    "seeds": seeds,
+                    "fault": p["fault"],
+                }
+                yield Cell(kind, settings, updates * (5e-5 + 1e-8 * seeds * n * 10))
+
+
+def _nets(p: Parameters) -> Iterator[Cell]:
+    n, seeds = DATA_EXAMPLES, int(p["net_seeds"])
+    shared: dict[str, Value] = {"seeds": seeds, "fault": p["fault"]}
+    for neurons in NEURONS:
+        updates = int(p["neurons_updates"])
+        own: dict[str, Any] = {"what": "neurons", "examples": n, "batch_size": n // 2}
+        own |= {"neurons": neurons, "ratio": float(p["ratio"]), "updates": updates}
+        yield Cell("neurons", {**own, **shared}, 1.0 + 1.5e-3 * updates)
+    for net, rate in (("tied", 0.5), ("three-layer", 0.5)):
+        updates = int(p["digit_updates"])
+        own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": 8}
+        own |= {"learning_rate": rate, "updates": updates}
+        yield Cell("digit_nets", {**own, **shared}, 2.0 + 4e-3 * updates)

@@ -1,0 +1,1 @@
+"""Predictions in closed form or by small solvers; nothing here is trained."""
