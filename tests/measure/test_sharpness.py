@@ -213,10 +213,10 @@ def test_unequal_weights_weigh():
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
-@pytest.mark.parametrize("size", [1, 7, 19, 20, 1000])
+@pytest.mark.parametrize("size", [1, 4, 8, 9, 1000])
 def test_any_micro_batches_give_the_same(kind, size):
     model, _ = made("mlp")
-    batch = data(20)
+    batch = data(9)
     batch = (*batch, weighted(batch))
     given = {"weight": lambda batch: batch[2], "eigenvalues": 2, "kind": kind, "probes": 8}
     whole, cut = (
