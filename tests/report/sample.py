@@ -38,8 +38,7 @@ from batchlab.advisor.record import (
     Verdict,
 )
 from batchlab.measure import _png
-from batchlab.measure._units import Column
-from batchlab.measure.features import Unit
+from batchlab.measure.units import Column, Unit
 from batchlab.types import Estimate, Evidence, Status
 
 ACCURACY = MetricInfo("accuracy", True, "%")

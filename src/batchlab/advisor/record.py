@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import _platform
-from batchlab.measure.features import Unit
+from batchlab.measure.units import Unit
 from batchlab.types import Estimate, Evidence, Status, from_plain, to_plain
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure._cut import Cut, by_unit, changed
 from batchlab.measure._png import heat, photograph
 from batchlab.measure.disturbance import axes_of, input_leaves
+from batchlab.measure.units import Column, Unit
 from batchlab.tasks import Task
 from batchlab.tasks.task import target_of
 from batchlab.types import Tree
@@ -28,55 +28,6 @@ STEPS = 120
 """Points of a signal, at most."""
 WINDOW = 10
 """A segment is so many-th a part of a signal."""
-
-
-class Column(NamedTuple):
-    """How a unit follows one column of a table.
-
-    Attributes:
-        name: Of the column.
-        weight: Mean change of the unit for one standard deviation more, over the examples.
-    """
-
-    name: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One unit.
-
-    Attributes:
-        unit: Its number.
-        importance: What the mean loss rises when it is set to its mean.
-        examples: The validation examples that excite it most.
-        values: What it says of each of them, mean over its places.
-        pictures: Of images: these examples, as ``data:`` addresses.
-        saliency: Of images: mean gradient of the unit in these examples, channels added.
-        signal: Of signals: the first of these examples, the channel in which the segment is.
-        steps: Of signals: how long it is.
-        segment: Of signals: first step of the segment it reads most, and the step after it.
-        columns: Of tables: those it follows most.
-    """
-
-    unit: int
-    importance: float
-    examples: tuple[int, ...]
-    values: tuple[float, ...]
-    pictures: tuple[str, ...] = ()
-    saliency: str = ""
-    signal: tuple[float, ...] = ()
-    steps: int = 0
-    segment: tuple[int, ...] = ()
-    columns: tuple[Column, ...] = ()
-
-    def __str__(self) -> str:
-        shown = ", ".join(f"{one.name} {one.weight:+.3g}" for one in self.columns)
-        shown = shown or (f"steps {self.segment[0]} to {self.segment[1]}" if self.segment else "")
-        seen = ", ".join(map(str, self.examples))
-        return f"  unit {self.unit}: +{self.importance:.3g} loss; examples {seen}; {shown}".rstrip(
-            "; "
-        )
 
 
 def described(

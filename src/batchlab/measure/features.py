@@ -28,8 +28,9 @@ from batchlab.engine.step import DTYPES, Progress
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure._cut import Batches, Cut, site_of
 from batchlab.measure._layers import check_module
-from batchlab.measure._units import Unit, described
+from batchlab.measure._units import described
 from batchlab.measure.sparsity import participation_ratio, weights_share
+from batchlab.measure.units import Unit
 from batchlab.stats import mean_estimate
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.types import Estimate

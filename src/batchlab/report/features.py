@@ -9,7 +9,8 @@ from markupsafe import Markup, escape
 
 from batchlab._text import EMPTY, Text, same, say, verbatim
 from batchlab.advisor.record import Advice, FeatureSide, FeatureUse
-from batchlab.measure.features import SHARE, Unit
+from batchlab.measure.features import SHARE
+from batchlab.measure.units import Unit
 from batchlab.report import facts, formats, names
 from batchlab.types import Estimate
 
