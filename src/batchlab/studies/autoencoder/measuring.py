@@ -142,7 +142,8 @@ def _arrives(
     w, batches = start, setting.batches
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in range(-(-updates // batches.updates)):
-            indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)
+            left = updates - chunk * batches.updates
+            indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)[:left]
             w = follow(w, indices, ratios, setting)
         return np.abs(theory.missing(w, batches.examples, setting.activation)) < ARRIVED
 
