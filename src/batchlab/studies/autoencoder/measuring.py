@@ -81,7 +81,7 @@ def ends(settings: Any, seeds: list[int]) -> Columns:
         "settled": found.settled.astype(int),
         "missing": theory.missing(w, n, runs.activation),
         "breadth": theory.participation_ratio(w),
-        "start_breadth": theory.participation_ratio(start),
+        "start_breadth": theory.participation_ratio(start[:, :n]),
         "cosine": np.abs(theory.cosine(w, start)),
         "trace": n * theory.trace(w, n, runs.activation, keep),
         "top": n * theory.top_eigenvalue(w, n, runs.activation, keep),
