@@ -23,7 +23,7 @@ from batchlab.theory import autoencoder as theory
 
 TINY = {
     "seeds": 6,
-    "sizes": "10,20",
+    "sizes": "8,16",
     "phase_examples": 8,
     "phase_ratios": "0.3,0.45",
     "phase_seeds": 6,
@@ -33,7 +33,7 @@ TINY = {
     "law_examples": 8,
     "pairs": 200,
     "cyclic_examples": 9,
-    "stability_examples": 2,
+    "stability_examples": 3,
     "engine_updates": 10,
     "engine_seeds": 2,
     "data_updates": 60,

@@ -102,6 +102,16 @@ def batch_sizes(examples: int) -> tuple[int, ...]:
     return tuple(sorted({1, 2, n // 4, n // 2, 3 * n // 4, n - 1, n}))
 
 
+def few_sizes(examples: int) -> tuple[int, ...]:
+    """1, a half, all but one, all.
+
+    Example:
+        >>> few_sizes(3)
+        (1, 2, 3)
+    """
+    return tuple(sorted({1, examples // 2, examples - 1, examples}))
+
+
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """Every cell of the study.
 
@@ -138,7 +148,7 @@ def _grid(p: Parameters) -> Iterator[Cell]:
             for b in batch_sizes(n):
                 yield _runs(p, "grid", n, b, ratio, seeds, activation=activation)
     n = whole(p["sizes"])[0]
-    for b in (1, n // 2, n - 1, n):
+    for b in few_sizes(n):
         yield _runs(p, "wide", n, b, ratio, seeds, dimensions=4 * n)
 
 
@@ -177,14 +187,14 @@ def _laws(p: Parameters) -> Iterator[Cell]:
 def _curvature(p: Parameters) -> Iterator[Cell]:
     n, ratio, seeds = whole(p["sizes"])[0], float(p["ratio"]), int(p["seeds"])
     for activation in theory.ACTIVATIONS:
-        for b in (1, n // 2, n - 1, n):
+        for b in few_sizes(n):
             more: dict[str, Value] = {"what": "curvature", "activation": activation}
             yield _runs(p, "curvature", n, b, ratio, seeds, **more)
 
 
 def _stability(p: Parameters) -> Iterator[Cell]:
     n, seeds = int(p["stability_examples"]), int(p["seeds"])
-    for b in (1, n // 2, n - 1, n):
+    for b in few_sizes(n):
         settings = {**BASE, "what": "stability", "examples": n, "batch_size": b}
         seconds = 6.0 if b < n else 0.5
         yield Cell("stability", {**settings, "seeds": seeds, "fault": p["fault"]}, seconds)
@@ -220,7 +230,7 @@ def _data(p: Parameters) -> Iterator[Cell]:
     )
     for kind, amounts, activation in asked:
         for amount in amounts:
-            for b in (1, n // 2, n - 1, n):
+            for b in few_sizes(n):
                 settings: dict[str, Value] = {
                     "what": "data",
                     "kind": kind,

@@ -169,10 +169,12 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
                 caption=Text("Linear, d = 4n.", "線形、d = 4n。"),
             ),
             Text(
-                "Dimensions without data decay at every batch size, so that b = n cannot keep "
-                "all of w(0): a number below 1 is that loss.",
-                "データのない次元はどのバッチサイズでも減衰するため、b = nでも初期値のすべては"
-                "残りません。1を下回る分はその損失です。",
+                "Dimensions without data decay at every batch size and are left out of w(0) "
+                "here. At "
+                "1 they change nothing.",
+                "データのない次元はどのバッチサイズでも減衰するため、ここでは"
+                "初期値から除きました。1なら"
+                "余分な次元は影響しません。",
             ),
         ),
         finding(

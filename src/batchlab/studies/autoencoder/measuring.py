@@ -81,7 +81,7 @@ def ends(settings: Any, seeds: list[int]) -> Columns:
         "settled": found.settled.astype(int),
         "missing": theory.missing(w, n, runs.activation),
         "breadth": theory.participation_ratio(w),
-        "start_breadth": theory.participation_ratio(start),
+        "start_breadth": theory.participation_ratio(start[:, :n]),
         "cosine": np.abs(theory.cosine(w, start)),
         "trace": n * theory.trace(w, n, runs.activation, keep),
         "top": n * theory.top_eigenvalue(w, n, runs.activation, keep),
@@ -142,7 +142,8 @@ def _arrives(
     w, batches = start, setting.batches
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in range(-(-updates // batches.updates)):
-            indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)
+            left = updates - chunk * batches.updates
+            indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)[:left]
             w = follow(w, indices, ratios, setting)
         return np.abs(theory.missing(w, batches.examples, setting.activation)) < ARRIVED
 
