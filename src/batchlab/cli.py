@@ -58,8 +58,8 @@ def advise(
     memory_limit: Words = None,
     robustness: bool = False,
     prefer: Annotated[
-        Literal["repeatable", "sparse"] | None,
-        tyro.conf.arg(metavar="{repeatable,sparse}", help_behavior_hint=""),
+        Literal["repeatable", "sparse", "flat"] | None,
+        tyro.conf.arg(metavar="{repeatable,sparse,flat}", help_behavior_hint=""),
     ] = None,
     data: Place = None,
     subset: Words = None,
@@ -93,7 +93,7 @@ def advise(
             and on how many examples two trainings disagree.
         prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
             trainings agree best, sparse the one whose decisions rest on the fewest internal
-            features.
+            features, flat the one whose loss is least sharp around it.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
@@ -245,7 +245,8 @@ def compare(
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree; trains the grid about four times more.
-        features: Also count the internal features that decisions rest on.
+        features: Also count the internal features that decisions rest on, and measure how sharp
+            the loss is around the trained models.
         out: Result directory; default: batchlab-results/compare-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.

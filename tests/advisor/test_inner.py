@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from batchlab import _platform
 from batchlab.advisor import inner
@@ -21,8 +22,17 @@ from batchlab.app.advise import advise, again
 from batchlab.app.compare import compare
 from batchlab.engine import Engine, Job
 from batchlab.errors import InvalidValueError
+from batchlab.measure import insight as inside
+from batchlab.measure._own import Examples
 from batchlab.measure.features import Features, Kept
-from batchlab.measure.insight import Insight, insight, reader_of, why_not
+from batchlab.measure.insight import (
+    CURVED_EXAMPLES,
+    Insight,
+    curvature_of,
+    insight,
+    reader_of,
+    why_not,
+)
 from batchlab.report.findings import CompareReport
 from batchlab.stats import paired_difference
 from batchlab.tasks import prepare
@@ -110,7 +120,7 @@ def staged(monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(inner, "end_states", lambda *_: ({1000: "a"}, {1000: "b"}))
     monkeypatch.setattr(
-        inner.inside, "insight", lambda reader, ends, tick: done.append(ends) or Insight()
+        inner.inside, "insight", lambda reader, ends, **given: done.append(ends) or Insight()
     )
     return made.session(options=OPTIONS), Journal(tmp_path, {}, resume=False), done
 
@@ -221,7 +231,8 @@ def test_sharpness_is_measured_by_the_function_that_is_given(prepared):
     assert use(found.settings["today"], found.settings["today"]).today.sharpness.value == 7.0
     without = insight(reader, {"today": states}).settings["today"]
     assert use(without, without).today.sharpness is None
-    assert from_plain(Insight, to_plain(found)) == found
+    # As plain values: no NaN equals another.
+    assert to_plain(from_plain(Insight, to_plain(found))) == to_plain(found)
 
 
 def trained(prepared):
@@ -229,6 +240,65 @@ def trained(prepared):
     with Engine(prepared, None, workers=0) as engine:
         _, states = engine.train(configs, Job((0, 64), keep_end=True))
     return dict(zip((1, 2), states, strict=True))
+
+
+def test_the_sharpness_of_a_trained_model_is_that_of_its_dense_hessian(prepared):
+    objective = prepared.objective(3).eval()
+    examples = Examples.drawn(prepared.train, CURVED_EXAMPLES, 0)
+    like = next(objective.parameters())
+    (batch,) = examples.batches(slice(None), CURVED_EXAMPLES, like)
+    names = [name for name, _ in objective.named_parameters()]
+
+    def loss(*values):
+        losses, weights = functional_call(
+            objective, dict(zip(names, values, strict=True)), (batch,)
+        )
+        return (losses * weights).sum() / weights.sum()
+
+    values = tuple(p.detach() for p in objective.parameters())
+    blocks = torch.autograd.functional.hessian(loss, values)
+    sizes = [v.numel() for v in values]
+    dense = torch.cat(
+        [
+            torch.cat([b.reshape(n, m) for b, m in zip(row, sizes, strict=True)], 1)
+            for row, n in zip(blocks, sizes, strict=True)
+        ]
+    )
+    found = curvature_of(prepared)(objective)
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-2)
+
+
+def test_sharpness_is_left_out_where_it_costs_more_than_a_tenth(prepared, monkeypatch):
+    assert inner.look(prepared, OPTIONS).curvature is not None
+    monkeypatch.setattr(inside, "curvature_seconds", lambda prepared: 1e6)
+    found = inner.look(prepared, OPTIONS)
+    assert found.curvature is None
+    assert found.reader is not None
+
+
+def test_a_model_without_second_derivatives_has_features_and_no_sharpness():
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(8, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(Cut.apply(torch.tanh(self.body(x))))
+
+    task = dataclasses.replace(tiny.task(), model=Net)
+    found = inner.look(prepare(task, device="cpu"), OPTIONS)
+    assert found.reader is not None
+    assert found.curvature is None
 
 
 def test_the_metric_with_all_units_is_that_of_the_run(prepared):

@@ -244,6 +244,27 @@ def test_sentences_of_the_other_preference_are_said_in_japanese():
     assert said.both(one).ja.startswith("候補が1つ")
 
 
+FLAT = Options(prefer="flat")
+
+
+def test_the_flattest_of_equals_is_taken_and_said_with_its_sharpness():
+    found, told = _chosen(_runs(SLOWER, FASTER), {"0": 1.25, "1": 30.5}, FLAT)
+    assert found == ((128, 0.4), False)
+    assert told[0] == (
+        "of 2 finalists that 5 repeats cannot tell apart, the flattest is taken: the largest "
+        "eigenvalue of its Hessian is 1.25 (the best by the objective: 30.5)"
+    )
+    assert told[1].startswith("preferring it costs: ")
+
+
+def test_sentences_about_sharpness_are_said_in_japanese():
+    for runs in (_runs(SLOWER, FASTER), _runs([6000] * 5, [2000, 2250, 2000, 2250, 2000])):
+        for sentence in _chosen(runs, {"0": 1.25, "1": 3e7}, FLAT)[1]:
+            assert said.both(sentence).ja != sentence
+    one = "there is one finalist only: the sharpness decides nothing"
+    assert said.both(one).ja.startswith("候補が1つ")
+
+
 def test_every_preference_has_its_measurement_and_its_words():
     for name in PREFERENCES:
         assert callable(judged(name))

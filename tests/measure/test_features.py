@@ -569,12 +569,13 @@ def test_it_leaves_no_trace():
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert features(task, model, device="cpu") == first
+    # As plain values: no NaN equals another.
+    assert to_plain(features(task, model, device="cpu")) == to_plain(first)
 
 
 def test_the_record_survives_being_written_down():
     found = features(task_of(Lookup), [Lookup(), Lookup((0,))], device="cpu")
-    assert from_plain(Features, to_plain(found)) == found
+    assert to_plain(from_plain(Features, to_plain(found))) == to_plain(found)
 
 
 def test_buffers_of_the_users_model_are_used():

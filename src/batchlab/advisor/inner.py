@@ -18,7 +18,7 @@ from batchlab.errors import reason
 from batchlab.measure import insight as inside
 from batchlab.measure.features import Reader
 from batchlab.measure.insight import BUDGET, FAILED, Insight
-from batchlab.tasks import Prepared
+from batchlab.tasks import Objective, Prepared
 
 BUDGET_SHARE = 0.1
 """Of the budget, it may take so much without being asked for."""
@@ -32,12 +32,14 @@ class Inside(NamedTuple):
         reader: Reads them, or None.
         why_not: Why they cannot be, as a code; empty if they can.
         seconds: What one trained model takes.
+        curvature: Measures its sharpness, or None where that cannot be or would cost too much.
         said: What the model raised where it cannot be taken apart.
     """
 
     reader: Reader | None
     why_not: str
     seconds: float = 0.0
+    curvature: Callable[[Objective], float] | None = None
     said: str = ""
 
 
@@ -54,7 +56,10 @@ def look(prepared: Prepared, options: Options) -> Inside:
         why = inside.why_not(prepared, prepared.baseline, reader, runs)
         if why:
             return Inside(None, why)
-        return Inside(reader, "", reader.seconds())
+        seconds, bent = reader.seconds(), inside.curvature_seconds(prepared)
+        affordable = runs * (seconds + bent) <= allowed(options)
+        curvature = inside.curvature_of(prepared) if affordable else None
+        return Inside(reader, "", seconds + (bent if curvature else 0.0), curvature)
     except Exception as error:  # the user's own model may refuse to be taken apart
         return Inside(None, FAILED, said=reason(error))
 
@@ -65,7 +70,7 @@ def allowed(options: Options) -> float:
     Args:
         options: What is asked.
     """
-    if options.budget is None or options.prefer == "sparse":
+    if options.budget is None or options.prefer in ("sparse", "flat"):
         return float("inf")
     return BUDGET_SHARE * options.budget
 
@@ -118,6 +123,7 @@ def measure(
         return inside.insight(
             found.reader,
             {TODAY: before, CHOSEN: after},
+            sharpness=found.curvature,
             tick=lambda share: session.listener.progress("internal features", share),
         )
     except Exception as error:  # what was confirmed before stands whatever this runs into

@@ -12,7 +12,7 @@ from batchlab.errors import InvalidValueError, must
 from batchlab.tasks.subset import parse_subset
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
-PREFERENCES = ("repeatable", "sparse")
+PREFERENCES = ("repeatable", "sparse", "flat")
 MOST_SEEDS = 900
 """Choosing seeds end where the fresh ones begin."""
 
@@ -40,7 +40,8 @@ class Options:
         robustness: Whether robustness and repeatability are measured after stage C.
         prefer: Decides among finalists that cannot be told apart: ``repeatable`` takes the one
             whose trainings agree best, ``sparse`` the one whose decisions rest on the fewest
-            internal features; or None.
+            internal features, ``flat`` the one with the smallest largest eigenvalue of the
+            Hessian; or None.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds

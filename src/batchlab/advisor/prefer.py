@@ -17,7 +17,8 @@ from batchlab.advisor.judge import Yardstick, final_metric, grid_spacing, to_tar
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve
 from batchlab.engine import RunState
-from batchlab.measure.insight import reader_of
+from batchlab.engine.loop import loaded
+from batchlab.measure.insight import curvature_of, reader_of
 from batchlab.measure.repeatability import (
     disagreements,
     predictions,
@@ -72,13 +73,32 @@ def features_needed(session: Session, ends: Ends) -> dict[str, float]:
     return found
 
 
+def flatness(session: Session, ends: Ends) -> dict[str, float]:
+    """Largest eigenvalue of the Hessian at the end, mean over the choosing runs.
+
+    Args:
+        session: The advice in the making.
+        ends: Finalist's name → where its runs ended.
+
+    Returns:
+        Finalist's name → loss/parameter².
+    """
+    curvature = curvature_of(session.prepared)
+    assert curvature is not None  # checked with the options
+    fresh = session.prepared.objective(0)
+    return {
+        name: float(np.mean([curvature(loaded(fresh, s.progress)) for s in states]))
+        for name, states in ends.items()
+    }
+
+
 def judged(prefer: str) -> Callable[[Session, Ends], dict[str, float]]:
     """What a preference measures.
 
     Args:
         prefer: One of :data:`batchlab.advisor.options.PREFERENCES`.
     """
-    return {"repeatable": disagreement, "sparse": features_needed}[prefer]
+    return {"repeatable": disagreement, "sparse": features_needed, "flat": flatness}[prefer]
 
 
 class Words(NamedTuple):
@@ -88,13 +108,19 @@ class Words(NamedTuple):
         quantity: What was measured, in the plan.
         name: What decides.
         taken: Which finalist is taken.
-        number: The number in words.
+        whole: What the number says of a finalist, ``{n}`` in its place.
+        number: The number with its unit.
     """
 
     quantity: str
     name: str
     taken: str
+    whole: str
     number: Callable[[float], str]
+
+    def of(self, value: float) -> str:
+        """What is said of a finalist."""
+        return self.whole.format(n=self.number(value))
 
 
 WORDS = {
@@ -102,13 +128,22 @@ WORDS = {
         "disagreement",
         "repeatability",
         "the most repeatable",
-        lambda v: f"two of its trainings disagree on {100 * v:.1f} % of the validation examples",
+        "two of its trainings disagree on {n} of the validation examples",
+        lambda v: f"{100 * v:.1f} %",
     ),
     "sparse": Words(
         "features needed",
         "the number of features",
         "the one with the fewest features",
-        lambda v: f"its decisions rest on {v:.1f} internal features",
+        "its decisions rest on {n}",
+        lambda v: f"{v:.1f} internal features",
+    ),
+    "flat": Words(
+        "sharpness",
+        "the sharpness",
+        "the flattest",
+        "the largest eigenvalue of its Hessian is {n}",
+        lambda v: f"{v:.3g}",
     ),
 }
 
@@ -156,13 +191,11 @@ def _sentence(
     if alike == 1:
         return (
             f"{repeats} repeats tell the best finalist from every other: {words.name} decides "
-            f"nothing ({words.number(best)})"
+            f"nothing ({words.of(best)})"
         )
-    short = words.number(best).replace("two of its trainings disagree on ", "")
-    short = short.replace("its decisions rest on ", "").replace(" of the validation examples", "")
     return (
         f"of {alike} finalists that {repeats} repeats cannot tell apart, {words.taken} is "
-        f"taken: {words.number(mine)} (the best by the objective: {short})"
+        f"taken: {words.of(mine)} (the best by the objective: {words.number(best)})"
     )
 
 

@@ -34,7 +34,7 @@ from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
 from batchlab.measure.features import Reader
-from batchlab.measure.insight import Insight
+from batchlab.measure.insight import Insight, curvature_of
 from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
@@ -104,7 +104,7 @@ def advise(
             data, and on how many examples two trainings disagree.
         prefer: Decides among finalists that the repeats cannot tell apart: ``repeatable`` takes
             the one whose trainings agree best, ``sparse`` the one whose decisions rest on the
-            fewest internal features.
+            fewest internal features, ``flat`` the one whose loss is least sharp around it.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -443,6 +443,10 @@ def _check_options(prepared: Prepared, options: Options) -> None:
     if options.prefer == "sparse" and Reader(prepared).site is None:
         hint = "It counts the units of the layer that feeds the output."
         got = "one whose model has no such layer"
+        raise InvalidValueError(must("prefer", "repeatable or left out for this task", got, hint))
+    if options.prefer == "flat" and curvature_of(prepared) is None:
+        hint = "Sharpness needs second derivatives."
+        got = "one whose model cannot be differentiated twice"
         raise InvalidValueError(must("prefer", "repeatable or left out for this task", got, hint))
     if options.prefer == "repeatable" and reading_of(prepared) is None:
         hint = "It needs one target an example, and outputs that are classes or numbers like it."

@@ -28,7 +28,7 @@ from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.measure.disturbance import Disturbance
 from batchlab.measure.features import Reader
-from batchlab.measure.insight import insight, reader_of
+from batchlab.measure.insight import curvature_of, insight, reader_of
 from batchlab.measure.robustness import train_altered
 from batchlab.measure.sturdiness import Scores, survey, trained
 from batchlab.measure.throughput import seconds_per_update
@@ -397,7 +397,8 @@ def _looked(
     found = insight(
         reader,
         {grid.id(pair): states for pair, states in ends.items() if states},
-        tick=lambda share: hears.progress("internal features", share),
+        sharpness=curvature_of(prepared),
+        tick=lambda share: hears.progress("internal features and sharpness", share),
     )
     known = found.settings if "today" in found.settings else {}
     unit = _metric(prepared)[2]

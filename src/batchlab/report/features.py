@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from batchlab._text import EMPTY, Text, same, say, verbatim
 from batchlab.advisor.record import Advice, FeatureSide, FeatureUse
 from batchlab.measure.features import SHARE
+from batchlab.measure.insight import CURVED_EXAMPLES
 from batchlab.measure.units import Unit
 from batchlab.report import facts, formats, names
 from batchlab.types import Estimate
@@ -313,15 +314,29 @@ def _sharpness(advice: Advice, today: FeatureSide, other: FeatureSide) -> Text:
     if today.sharpness is None or other.sharpness is None:
         return EMPTY
     return say(
-        "Sharpness of the loss around the trained model: {a} with today's settings, {b} with {o}.",
-        "学習後の損失の鋭さ：現在の設定で{a}、{o}で{b}。",
-        a=_number(today.sharpness),
-        b=_number(other.sharpness),
+        "Sharpness of the loss around the trained model (largest eigenvalue of its Hessian on "
+        "{k} training examples): {a} with today's settings, {b} with {o}. It changes when weights "
+        "are rescaled although the model stays the same, so a smaller number is not better by "
+        "itself.",
+        "学習後の損失の鋭さ（学習データ{k}件でのヘッセ行列の最大固有値）：現在の設定で{a}、{o}で{b}。"
+        "モデルが同じでも重みの尺度が変わると変わる値なので、小さいほど良いとは限りません。",
+        k=min(CURVED_EXAMPLES, advice.train_examples),
+        a=ranged(today.sharpness),
+        b=ranged(other.sharpness),
         o=other_settings(advice),
     )
 
 
-def _number(estimate: Estimate) -> Text:
+def ranged(estimate: Estimate) -> Text:
+    """A number with its range.
+
+    Args:
+        estimate: Any.
+
+    Example:
+        >>> ranged(Estimate(0.25, 0.2, 0.3, n=8)).en
+        '0.25 (0.2 to 0.3)'
+    """
     v, a, b = (
         formats.number(x) if math.isfinite(x) else "–"
         for x in (estimate.value, estimate.low, estimate.high)

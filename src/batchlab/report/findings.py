@@ -26,7 +26,7 @@ from batchlab.config import RunConfig
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
 from batchlab.report import formats, names
-from batchlab.report.features import share, signed, span
+from batchlab.report.features import ranged, share, signed, span
 from batchlab.report.sturdiness import disturbance, meaning
 from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate, Status
@@ -656,6 +656,7 @@ FEATURE_HEAD = (
     Text("at random (90 %)", "無作為に選ぶと（90%）"),
     Text("units that take part (90 %)", "働くユニット（90%）"),
     Text("weights that take part (90 %)", "働く重み（90%）"),
+    Text("sharpness (90 %)", "鋭さ（90%）"),
     Text("needed, against today (90 %)", "必要な数の現在との差（90%）"),
 )
 FEWER = Text(
@@ -664,12 +665,13 @@ FEWER = Text(
 )
 
 
-def _feature_cells(side: FeatureSide | None) -> tuple[Text, Text, Text, Text]:
+def _feature_cells(side: FeatureSide | None) -> tuple[Text, ...]:
     none = Text("–", "–")
     if side is None:
-        return none, none, none, none
+        return (none,) * 5
     active, weights = (none if e is None else share(e) for e in (side.active, side.weights))
-    return span(side.needed), span(side.needed_random), active, weights
+    sharp = none if side.sharpness is None else ranged(side.sharpness)
+    return span(side.needed), span(side.needed_random), active, weights, sharp
 
 
 def chance_note(count: int) -> Text:

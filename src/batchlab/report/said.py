@@ -96,6 +96,21 @@ _SENTENCES = (
         "特徴：{1}個）",
     ),
     (
+        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ Hessian is ([\d.e+-]+|nan) "
+        r".+: ([\d.e+-]+|nan)\)",
+        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、損失の谷が最も平らな設定を選んだ"
+        "（ヘッセ行列の最大固有値：{2}。目的の量で最良の候補では{3}）",
+    ),
+    (
+        r"(\d+) repeats tell the best finalist from every other: .+ Hessian is ([\d.e+-]+|nan)\)",
+        "{0}回の繰り返しで最良の候補が決まったため、平らさでは選んでいない（ヘッセ行列の最大固有値："
+        "{1}）",
+    ),
+    (
+        r"there is one finalist only: the sharpness decides nothing",
+        "候補が1つのため、平らさでは選んでいない",
+    ),
+    (
         r"there is one finalist only: the number of features decides nothing",
         "候補が1つのため、特徴の数では選んでいない",
     ),
