@@ -68,6 +68,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         report.write(sample.odd()[name], written[name])
     written["robust"] = folder / "robust.html"
     report.write(sample.robust(), written["robust"])
+    for kind in ("image", "signal"):
+        written[kind] = folder / f"{kind}.html"
+        report.write(sample.seen(kind=kind), written[kind])
     written["free"] = folder / "free.html"
     report.write(sample.change(None), written["free"])
     written["compare"] = folder / "compare.html"
@@ -118,7 +121,9 @@ def picked_in_charts(page: Page) -> set[str]:
 # ------------------------------------------------------------------ quiet and closed
 
 
-@pytest.mark.parametrize("name", [*sample.ALL, "robust", "evil", "free", "compare"])
+@pytest.mark.parametrize(
+    "name", [*sample.ALL, "robust", "image", "signal", "evil", "free", "compare"]
+)
 @pytest.mark.parametrize("query", ["?lang=en", "?lang=ja"])
 def test_nothing_is_said_to_the_console_and_nothing_is_fetched(
     visit: Any, name: str, query: str
@@ -379,10 +384,21 @@ def test_the_meeting_sentence_is_copied(chromium: Browser, files: dict[str, Path
     context.close()
 
 
+def test_pictures_of_units_are_shown_and_lead_from_the_first_screen(visit: Any) -> None:
+    page = visit("image").page
+    page.locator("#first a[href='#features'] >> visible=true").click()
+    assert page.evaluate("location.hash") == "#features"
+    sizes = page.evaluate(
+        "() => Array.from(document.querySelectorAll('.unit img')).map((i) => i.naturalWidth)"
+    )
+    assert sizes == [8] * 96
+    assert visit("signal").page.locator(".unit svg rect").count() == 24
+
+
 # ------------------------------------------------------------------ phone and paper
 
 
-@pytest.mark.parametrize("name", ["change", "screened", "compare", "evil"])
+@pytest.mark.parametrize("name", ["change", "screened", "compare", "evil", "image", "signal"])
 @pytest.mark.parametrize("query", ["?lang=en", "?lang=ja"])
 def test_a_phone_shows_the_page_without_scrolling_sideways(
     visit: Any, name: str, query: str
@@ -396,7 +412,7 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(
     assert wide == 0
 
 
-@pytest.mark.parametrize("name", ["change", "open", "screened", "minimised"])
+@pytest.mark.parametrize("name", ["change", "open", "screened", "minimised", "image"])
 @pytest.mark.parametrize("query", ["?lang=en", "?lang=ja"])
 def test_the_first_screen_prints_on_one_page(visit: Any, name: str, query: str) -> None:
     page = visit(name, query).page

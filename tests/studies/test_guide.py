@@ -273,29 +273,44 @@ def test_a_shared_start_is_one_model_for_two_seeds():
     assert all(torch.equal(params[name], value) for name, value in state.progress.params.items())
 
 
-def test_units_are_heard_after_their_relu():
-    ready = data.prepared("mlp", "digits", 100)
-    objective, x = ready.objective(0), torch.rand(5, 1, 8, 8)
+def shares(values):
+    """(Σv²)²/(n Σv⁴) over the last axis, written from the formula."""
+    squares = values.double() ** 2
+    return (squares.sum(-1) ** 2 / (squares**2).sum(-1) / values.shape[-1]).mean().item()
+
+
+def test_the_probe_hears_hidden_units_after_their_relu():
+    ready = data.prepared("mlp", "digits", 1500)
+    objective = ready.objective(0)
+    x = ready.validation.batch(torch.arange(ready.validation.examples))[0]
     layers = objective.module[0].body
     first = torch.relu(layers[1](x.flatten(1)))
     second = torch.relu(layers[3](first))
-    heard = ends.hear(objective, x)
-    assert [torch.equal(a, b) for a, b in zip(heard, (first, second), strict=True)] == [True] * 2
+    assert ends.Units(ready)(objective, 0) == pytest.approx(
+        {
+            "units.0": shares(first.detach()),
+            "units.1": shares(second.detach()),
+            "weights": shares(layers[1].weight.detach()),
+        },
+        rel=1e-5,
+    )
 
 
-def test_channels_are_units_and_pixels_places():
-    objective = data.prepared("cnn", "digits", 100).objective(0)
-    assert [a.shape for a in ends.hear(objective, torch.rand(5, 1, 8, 8))] == [
-        (5 * 64, 8),
-        (5 * 64, 16),
-    ]
+def test_the_channels_of_a_convolutional_net_are_its_units():
+    ready = data.prepared("cnn", "digits", 1500)
+    objective = ready.objective(0)
+    x = ready.validation.batch(torch.arange(ready.validation.examples))[0]
+    first = torch.relu(objective.module[0].body[0](x)).movedim(1, -1)
+    found = ends.Units(ready)(objective, 0)
+    assert set(found) == {"units.0", "units.1", "weights"}
+    assert found["units.0"] == pytest.approx(per_place(first.detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
-def test_participation_counts_equal_numbers_whatever_their_size(scale):
-    values = torch.zeros(10)
-    values[:4] = scale
-    assert float(ends.participation(values)) == pytest.approx(0.4)
+def per_place(said):
+    """The share of the channels at every pixel; none where all are silent."""
+    found = said.flatten(0, -2)
+    heard = found[(found != 0).any(-1)]
+    return shares(heard) * len(heard) / len(found)
 
 
 def test_missing_pictures_are_named():

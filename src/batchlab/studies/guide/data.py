@@ -121,16 +121,18 @@ def prepared(
     data: Path | None = None,
     device: str = "cpu",
     wrong: float = 0.0,
+    held: int = MOST_HELD,
 ) -> Prepared:
     """A net with its data, split once: the repetitions of the study differ in their seed only.
 
     Args:
         net: See :func:`build`.
         kind: See :func:`build`.
-        examples: Training examples; the others, at most 10,000, are held back.
+        examples: Training examples; of the others some are held back for validation.
         data: Folder of the pictures that do not come with scikit-learn.
         device: Where training runs.
         wrong: Share of the training labels that is wrong.
+        held: Examples that are held back, at most.
     """
     if kind not in (*KINDS, "signals"):
         raise InvalidValueError(must("pictures", f"one of {', '.join(KINDS)}", kind))
@@ -138,11 +140,11 @@ def prepared(
     if not 0 < examples < len(x):
         raise InvalidValueError(must("examples", f"from 1 to {len(x) - 1}", examples))
     labels = wrong_targets(y[:examples], wrong, seed=0)
-    held = slice(examples, examples + MOST_HELD)
+    kept = slice(examples, examples + held)
     task = Task(
         functools.partial(build, net, kind, int(y.max()) + 1),
         train=(x[:examples], labels),
-        validation=(x[held], y[held]),
+        validation=(x[kept], y[kept]),
         loss=picture_loss,
         metric="accuracy",
         unit="signals" if kind == "signals" else "pictures",

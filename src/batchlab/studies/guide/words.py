@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.studies.claim import Axis, Row
 
 BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True)
@@ -22,5 +22,21 @@ def averaged(shown: Sequence[Row]) -> Text:
         >>> averaged([{"n": 8}, {"n": 7}]).en
         'mean of n = 8 with its 99 % range'
     """
+    return _of(shown, Text("mean", "平均"))
+
+
+def middle(shown: Sequence[Row]) -> Text:
+    """The same of a median.
+
+    Example:
+        >>> middle([{"n": 8}]).en
+        'median of n = 8 with its 99 % range'
+    """
+    return _of(shown, Text("median", "中央値"))
+
+
+def _of(shown: Sequence[Row], what: Text) -> Text:
     n = max((int(row["n"]) for row in shown), default=0)
-    return Text(f"mean of n = {n} with its 99 % range", f"点は平均（n＝{n}）、線は99%の範囲")
+    return say(
+        "{w} of n = {n} with its 99 % range", "点は{w}（n＝{n}）、線は99%の範囲", w=what, n=n
+    )
