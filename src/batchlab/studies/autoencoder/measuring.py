@@ -269,12 +269,12 @@ def _switched(
         taken = begin[0].samples if begin else 0
         asked = nets.configs(seeds, size, rate(size), count, "float32")
         asked = [config.replace(samples=taken + count * size) for config in asked]
-        return nets.train(prepared, asked, starts=begin)
+        return nets.train(prepared, asked, "stacked", begin)
 
     half = trained(b, updates // 2)
     states = {
         "before": half,
-        "small": trained(b, updates),
+        "small": trained(b, updates - updates // 2, half),
         "switched": trained(n, updates - updates // 2, half),
         "full": trained(n, updates),
     }

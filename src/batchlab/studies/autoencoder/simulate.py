@@ -234,23 +234,24 @@ class _Pack:
         u, idle, Q, s, h = self.ratios, self.idle, self.energy, self.s, self.h
         lowest, left_out = np.ones(runs), self.setting.batches.left_out
         some, single = places.shape[-1] > 0, places.shape[-1] == 1
-        part = np.zeros(runs)
+        part, idles = np.zeros(runs), bool(idle.any())
         for at in places[..., 0] if single else places:
             values = flat[at]
             if single:
-                part = np.square(values)
+                part = values * values
             elif some:
                 part = np.einsum("rm,rm->r", values, values)
             # Q = Σv² takes up changes of the few only: a recursion for s²Q would be unstable.
-            area = np.square(s)
-            S = area * (Q - part if left_out else part)
-            outside = 1.0 - u * S
-            inside = outside + u * (2.0 - area * Q - np.square(h) * idle)
+            area = s * s
+            energy, own = area * Q, area * part
+            outside = 1.0 - u * (energy - own if left_out else own)
+            size = energy + h * h * idle if idles else energy
+            inside = outside + u * (2.0 - size)
             common, special = (inside, outside) if left_out else (outside, inside)
             if some:
                 share = special / common
                 flat[at] = values * (share if single else share[:, None])
-                Q = Q + part * (np.square(share) - 1.0)
+                Q = Q + part * (share * share - 1.0)
             s, h = s * common, h * outside
             lowest = np.minimum(lowest, np.minimum(inside, outside))
         self.s, self.h, self.energy = s, h, np.square(s) * Q
