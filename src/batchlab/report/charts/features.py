@@ -140,7 +140,7 @@ def _spec(
         .mark_point(filled=False, fill="white", size=40, opacity=1, strokeWidth=1.5)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
     ]
-    return shared.finish(alt.layer(*layers), advice, text, language, HEIGHT)
+    return shared.finish(layers, advice, text, language, HEIGHT)
 
 
 def _ticks(largest: int) -> list[int]:
