@@ -38,6 +38,9 @@ from batchlab.types import Estimate, Params, Tree
 
 GRAPH_BYTES = 2**30
 """What the graph of a gradient may hold; a larger subset is taken in micro-batches."""
+TENSOR_BYTES = 2**24
+"""The largest tensor of runs taken together on a CPU. From 32 MiB on, the C library asks the
+system for memory every time, and smaller groups are faster."""
 SIZED_EXAMPLES = 8
 
 
@@ -144,7 +147,8 @@ class _Plan:
         """From what a few examples hold."""
         one = next(iter(params.values()))
         few = examples.batches(slice(0, SIZED_EXAMPLES), SIZED_EXAMPLES, one)[0]
-        each = _graph_bytes(objective, few, settings) // _tree.size(few) + 1
+        held = _held(objective, few, settings)
+        each = sum(held) // _tree.size(few) + 1
         size = len(examples.index)
         micro_batch = min(size, settings.micro_batch_size or max(1, GRAPH_BYTES // each))
         parts = settings.parts if examples.population > size >= 2 * settings.parts else 0
@@ -153,6 +157,9 @@ class _Plan:
         vector = one.element_size() * sum(p[0].numel() for p in params.values())
         kept = max(8 + 3 * settings.eigenvalues, min(BASIS, GRAPH_BYTES // vector))
         together = 2 * GRAPH_BYTES // (each * micro_batch + kept * vector)
+        if one.device.type == "cpu":
+            largest = max(held, default=1) * micro_batch // _tree.size(few)
+            together = min(together, TENSOR_BYTES // max(1, largest))
         return _Plan(micro_batch, max(1, together), kept, parts)
 
 
@@ -166,8 +173,8 @@ def _whole(size: int, settings: Settings) -> int:
     return size
 
 
-def _graph_bytes(objective: Objective, batch: Tree, settings: Settings) -> int:
-    """What the graph of a product holds on a few examples, the model's own tensors apart."""
+def _held(objective: Objective, batch: Tree, settings: Settings) -> list[int]:
+    """Bytes of each tensor in the graph of a product on a few examples, the model's own apart."""
     params, fixed = tensors_of(objective)
     held: dict[int, int] = {}
 
@@ -180,7 +187,7 @@ def _graph_bytes(objective: Objective, batch: Tree, settings: Settings) -> int:
     curvature = Curvature([_form(objective, batch, 1.0, settings.kind)], params, fixed)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         curvature.prepare()
-    return sum(size for place, size in held.items() if place not in own)
+    return [size for place, size in held.items() if place not in own]
 
 
 @dataclass(frozen=True)
