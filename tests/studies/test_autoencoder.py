@@ -54,6 +54,7 @@ SMALL = {
     "law_ratios": "0.1,0.2,0.4",
     "stability_examples": 4,
     "engine_updates": 20,
+    "engine_seeds": 8,
 }
 """Enough repetitions to see every planted fault."""
 

@@ -133,12 +133,12 @@ def _runs(
 
 
 def _seconds(n: int, b: int, ratio: float, seeds: int) -> float:
-    """20 µs an update, and 20 ns for each number drawn or touched in it."""
+    """40 µs an update, and 40 ns for each number drawn or touched in it."""
     noise = theory.disagreement(n, b) * ratio**2
     updates = 1.3 * theory.SPARSITY_CONSTANT / noise if noise else 500
     listed = min(b, n - b)
     drawn = n if listed**2 > 4 * n else listed
-    return 0.02 + updates * (2e-5 + 2e-8 * seeds * drawn)
+    return 0.05 + updates * (4e-5 + 4e-8 * seeds * drawn)
 
 
 def _grid(p: Parameters) -> Iterator[Cell]:
@@ -196,7 +196,7 @@ def _stability(p: Parameters) -> Iterator[Cell]:
     n, seeds = int(p["stability_examples"]), int(p["seeds"])
     for b in few_sizes(n):
         settings = {**BASE, "what": "stability", "examples": n, "batch_size": b}
-        seconds = 6.0 if b < n else 0.5
+        seconds = 3.0 if b < n else 0.5
         yield Cell("stability", {**settings, "seeds": seeds, "fault": p["fault"]}, seconds)
 
 
