@@ -244,6 +244,8 @@ def test_every_output_is_written(written):
     )
     assert all((out / name).is_file() for name in names)
     assert (out / "runs.parquet").is_file()
+    for name in ("speed.en.svg", "speed.ja.svg", "curves.en.svg", "speed.csv"):
+        assert (out / "charts" / name).stat().st_size > 0
 
 
 def test_the_advice_comes_back_from_its_file(written):
