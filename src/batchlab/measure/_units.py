@@ -114,7 +114,7 @@ def column_names(
         InvalidValueError: If there are not as many names as columns, or no table.
     """
     leaf = read_leaf(task, batch)
-    shape: Sequence[int] = () if leaf is None else _pytree.tree_leaves(batch)[leaf].shape
+    shape = [] if leaf is None else list(_pytree.tree_leaves(batch)[leaf].shape)
     kind, given = kind_of(shape), columns if columns is not None else task.columns
     if kind != "table":
         if given is not None:
