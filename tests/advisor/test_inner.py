@@ -324,6 +324,13 @@ def test_a_preference_for_few_features_needs_some(tmp_path):
     assert not (tmp_path / "plan.json").exists()
 
 
+def test_names_of_columns_are_checked_before_anything_is_trained(tmp_path):
+    task = dataclasses.replace(tiny.task(), columns=("temperature",))
+    with pytest.raises(InvalidValueError, match="`columns` must be 8 names"):
+        advise(task, out=tmp_path, device="cpu")
+    assert not (tmp_path / "plan.json").exists()
+
+
 # From end to end.
 
 

@@ -438,6 +438,14 @@ def test_a_task_may_name_its_columns():
     assert without.sheet[0].columns[0].name.startswith("column ")
 
 
+def test_names_of_columns_are_checked_before_anything_is_measured():
+    with pytest.raises(InvalidValueError, match="`columns` must be 4 names"):
+        Reader(prepare(replace(task_of(Lookup), columns=("a",)), device="cpu"))
+    named = replace(task_of(small_cnn, *pictures()), columns=("a",))
+    with pytest.raises(InvalidValueError, match="`columns` must be left out for this task"):
+        Reader(prepare(named, device="cpu"))
+
+
 def opened(address):
     head, _, content = address.partition(",")
     assert head == "data:image/png;base64"

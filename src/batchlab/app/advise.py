@@ -33,6 +33,7 @@ from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
 from batchlab.measure import plain
+from batchlab.measure._units import column_names
 from batchlab.measure.features import Reader
 from batchlab.measure.insight import Insight, curvature_of
 from batchlab.measure.repeatability import reading_of
@@ -42,6 +43,7 @@ from batchlab.report import charts, figures
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
+from batchlab.tasks.prepare import first_batch
 from batchlab.tasks.subset import named, subset_of
 from batchlab.types import Evidence, from_plain, to_plain
 
@@ -440,6 +442,8 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         if value is not None and prepared.metric.unit == "%" and not 0 <= value <= 1:
             hint = f"Write 0.97 for 97 % {prepared.metric.name}."
             raise InvalidValueError(must(name, "a share between 0 and 1", value, hint))
+    if prepared.task.columns is not None:
+        column_names(prepared.task, first_batch(prepared))
     if options.prefer == "sparse" and Reader(prepared).site is None:
         hint = "It counts the units of the layer that feeds the output."
         got = "one whose model has no such layer"

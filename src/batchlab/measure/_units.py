@@ -53,9 +53,7 @@ def described(
         InvalidValueError: If there are not as many names as columns.
     """
     leaf = read_leaf(task, cut.data.batches[0])
-    shape = () if leaf is None else _pytree.tree_leaves(cut.data.batches[0])[leaf].shape
-    kind = kind_of(shape)
-    names = _names(columns if columns is not None else task.columns, kind, shape)
+    kind, names = column_names(task, cut.data.batches[0], columns)
     found = []
     for unit in units:
         top = torch.topk(cut.said[:, unit], min(EXCITING, len(cut.said)))
@@ -102,14 +100,32 @@ def read_leaf(task: Task, batch: Tree) -> int | None:
     return None
 
 
-def _names(columns: Sequence[str] | None, kind: str, shape: Sequence[int]) -> tuple[str, ...]:
+def column_names(
+    task: Task, batch: Tree, columns: Sequence[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """What the inputs are, and the names of their columns where they are a table.
+
+    Args:
+        task: The task.
+        batch: One batch of it.
+        columns: The names; left out, those of the task, or numbers.
+
+    Raises:
+        InvalidValueError: If there are not as many names as columns, or no table.
+    """
+    leaf = read_leaf(task, batch)
+    shape = [] if leaf is None else list(_pytree.tree_leaves(batch)[leaf].shape)
+    kind, given = kind_of(shape), columns if columns is not None else task.columns
     if kind != "table":
-        return ()
-    if columns is None:
-        return tuple(f"column {i}" for i in range(shape[1]))
-    if len(columns) != shape[1]:
-        raise InvalidValueError(must("columns", f"{shape[1]} names, one a column", len(columns)))
-    return tuple(columns)
+        if given is not None:
+            hint = "The inputs are no table: one row of numbers an example."
+            raise InvalidValueError(must("columns", "left out for this task", list(given), hint))
+        return kind, ()
+    if given is None:
+        return kind, tuple(f"column {i}" for i in range(shape[1]))
+    if len(given) != shape[1]:
+        raise InvalidValueError(must("columns", f"{shape[1]} names, one a column", len(given)))
+    return kind, tuple(given)
 
 
 def gradient(

@@ -28,7 +28,7 @@ from batchlab.engine.step import DTYPES, Progress
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure._cut import Batches, Cut, site_of
 from batchlab.measure._layers import check_module
-from batchlab.measure._units import described
+from batchlab.measure._units import column_names, described
 from batchlab.measure.sparsity import participation_ratio, weights_share
 from batchlab.measure.units import Unit
 from batchlab.stats import mean_estimate
@@ -319,6 +319,7 @@ class Reader:
         self._dtype = DTYPES[precision]
         self.objective = prepared.objective(0, self._dtype).eval()
         first = Batches.of(prepared.validation, 8, prepared.device, self._dtype).batches[0]
+        column_names(prepared.task, first)  # refused before anything is measured
         with _random.seeded(0, "features"), one_thread(prepared.device):
             self.site = site_of(self.objective, first, layer)
         if self.site is None:
