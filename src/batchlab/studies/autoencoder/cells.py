@@ -28,8 +28,8 @@ QUICK: dict[str, Value] = {
     "engine_seeds": 8,
     "data_updates": 8000,
     "data_seeds": 16,
-    "neurons_updates": 2000,
-    "digit_updates": 2000,
+    "neurons_updates": 1200,
+    "digit_updates": 1000,
     "net_seeds": 8,
 }
 """Parameter → its value with ``--quick``; lists of numbers are written with commas."""
@@ -43,10 +43,10 @@ FULL: dict[str, Value] = {
     "law_sizes": "16,32,64,128,256,512,1000",
     "engine_updates": 300,
     "engine_seeds": 16,
-    "data_updates": 20000,
+    "data_updates": 12000,
     "data_seeds": 100,
-    "neurons_updates": 4000,
-    "digit_updates": 6000,
+    "neurons_updates": 2000,
+    "digit_updates": 3000,
     "net_seeds": 16,
 }
 PAPER: dict[str, Value] = {**FULL, "seeds": 1000, "phase_seeds": 1000, "pairs": 20000}
@@ -258,4 +258,4 @@ def _nets(p: Parameters) -> Iterator[Cell]:
         updates = int(p["digit_updates"])
         own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": 8}
         own |= {"learning_rate": rate, "updates": updates}
-        yield Cell("digit_nets", {**own, **shared}, 2.0 + 4e-3 * updates)
+        yield Cell("digit_nets", {**own, **shared}, 2.0 + 8e-3 * updates)
