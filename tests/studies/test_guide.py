@@ -13,7 +13,7 @@ from batchlab import _platform
 from batchlab.app import study as app
 from batchlab.models.rnn import GRUClassifier
 from batchlab.report import figures
-from batchlab.studies.claim import Bench, Statistic
+from batchlab.studies.claim import Bench
 from batchlab.studies.guide import (
     STUDY,
     TOPICS,
@@ -362,14 +362,14 @@ def test_the_whole_study_runs_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "write", lambda charts, folder: ())
     changes = [f"{name}={value}" for name, value in TINY.items()]
     report = app.study("guide", set=changes, out=tmp_path, workers=0)
-    plan = json.loads((tmp_path / "plan.json").read_text())["study"]
+    plan = json.loads((tmp_path / "plan.json").read_text())["stages"]["study"]
     assert [one["id"] for one in plan["claims"]] == [one.id for one in report.verdicts]
     assert len(plan["cells"]) == len(STUDY.cells(QUICK))
     for claim, one in zip(STUDY.claims({**QUICK, **TINY}), report.concluded, strict=True):
         found = one.judged
         assert found.n == claim.n == one.planned
-        # The interval of a median needs eight repetitions.
-        assert claim.statistic is Statistic.MEDIAN or found.low <= found.value <= found.high
+        # So few pictures may leave the process' own memory without a number.
+        assert found.missing or found.low <= found.value <= found.high
         assert one.picture.points
     page = (tmp_path / "report.html").read_text()
     assert all(claim.sentence.ja in page for claim in STUDY.claims({**QUICK, **TINY}))
