@@ -13,9 +13,10 @@ from batchlab import _platform
 from batchlab.app import study as app
 from batchlab.models.rnn import GRUClassifier
 from batchlab.report import figures
-from batchlab.studies.claim import Bench, Statistic
+from batchlab.studies.claim import Bench
 from batchlab.studies.guide import (
     STUDY,
+    TOPICS,
     data,
     ends,
     growth,
@@ -31,8 +32,8 @@ from batchlab.studies.verdict import Outcome, judge
 QUICK = dict(STUDY.parameters["quick"])
 TINY = {
     **{"examples": 64, "few": 32, "small": 4, "large": 32, "stages": 2, "passes": 1.0},
-    **{"short": 1.0, "long": 2.0, "reach_small": 3.0, "reach_large": 3.0, "target": 2.25},
-    **{"rates": 1, "tuning": 1, "seeds": 4, "pairs": 2, "rounds": 3, "trials": 2},
+    **{"short": 1.0, "long": 2.0, "reach_small": 3.0, "reach_large": 3.0, "target": 3.0},
+    **{"rates": 1, "tuning": 1, "seeds": 4, "pairs": 2, "rounds": 8, "trials": 2},
 }
 CLAIMS = {claim.id: claim for claim in STUDY.claims(QUICK) if not claim.finding}
 
@@ -340,16 +341,10 @@ def measured(table, fault):
 
 
 def table_of(name):
-    """Which table a claim reads."""
-    read = []
-
-    class Spy(dict):
-        def __getitem__(self, table):
-            read.append(table)
-            return super().__getitem__(table)
-
-    CLAIMS[name].values(Spy(tables()))
-    return read[0]
+    """Which table a claim reads: that of the module its function lives in."""
+    values = CLAIMS[name].values
+    home = getattr(values, "func", values).__module__
+    return next(table for table, topic in TOPICS.items() if topic.__name__ == home)
 
 
 @pytest.mark.slow
@@ -367,14 +362,14 @@ def test_the_whole_study_runs_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "write", lambda charts, folder: ())
     changes = [f"{name}={value}" for name, value in TINY.items()]
     report = app.study("guide", set=changes, out=tmp_path, workers=0)
-    plan = json.loads((tmp_path / "plan.json").read_text())["study"]
+    plan = json.loads((tmp_path / "plan.json").read_text())["stages"]["study"]
     assert [one["id"] for one in plan["claims"]] == [one.id for one in report.verdicts]
     assert len(plan["cells"]) == len(STUDY.cells(QUICK))
     for claim, one in zip(STUDY.claims({**QUICK, **TINY}), report.concluded, strict=True):
         found = one.judged
         assert found.n == claim.n == one.planned
-        # The interval of a median needs eight repetitions.
-        assert claim.statistic is Statistic.MEDIAN or found.low <= found.value <= found.high
+        # So few pictures may leave the process' own memory without a number.
+        assert found.missing or found.low <= found.value <= found.high
         assert one.picture.points
     page = (tmp_path / "report.html").read_text()
     assert all(claim.sentence.ja in page for claim in STUDY.claims({**QUICK, **TINY}))

@@ -88,7 +88,7 @@ def _place(axis: Axis, key: str, rows: tuple[Row, ...], language: Language, made
         ticks = shared.log_axis(values) if axis.base == 10 else alt.Axis(format="~g", tickCount=10)
         return made(f"{key}:Q", title=title, scale=scale, axis=ticks)
     scale = alt.Scale(zero=False, nice=False, padding=14, domain=reach)
-    return made(f"{key}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, format="~g"))
+    return made(f"{key}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6))
 
 
 def _points(

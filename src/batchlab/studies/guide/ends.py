@@ -328,8 +328,9 @@ def _sparser_claim(pairs: int, quantity: str, setting: Setting) -> Claim:
         ),
         source="practitioner's guide, sparse solutions; ghosh2023, on a single-neuron autoencoder",
         measured=Text(
-            f"log₂ of the participation ratio of {what.en}, large batch over small",
-            f"{what.ja}の参加比の比（大÷小）のlog₂",
+            f"log₂ of the participation ratio of {what.en} after equal examples, large batch over "
+            "small",
+            f"同じデータ数での{what.ja}の参加比の比（大÷小）のlog₂",
         ),
         low=0.0,
         high=math.inf,
@@ -337,9 +338,10 @@ def _sparser_claim(pairs: int, quantity: str, setting: Setting) -> Claim:
         values=functools.partial(sparser, setting=setting, quantity=quantity),
         picture=functools.partial(sparsity_picture, setting=setting),
         meaning=Text(
-            "Where sparse features matter, measure them on your own model: the batch size alone "
-            "does not promise them.",
-            "疎な特徴が大事なら、自分のモデルで測ってください。バッチサイズだけでは決まりません。",
+            "Where sparse features matter, measure them on your own model with "
+            "`batchlab.sparsity`: the batch size alone does not promise them.",
+            "疎な特徴が大事なら、自分のモデルを`batchlab.sparsity`で測ってください。バッチサイズだけでは"
+            "決まりません。",
         ),
         popular=Text(
             "“Small batches give sparse features” comes from an autoencoder of one neuron, where "

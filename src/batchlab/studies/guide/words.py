@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from batchlab._text import Text, say
 from batchlab.studies.claim import Axis, Row
 
-BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True)
+BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2)
 LOSS = Axis(Text("validation loss", "検証データでの損失"))
 TUNED = Text(
     "rate chosen for each batch size on other seeds",
