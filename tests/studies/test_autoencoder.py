@@ -84,7 +84,7 @@ class Measured(Mapping):
 
 
 @functools.cache
-def tables(size, fault=""):
+def tables(size, fault):
     chosen = {"tiny": TINY, "small": SMALL}[size]
     return Measured({**STUDY.parameters["quick"], **chosen, "fault": fault})
 
@@ -329,14 +329,14 @@ def test_the_whole_study_runs_and_contradicts_no_claim():
         outcome = verdict(claim, "tiny")
         assert outcome is not Outcome.NOT_REPRODUCED, claim.id
         assert (outcome is Outcome.MEASURED) == claim.finding
-        picture = claim.picture(tables("tiny"))
+        picture = claim.picture(tables("tiny", ""))
         assert picture.points
         drawn_series = {
             row["series"] for row in (*picture.points, *picture.theory) if "series" in row
         }
         assert drawn_series <= set(picture.series)
         assert charts.drawn(claim.id, picture).specs
-    assert isinstance(tables("tiny")["grid"], pl.DataFrame)
+    assert isinstance(tables("tiny", "")["grid"], pl.DataFrame)
 
 
 @pytest.mark.slow

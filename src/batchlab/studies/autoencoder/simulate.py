@@ -260,7 +260,7 @@ class _Pack:
 
 def follow(
     weights: Float[np.ndarray, "R D"],
-    indices: Int[np.ndarray, "T R listed"],
+    indices: Int[np.ndarray, "T columns listed"],
     ratios: Float[np.ndarray, " R"],
     setting: Setting,
 ) -> Float[np.ndarray, "R D"]:
