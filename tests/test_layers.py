@@ -1,6 +1,7 @@
 """The parts of batchlab import downhill only, and a few house rules that a parser can check."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def target(module, name, known):
     return f"{module}.{name}" if f"{module}.{name}" in known else module
 
 
+@functools.cache
 def modules(src):
     """Dotted name → parsed file."""
     return {

@@ -323,6 +323,7 @@ def test_every_fault_is_planted_somewhere():
     assert {claim.twin["fault"] for claim in CLAIMS} == set(FAULTS) - {""}
 
 
+@pytest.mark.slow
 def test_the_whole_study_runs_and_contradicts_no_claim():
     parameters = {**STUDY.parameters["quick"], **TINY}
     for claim in STUDY.claims(parameters):
