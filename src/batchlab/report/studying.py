@@ -212,10 +212,12 @@ def section(report: StudyReport, one: Concluded) -> Section:
         for name, text in labelled
         if text != EMPTY
     )
-    return Section(anchor(one), one.sentence, (numbers, *_notes(one), *more), (found.id,))
+    return Section(
+        anchor(one), one.sentence, (numbers, *_notes(one, report.mode), *more), (found.id,)
+    )
 
 
-def _notes(one: Concluded) -> tuple[Text, ...]:
+def _notes(one: Concluded, mode: str) -> tuple[Text, ...]:
     found, notes = one.judged, []
     if found.verdict is Outcome.INCONCLUSIVE and found.decides:
         notes.append(
@@ -237,11 +239,13 @@ def _notes(one: Concluded) -> tuple[Text, ...]:
     if found.needs_full:
         notes.append(
             Text(
-                "So few repetitions were known beforehand to decide in less than 9 of 10 cases: "
-                "`--full` is needed.",
-                "この回数では10回中9回も判断できないことが事前に分かっていました。`--full`が必要です。",
+                "So few repetitions were known beforehand to decide in less than 9 of 10 cases, if "
+                "the source is right.",
+                "主張が正しくても、この回数では10回中9回も判断できないことが事前に分かっていました。",
             )
         )
+    if found.needs_full and mode == "quick":
+        notes.append(Text("`--full` takes more.", "`--full`ではより多く繰り返します。"))
     return tuple(notes)
 
 

@@ -104,7 +104,7 @@ class StudyReport:
 
     def _repr_html_(self) -> str:
         """For notebooks: every claim with its verdict."""
-        return _html.table(HEAD, [_cells(one) for one in self.concluded])
+        return _html.table(HEAD, [_cells(one, self.mode) for one in self.concluded])
 
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
         """For IPython, which would write every number beside the table."""
@@ -127,21 +127,22 @@ def table(report: StudyReport) -> Table:
     for head in HEAD:
         shown.add_column(head, no_wrap=head == "verdict", justify="left")
     for one in report.concluded:
-        shown.add_row(*_cells(one))
+        shown.add_row(*_cells(one, report.mode))
     return shown
 
 
-def _cells(one: Concluded) -> tuple[str, ...]:
+def _cells(one: Concluded, mode: str) -> tuple[str, ...]:
     found = one.judged
-    numbers = verdict_words(found), ranged(found), predicted(found), str(found.n)
+    numbers = verdict_words(found, mode), ranged(found), predicted(found), str(found.n)
     return (plain(one.sentence.en), *numbers)
 
 
-def verdict_words(found: Judged) -> str:
+def verdict_words(found: Judged, mode: str) -> str:
     """The verdict, and what qualifies it.
 
     Args:
         found: A claim's verdict.
+        mode: In which it was measured.
     """
     notes = []
     if found.variant:
@@ -149,7 +150,7 @@ def verdict_words(found: Judged) -> str:
     if found.verdict is Outcome.INCONCLUSIVE and found.decides:
         notes.append(f"n = {found.decides} would decide")
     if found.needs_full:
-        notes.append("needs --full")
+        notes.append("needs --full" if mode == "quick" else "few repetitions")
     return f"{found.verdict} ({', '.join(notes)})" if notes else str(found.verdict)
 
 
