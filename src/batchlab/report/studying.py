@@ -239,8 +239,8 @@ def _notes(one: Concluded, mode: str) -> tuple[Text, ...]:
     if found.needs_full:
         notes.append(
             Text(
-                "So few repetitions were known beforehand to decide in less than 9 of 10 cases, if "
-                "the source is right.",
+                "So few repetitions were known beforehand to decide in less than 9 of 10 cases, "
+                "if the source is right.",
                 "主張が正しくても、この回数では10回中9回も判断できないことが事前に分かっていました。",
             )
         )
