@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -72,3 +73,23 @@ def test_an_estimate_without_an_interval_says_why():
 
 def test_words_are_their_own_text():
     assert f"{Status.DID_NOT_LEARN} {Evidence.PROJECTED}" == "did not learn projected"
+
+
+class Place(NamedTuple):
+    x: float
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Marked:
+    place: Place
+    other: Place | None = None
+
+
+@pytest.mark.parametrize(
+    "record", [Marked(Place(1.0, "a")), Marked(Place(math.inf), Place(2.0, "b"))]
+)
+def test_named_tuples_come_back_as_they_were(record):
+    again = from_plain(Marked, json.loads(json.dumps(to_plain(record))))
+    assert again == record
+    assert isinstance(again.place, Place)

@@ -143,7 +143,11 @@ def from_plain(kind: Any, data: Any) -> Any:
 def _structured(args: tuple[Any, ...], data: Any) -> Any:
     """The member of a union that fits the plain value."""
     if isinstance(data, dict | list):
-        return next(a for a in args if dataclasses.is_dataclass(a) or typing.get_origin(a))
+        return next(
+            a
+            for a in args
+            if dataclasses.is_dataclass(a) or typing.get_origin(a) or hasattr(a, "_fields")
+        )
     if float in args and (isinstance(data, int | float) or data in ("nan", "inf", "-inf")):
         return float
     return Any

@@ -167,6 +167,7 @@ def _page(
         sections=sections,
         charts=drawn,
         assumptions=origin.assumptions,
+        sentences=False,
         sources="",
         provenance=[(names.provenance(name), value) for name, value in _origins(origin).items()],
         data=page.page_data(_data(advice, drawn)),

@@ -53,6 +53,7 @@ def render(report: StudyReport) -> str:
         sections=tuple(section(report, one) for one in report.concluded),
         charts=charts,
         assumptions=None,
+        sentences=True,
         sources=bibtex(report.citations) if report.citations else "",
         provenance=_provenance(report),
         data=page.page_data(
