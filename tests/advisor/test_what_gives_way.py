@@ -11,6 +11,7 @@ from batchlab.advisor.confirm import ConfirmationPlan
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import Verdict
 from batchlab.advisor.stages import Records
+from batchlab.measure.insight import Insight
 from batchlab.measure.sturdiness import Survey
 from batchlab.tasks.prepare import Drawn
 from tests.advisor import made
@@ -29,6 +30,7 @@ class Stages(_Stages):
         self.journal = SimpleNamespace(plan=lambda name, made=None: made, out=None)
         self.projection, self.confirmation, self.on_all = made.projection([], {}), None, None
         self.survey, self.prices, self._had_confirmation = None, {}, True
+        self.insight = Insight(why_not="no hidden layer")
         self.spendable, self.asked = spendable, []
 
 

@@ -105,7 +105,9 @@ def test_sharpness_stands_beside_sparsity_where_it_is_known():
     sharp = dataclasses.replace(sample.side(9.0), sharpness=Estimate(21.0, 18.0, 24.0, 8))
     use = sample.feature_use(today=sharp, recommended=sharp)
     told = " ".join(t.en for t in _section(sample.change(features=use)).paragraphs)
-    assert "Sharpness of the loss around the trained model: 21 (18 to 24)" in told
+    assert "Sharpness of the loss around the trained model" in told
+    assert "21 (18 to 24) with today's settings" in told
+    assert "a smaller number is not better" in told
 
 
 @pytest.mark.parametrize("kind", ["image", "signal"])

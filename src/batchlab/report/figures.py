@@ -42,7 +42,7 @@ def write(charts: Iterable[Chart], folder: Path, *, brief: bool = False) -> tupl
     for chart in charts:
         _platform.write_whole(folder / f"{chart.id}.csv", table(chart))
         for variant, specs in list(chart.specs.items())[: 1 if brief else None]:
-            name = f"{chart.id}-{variant}" if variant else chart.id
+            name = f"{chart.id}-{variant}" if variant and not brief else chart.id
             for language in languages:
                 whole = standalone(specs[language], chart, language)
                 svg = vl_convert.vegalite_to_svg(whole)

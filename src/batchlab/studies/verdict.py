@@ -226,7 +226,7 @@ def power(asked: Question, n: int) -> float:
 
     Example:
         >>> round(power(Question(Statistic.MEAN, 0.0, math.inf, expected=1.0, spread=0.5), n=8), 2)
-        0.96
+        0.95
     """
     if asked.statistic is Statistic.SHARE:
         return _share_power(asked, n)
