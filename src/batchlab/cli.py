@@ -400,8 +400,8 @@ def study(
     if name == "new" or file is not None:
         _new_study(name, file)
         return
-    chosen = [mode for mode, on in (("quick", quick), ("full", full), ("paper", paper)) if on]
-    mode: Any = studying.one_mode(chosen)
+    modes: dict[Any, bool] = {"quick": quick, "full": full, "paper": paper}
+    mode = studying.one_mode([mode for mode, on in modes.items() if on])
     given = {"set": set, "seed": seed, "out": out, "device": device, "data": data}
     if mode == "paper" or dry_run:
         asked = studying.plan(name, mode=mode, **given)

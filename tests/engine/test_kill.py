@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_killed_sweep_resumes_to_the_same_result():
-    """Two kills of each executor; `benchmarks/kill.py` without arguments does fifty."""
+    """One kill of each executor; `benchmarks/kill.py` without arguments does fifty."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--trials", "2"],
         capture_output=True,

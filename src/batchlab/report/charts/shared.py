@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import altair as alt
 
@@ -176,7 +176,7 @@ def layered(
     if datasets:
         spec["datasets"] = datasets
     if params:
-        spec["params"] = [one.param.to_dict(validate=False) for one in params]
+        spec["params"] = [cast(Any, one.param).to_dict(validate=False) for one in params]
     return spec
 
 
