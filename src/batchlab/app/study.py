@@ -82,9 +82,9 @@ def study(
         raise TaskError(lacking)
     with listening(listener) as hears, _platform.DirectoryLock(asked.folder):
         journal = Journal(asked.folder, asked.identity(), resume)
-        journal.plan("study", asked.planned())
+        planned = to_plain(asked.planned())
         # The plan as it was written down, not as this version would write it.
-        if journal.plan("study") != json.loads(json.dumps(to_plain(asked.planned()))):
+        if journal.plan("study", planned) != planned:
             raise ResultError(
                 f"`{asked.folder}` was planned with other claims. Use another --out."
             )
@@ -299,8 +299,9 @@ def _write(report: StudyReport, tables: Any) -> tuple[str, ...]:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         _platform.write_whole(folder / "data" / f"{name}.csv", table.write_csv())
-    _platform.write_whole(folder / "report.html", studying.render(report))
-    missing = figures.write(studying.pictures(report), folder / "charts")
+    drawn = studying.pictures(report)
+    _platform.write_whole(folder / "report.html", studying.render(report, drawn))
+    missing = figures.write(drawn, folder / "charts")
     return tuple(sentence.en for sentence in missing)
 
 

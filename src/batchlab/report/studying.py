@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.citations import bibtex
@@ -33,17 +34,18 @@ LABELS = {
 }
 
 
-def render(report: StudyReport) -> str:
+def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
     """Verdicts first, then one picture a claim with what it means.
 
     Args:
         report: The finished study.
+        drawn: From :func:`pictures`.
 
     Returns:
         HTML; nothing in it is fetched from anywhere.
     """
     title = say("{n}: {t}", "{n}：{t}", n=verbatim(report.study), t=report.title)
-    charts = {chart.id: chart for chart in pictures(report)}
+    charts = {chart.id: chart for chart in drawn}
     return page._template("measured.html.j2").render(
         **page._shared(title),
         circumstances=_circumstances(report),

@@ -81,8 +81,6 @@ def _row(advice: Advice, point: KeptPoint, role: str, order: str) -> Row:
 def _spec(
     advice: Advice, rows: tuple[Row, ...], role: str, text: Text, language: Language
 ) -> Spec:
-    shown = ["today", role]
-    looks = {look: shared.LOOKS[look] for look in shown}
     largest = max(row["kept"] for row in rows)
     x = alt.X(
         "kept:Q",
@@ -96,22 +94,7 @@ def _spec(
         title=shared.axis_title(advice, "metric").of(language),
         scale=alt.Scale(domain=ends, nice=True),
     )
-    legend = alt.Legend(
-        labelExpr=shared.labels({look: words for look, (words, *_) in looks.items()}, language),
-        symbolOpacity=1,
-    )
-    colour = alt.Color(
-        "role:N",
-        title=None,
-        scale=alt.Scale(domain=shown, range=[looks[look][1] for look in shown]),
-        legend=legend,
-    )
-    shape = alt.Shape(
-        "role:N",
-        title=None,
-        scale=alt.Scale(domain=shown, range=[looks[look][2] for look in shown]),
-        legend=legend,
-    )
+    colour, shape = shared.role_looks(["today", role], language)
     dash = alt.StrokeDash(
         "order:N",
         title=None,

@@ -110,22 +110,7 @@ def _spec(
         scale=alt.Scale(domain=ends, nice=True, padding=8),
         axis=alt.Axis(tickCount=5, format="~f"),
     )
-    shown = ["today", role]
-    looks = {look: shared.LOOKS[look] for look in shown}
-    words = {look: words for look, (words, *_) in looks.items()}
-    legend = alt.Legend(labelExpr=shared.labels(words, language), symbolOpacity=1)
-    colour = alt.Color(
-        "role:N",
-        title=None,
-        scale=alt.Scale(domain=shown, range=[looks[look][1] for look in shown]),
-        legend=legend,
-    )
-    shape = alt.Shape(
-        "role:N",
-        title=None,
-        scale=alt.Scale(domain=shown, range=[looks[look][2] for look in shown]),
-        legend=legend,
-    )
+    colour, shape = shared.role_looks(["today", role], language)
     base = alt.Chart(shared.data("robustness"))
     tips = shared.tooltips(
         language,

@@ -327,6 +327,24 @@ def look(
     )
 
 
+def role_looks(shown: Sequence[str], language: Language) -> tuple[alt.Color, alt.Shape]:
+    """Colour and shape of today's and other settings, in rows that name them ``role``.
+
+    Args:
+        shown: Roles that occur, in the order of the legend.
+        language: Of the legend.
+    """
+    words = {role: LOOKS[role][0] for role in shown}
+    legend = alt.Legend(labelExpr=labels(words, language), symbolOpacity=1)
+
+    def scale(values: int) -> alt.Scale:
+        drawn: list[Any] = [LOOKS[role][values] for role in shown]
+        return alt.Scale(domain=list(shown), range=drawn)
+
+    colour = alt.Color("role:N", title=None, scale=scale(1), legend=legend)
+    return colour, alt.Shape("role:N", title=None, scale=scale(2), legend=legend)
+
+
 LOOK_EXPRESSION = "datum.id === picked && datum.role === 'other' ? 'picked' : datum.role"
 IS_PICKED = "datum.id === picked"
 
