@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchlab import rules, schedules
@@ -42,6 +43,9 @@ class RunConfig:
         weight_decay: λ ≥ 0, 1/update.
         lr_schedule: Multiplier of the learning rate over the share of the budget, such as
             ``"cosine"``.
+        rate_growth: Power p ≥ 0 with which the learning rate follows a schedule of batch sizes:
+            it is multiplied by (B/B₀)ᵖ, B₀ being the first size. 0 keeps it, ½ follows the square
+            root, 1 is linear.
         warmup: Share of the budget over which the learning rate rises linearly from 0, in [0, 1).
         clip_norm: Largest gradient norm, or None.
         precision: ``float32``, ``bfloat16`` (autocast) or ``float64``.
@@ -64,6 +68,7 @@ class RunConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     lr_schedule: str = "constant"
+    rate_growth: float = 0.0
     warmup: float = 0.0
     clip_norm: float | None = None
     precision: str = "float32"
@@ -125,6 +130,35 @@ class RunConfig:
             said.append(f"the baseline names no momentum{meaning}: {full.momentum} is assumed")
         return tuple(said)
 
+    def multiplier(self, examples: int) -> Callable[[int], float]:
+        """The learning rate of a batch as a share of ``learning_rate``.
+
+        m(s) = schedule(s/S) · (B(s)/B(0))ᵖ with the budget S in samples and p = ``rate_growth``.
+
+        Args:
+            examples: Training examples N, at least 1.
+
+        Returns:
+            First sample s of a batch → m(s), 0 or more. Of a resolved run only.
+
+        Source:
+            umeda2024 for a rate that grows with the batch.
+
+        Example:
+            >>> run = RunConfig(batch_size="0:8 1ep:32", rate_growth=0.5, samples="2ep")
+            >>> share = run.resolved(examples=100).multiplier(examples=100)
+            >>> share(0), share(99), share(100)
+            (1.0, 1.0, 2.0)
+        """
+        rate = schedules.rate_schedule(self.lr_schedule, warmup=self.warmup)
+        samples, power = self.samples, self.rate_growth
+        assert isinstance(samples, int)
+        assert self.batch_size is not None
+        if not power:
+            return lambda sample: rate(sample / samples)
+        sizes = schedules.batch_schedule(self.batch_size).resolve(examples)
+        return lambda sample: rate(sample / samples) * (sizes.at(sample) / sizes.at(0)) ** power
+
     def replace(self, **changes: object) -> RunConfig:
         """A copy with some fields changed.
 
@@ -160,7 +194,7 @@ def _check_numbers(run: RunConfig) -> None:
             raise InvalidValueError(must(name, "in [0, 1)", value))
     if not (_is_number(run.nu) and 0 <= run.nu <= 1):
         raise InvalidValueError(must("nu", "in [0, 1]", run.nu))
-    for name in ("weight_decay", "eps"):
+    for name in ("weight_decay", "eps", "rate_growth"):
         value = getattr(run, name)
         if not (_is_number(value) and 0 <= value < math.inf):
             raise InvalidValueError(must(name, "a finite number, 0 or more", value))

@@ -62,7 +62,8 @@ def weights_of(batch):
 def plain_training(task, config):
     """The recipe of the next test as anybody would write it; 20 batches of 8, 5 of 16, twice each.
 
-    Warm-up over a fifth of the budget of 240, then a cosine.
+    Warm-up over a fifth of the budget of 240, then a cosine; the rate follows the square root of
+    the batch.
     """
     with _random.seeded(config.seed, "init"):
         model = task.model().double()
@@ -74,7 +75,7 @@ def plain_training(task, config):
         share = first / 240
         rise = min(1.0, share / 0.2)
         fall = (1 + math.cos(math.pi * max(0.0, share - 0.2) / 0.8)) / 2
-        optimizer.param_groups[0]["lr"] = 0.1 * rise * fall
+        optimizer.param_groups[0]["lr"] = 0.1 * rise * fall * math.sqrt(size / 8)
         for _ in range(2):
             losses, weights = task.loss(model(batch[0]), batch), task.weight(batch)
             optimizer.zero_grad()
@@ -95,6 +96,7 @@ def test_the_whole_recipe_equals_a_plain_loop(executor):
         clip_norm=0.3,
         lr_schedule="cosine",
         warmup=0.2,
+        rate_growth=0.5,
         reuse=2,
         batch_size="0:8 160:16",
         samples=240,

@@ -36,6 +36,7 @@ def test_only_runs_of_one_shape_share_a_cell():
         {"samples": 160},
         {"lr_schedule": "cosine"},
         {"warmup": 0.1},
+        {"rate_growth": 0.5},
         {"clip_norm": 1.0},
         {"precision": "float32"},
         {"reuse": 2},
@@ -43,7 +44,7 @@ def test_only_runs_of_one_shape_share_a_cell():
     alike = [{"learning_rate": 0.3}, {"momentum": 0.1}, {"weight_decay": 0.1}, {"seed": 9}]
     configs = [tiny.run(**change) for change in [*changes, {}, *alike]]
     cells = Engine(tiny.ready(), None, 0).plan(configs, tiny.job())
-    assert sorted(cell.runs for cell in cells) == [*((i,) for i in range(8)), (8, 9, 10, 11, 12)]
+    assert sorted(cell.runs for cell in cells) == [*((i,) for i in range(9)), (9, 10, 11, 12, 13)]
 
 
 @pytest.mark.parametrize(("runs", "sizes"), [(5, [5]), (20, [8, 8, 4]), (160, [10] * 16)])

@@ -277,12 +277,14 @@ def test_apply_runs_and_trains_as_the_loop_does(tmp_path):
     folder.mkdir()
     path = folder / "mine.py"
     path.write_text(TASK_FILE, encoding="utf-8")
-    text = script(path, lr_schedule="cosine", warmup=0.1, batch_size="0:8 1ep:16")
+    changes = {"lr_schedule": "cosine", "warmup": 0.1, "batch_size": "0:8 1ep:16"}
+    changes |= {"rate_growth": 0.5}
+    text = script(path, **changes)
     (tmp_path / "apply.py").write_text(text, encoding="utf-8")
     done = run(tmp_path / "apply.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     prepared = prepare(load(f"{path}:make"), device="cpu")
-    config = prepared.baseline.replace(lr_schedule="cosine", warmup=0.1, batch_size="0:8 1ep:16")
+    config = prepared.baseline.replace(**changes)
     model = trained(prepared, config)
     validation = plain.evaluate(model, prepared.validation, prepared.metric, 256)
     test = plain.evaluate(model, prepared.test, prepared.metric, 256)
@@ -335,6 +337,7 @@ def trained(prepared, config):
         micro_batch_size=6,
         weight_of=functools.partial(total_weight, prepared.task),
         rate=schedules.rate_schedule(config.lr_schedule, warmup=config.warmup),
+        rate_growth=config.rate_growth,
         clip_norm=config.clip_norm,
         precision=config.precision,
         reuse=config.reuse,

@@ -130,6 +130,7 @@ def _params(setting: Setting) -> dict[str, Any]:
         "momentum",
         "weight_decay",
         "lr_schedule",
+        "rate_growth",
         "warmup",
         "clip_norm",
         "precision",

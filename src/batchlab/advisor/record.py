@@ -74,6 +74,7 @@ class Setting:
         nu: QHM's ν.
         beta2: Decay of the second moment.
         eps: Added to the root of the second moment.
+        rate_growth: Power with which the learning rate follows a schedule of batch sizes.
         other: Settings that only the user's own training has, as the user named them.
     """
 
@@ -94,6 +95,7 @@ class Setting:
     nu: float = 0.7
     beta2: float = 0.999
     eps: float = 1e-8
+    rate_growth: float = 0.0
     other: dict[str, Any] = field(default_factory=dict, hash=False)
 
 

@@ -237,6 +237,7 @@ class View:
             nu=config.nu,
             beta2=config.beta2,
             eps=config.eps,
+            rate_growth=config.rate_growth,
         )
 
     def id(self, pair: tuple[int, float]) -> str:

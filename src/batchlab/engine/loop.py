@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from batchlab import _random, _tree, schedules
+from batchlab import _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.checkpoint import Checkpoint
@@ -120,7 +120,7 @@ class Alone:
         self.diverged = False
         self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
         self.numbers = numbers_of(config, next(iter(self.progress.params.values())))
-        self.rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
+        self.multiplier = config.multiplier(prepared.examples)
         self.stream = Stream(prepared.examples, config.seed)
         self.key = torch.tensor(dropout_key(config.seed), device=prepared.device)
         self.plan = updates_of(config, prepared.examples, self.samples, job.until)
@@ -134,9 +134,8 @@ class Alone:
 
     def update(self, first: int, size: int) -> None:
         """One batch, used ``reuse`` times, or until the run diverges."""
-        assert isinstance(self.config.samples, int)
         batch = self._batch(first, size)
-        rate = self.numbers.learning_rate * self.rate(first / self.config.samples)
+        rate = self.numbers.learning_rate * self.multiplier(first)
         numbers = self.numbers._replace(learning_rate=rate)
         for _ in range(self.config.reuse):
             with self._named("forward", self.updates, self.capability.moves_generator):

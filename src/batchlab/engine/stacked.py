@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from batchlab import _random, _tree, schedules
+from batchlab import _random, _tree
 from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
@@ -162,9 +162,8 @@ class Stack:
 
     def _multipliers(self, config: RunConfig) -> torch.Tensor:
         """Share of the peak learning rate at each batch of the plan."""
-        assert isinstance(config.samples, int)
-        rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
-        shares = [rate(first / config.samples) for first, _ in self.plan]
+        share = config.multiplier(self.prepared.examples)
+        shares = [share(first) for first, _ in self.plan]
         return torch.tensor(shares, dtype=self.dtype)
 
     @property

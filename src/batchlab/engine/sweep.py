@@ -453,6 +453,7 @@ def _static(config: RunConfig) -> tuple[Any, ...]:
         str(config.batch_size),
         config.samples,
         config.lr_schedule,
+        config.rate_growth,
         config.warmup,
         config.clip_norm,
         config.precision,

@@ -236,10 +236,12 @@ def train(
     clip_norm: float | None,
     precision: str,
     reuse: int = 1,
+    rate_growth: float = 0.0,
     stop_after: int | None = None,
 ) -> None:
     """Train for ``samples`` examples, or stop earlier without changing the schedule; ``rate`` is
-    the schedule over the share of ``samples`` that is behind.
+    the schedule over the share of ``samples`` that is behind, ``rate_growth`` the power with which
+    the learning rate follows the batch size.
     """
     model.train()
     for seen, size in batches(sizes, samples if stop_after is None else min(stop_after, samples)):
@@ -250,7 +252,7 @@ def train(
                 optimizer,
                 micro_batches,
                 weight_of,
-                multiplier=rate(seen / samples),
+                multiplier=rate(seen / samples) * (size / sizes[0][1]) ** rate_growth,
                 clip_norm=clip_norm,
                 precision=precision,
             )
@@ -419,6 +421,7 @@ def main() -> None:
         clip_norm=CLIP_NORM,
         precision=PRECISION,
         reuse=REUSE,
+        rate_growth=RATE_GROWTH,
         stop_after=STOP_AFTER,
     )
     for name, source in (("validation", prepared.validation), ("test", prepared.test)):
@@ -458,6 +461,7 @@ def _constants(
         f"MICRO_BATCH_SIZE = {micro}  # largest batch: {identity(largest, min(micro, largest))}",
         *(f"{name.upper()} = {getattr(config, name)!r}" for name in numbers),
         f"WARMUP = {config.warmup!r}  # share of SAMPLES over which the learning rate rises",
+        f"RATE_GROWTH = {config.rate_growth!r}  # power with which it follows the batch size",
         f"CLIP_NORM = {config.clip_norm!r}",
         f"PRECISION = {config.precision!r}",
         f"REUSE = {config.reuse}  # updates on each batch",

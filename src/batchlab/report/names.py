@@ -36,6 +36,7 @@ FIELDS = {
     "momentum": Text("momentum", "モメンタム"),
     "weight_decay": Text("weight decay", "重み減衰"),
     "lr_schedule": Text("learning-rate schedule", "学習率スケジュール"),
+    "rate_growth": Text("growth of the learning rate", "学習率の増加"),
     "warmup": Text("warm-up", "ウォームアップ"),
     "clip_norm": Text("gradient clipping", "勾配クリッピング"),
     "precision": Text("number format", "数値形式"),

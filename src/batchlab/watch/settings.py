@@ -16,6 +16,7 @@ NUMBERS = {
     "momentum": "a number",
     "weight_decay": "a number",
     "warmup": "a number",
+    "rate_growth": "a number",
     "clip_norm": "a number or None",
     "nu": "a number",
     "beta2": "a number",
