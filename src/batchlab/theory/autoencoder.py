@@ -258,6 +258,46 @@ def full_batch_limit(weights: Weights, examples: int, activation: Activation) ->
     return kept / np.sqrt(np.square(kept).sum(-1, keepdims=True))
 
 
+def kept_by_relu(examples: int) -> tuple[float, float]:
+    """Mean and standard deviation of cos(w₊(0), w(0)) = √F, F = Σ_{w_i > 0} w_i²/Σ w_i².
+
+    For w(0) ~ N(0, σ²I) signs do not depend on sizes, so that F has mean 1/2 and variance
+    ¼ E Σ p_i² = 3/(4(n + 2)), p_i = w_i²/Σw². To second order the root has mean
+    1/√2 − Var F/√8 and standard deviation √(Var F/2).
+
+    Args:
+        examples: n, all dimensions.
+
+    Returns:
+        ``(mean, standard deviation)``.
+
+    Example:
+        >>> [round(x, 4) for x in kept_by_relu(100)]
+        [0.7045, 0.0606]
+    """
+    variance = 3 / (4 * (examples + 2))
+    return math.sqrt(0.5) - variance / math.sqrt(8), math.sqrt(variance / 2)
+
+
+def breadth_of_start(examples: int) -> tuple[float, float]:
+    """Mean and standard deviation of the participation ratio over n of n normal numbers.
+
+    It is A²/B with A and B the means of w² and w⁴. With var w² = 2, var w⁴ = 96 and
+    cov(w², w⁴) = 12, the mean is 1/3 + 14/(9n) and the variance 8/(27n), to second order.
+
+    Args:
+        examples: n.
+
+    Returns:
+        ``(mean, standard deviation)``; no unit.
+
+    Example:
+        >>> [round(x, 3) for x in breadth_of_start(100)]
+        [0.349, 0.054]
+    """
+    return 1 / 3 + 14 / (9 * examples), math.sqrt(8 / (27 * examples))
+
+
 def largest_step(batch_size: int) -> float:
     """b/2: the step size from which no run settles at a minimum any more.
 
@@ -288,27 +328,6 @@ def disagreement(examples: int, batch_size: int) -> float:
         (0.2631578947368421, 0.0)
     """
     return batch_size * (examples - batch_size) / (examples * (examples - 1))
-
-
-def decay_rate(examples: int, batch_size: int, learning_rate: float) -> float:
-    """How fast a losing coordinate's w_k² falls at a vertex: −2q log(1 − (η/b)²) an update.
-
-    At w = e_1 a step multiplies w_k by 1 + η/b (k only in the batch), 1 − η/b (1 only) or 1.
-
-    Args:
-        examples: n.
-        batch_size: b.
-        learning_rate: η below b.
-
-    Returns:
-        Per update, of the natural logarithm. 0 at b = n: nothing is selected.
-
-    Example:
-        >>> decay_rate(20, 20, 5.0) == 0.0, round(decay_rate(20, 1, 0.25), 5)
-        (True, 0.00645)
-    """
-    ratio = learning_rate / batch_size
-    return -2.0 * disagreement(examples, batch_size) * math.log1p(-(ratio**2))
 
 
 def time_to_sparsity(examples: int, batch_size: int, learning_rate: float) -> float:
@@ -358,23 +377,6 @@ def chance_of_two(
         [0.5, 0.0]
     """
     return np.arctan2(np.abs(first), np.abs(second)) * (2 / math.pi)
-
-
-def participation_ratio(weights: Weights) -> Float[np.ndarray, "*R"]:
-    """(Σw²)²/Σw⁴: the effective number of coordinates, 1 at a vertex and D where all are equal.
-
-    Args:
-        weights: Shape ``[..., D]``, not all 0.
-
-    Returns:
-        Between 1 and D. Shape ``[...]``.
-
-    Example:
-        >>> participation_ratio(np.array([[1.0, 0.0], [1.0, -1.0]])).tolist()
-        [1.0, 2.0]
-    """
-    squares = np.square(weights)
-    return np.asarray(np.square(squares.sum(-1)) / np.square(squares).sum(-1))
 
 
 def cosine(first: Weights, second: Weights) -> Float[np.ndarray, "*R"]:

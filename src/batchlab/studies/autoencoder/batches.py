@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -136,3 +137,26 @@ def counts(indices: Int[np.ndarray, "R b"], examples: int) -> Int[np.ndarray, "R
     places = indices + examples * np.arange(len(indices))[:, None]
     found = np.bincount(places.reshape(-1), minlength=examples * len(indices))
     return found.reshape(len(indices), examples)
+
+
+def whole_passes(updates: int, batch_size: int, examples: int, name: str) -> int:
+    """The number of updates, half of which must be whole passes over the data.
+
+    Args:
+        updates: In all.
+        batch_size: b.
+        examples: n.
+        name: What the number is called.
+
+    Raises:
+        InvalidValueError: If half of them end within a pass.
+
+    Example:
+        >>> whole_passes(64, 8, 256, "updates")
+        64
+    """
+    least = 2 * examples // math.gcd(examples, batch_size)
+    if updates < 1 or updates % least:
+        words = f"a multiple of {least}, so that half of them are whole passes"
+        raise InvalidValueError(must(name, words, updates))
+    return updates

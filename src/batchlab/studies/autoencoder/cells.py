@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from batchlab.studies.autoencoder.batches import whole_passes
 from batchlab.studies.claim import Cell, Mode, Parameters, Value
 from batchlab.theory import autoencoder as theory
 
@@ -21,7 +24,7 @@ QUICK: dict[str, Value] = {
     "law_ratios": "0.04,0.08,0.16,0.32",
     "law_batches": "1,2,4,8,12",
     "law_examples": 32,
-    "pairs": 4000,
+    "pairs": 10000,
     "cyclic_examples": 21,
     "stability_examples": 8,
     "engine_updates": 100,
@@ -29,7 +32,7 @@ QUICK: dict[str, Value] = {
     "data_updates": 8000,
     "data_seeds": 16,
     "neurons_updates": 1200,
-    "digit_updates": 1000,
+    "digit_updates": 1024,
     "net_seeds": 8,
 }
 """Parameter → its value with ``--quick``; lists of numbers are written with commas."""
@@ -46,7 +49,7 @@ FULL: dict[str, Value] = {
     "data_updates": 12000,
     "data_seeds": 100,
     "neurons_updates": 2000,
-    "digit_updates": 3000,
+    "digit_updates": 3072,
     "net_seeds": 16,
 }
 PAPER: dict[str, Value] = {**FULL, "seeds": 1000, "phase_seeds": 1000, "pairs": 20000}
@@ -61,7 +64,10 @@ SPREADS = (0.0, 0.01, 0.03, 0.1, 0.3)
 MOMENTA = (0.0, 0.5, 0.9)
 NEURONS = (2, 4, 8, 16)
 DATA_EXAMPLES = 32
-DIGITS = 256
+DIGITS, DIGIT_BATCH = 256, 8
+ENGINE_EXAMPLES = 20
+FULL_BATCH_UPDATES = 50
+"""About what a full-batch run takes."""
 
 BASE: dict[str, Value] = {
     "what": "ends",
@@ -71,11 +77,11 @@ BASE: dict[str, Value] = {
 }
 
 
-def numbers(text: Value) -> tuple[float, ...]:
+def listed(text: Value) -> tuple[float, ...]:
     """A parameter that is a list.
 
     Example:
-        >>> numbers("0.1,2")
+        >>> listed("0.1,2")
         (0.1, 2.0)
     """
     return tuple(float(part) for part in str(text).split(","))
@@ -133,11 +139,13 @@ def _runs(
 
 
 def _seconds(n: int, b: int, ratio: float, seeds: int) -> float:
-    """40 µs an update, and 40 ns for each number drawn or touched in it."""
+    """40 µs an update, and 40 ns for each number drawn or touched in it; b = n by the module."""
     noise = theory.disagreement(n, b) * ratio**2
-    updates = 1.3 * theory.SPARSITY_CONSTANT / noise if noise else 500
-    listed = min(b, n - b)
-    drawn = n if listed**2 > 4 * n else listed
+    if not noise:
+        return 0.05 + FULL_BATCH_UPDATES * (1e-3 + 1e-8 * seeds * n * n)
+    updates = 1.3 * theory.SPARSITY_CONSTANT / noise
+    few = min(b, n - b)
+    drawn = n if few**2 > 4 * n else few
     return 0.05 + updates * (4e-5 + 4e-8 * seeds * drawn)
 
 
@@ -154,7 +162,7 @@ def _grid(p: Parameters) -> Iterator[Cell]:
 
 def _phase(p: Parameters) -> Iterator[Cell]:
     n, seeds = int(p["phase_examples"]), int(p["phase_seeds"])
-    for ratio in numbers(p["phase_ratios"]):
+    for ratio in listed(p["phase_ratios"]):
         for b in batch_sizes(n):
             yield _runs(p, "phase", n, b, ratio, seeds)
 
@@ -174,22 +182,23 @@ def _laws(p: Parameters) -> Iterator[Cell]:
     seeds, n = int(p["seeds"]), int(p["law_examples"])
     for size in whole(p["law_sizes"]):
         yield _runs(p, "law_n", size, 1, 0.25, seeds)
-    for ratio in numbers(p["law_ratios"]):
+    for ratio in listed(p["law_ratios"]):
         yield _runs(p, "law_step", n, n // 8, ratio, seeds)
     for b in whole(p["law_batches"]):
         yield _runs(p, "law_batch", n, b, 0.4 / b, seeds)
     yield _runs(p, "two", 2, 1, PAIR_RATIO, int(p["pairs"]), what="two")
     # The relation between steps and batches: sparse first, then the whole data.
-    more: dict[str, Value] = {"what": "switch", "updates": 2000}
-    yield _runs(p, "switch", n, n // 2, float(p["ratio"]), seeds, **more)
+    more: dict[str, Value] = {"what": "switch", "updates": 2000, "activation": "relu"}
+    sparse = _runs(p, "switch", n, n // 2, float(p["ratio"]), seeds, **more)
+    yield dataclasses.replace(sparse, seconds=sparse.seconds + 4.0)
 
 
 def _curvature(p: Parameters) -> Iterator[Cell]:
     n, ratio, seeds = whole(p["sizes"])[0], float(p["ratio"]), int(p["seeds"])
-    for activation in theory.ACTIVATIONS:
+    for activation, dimensions in (("linear", n), ("relu", n), ("relu", 4 * n)):
         for b in few_sizes(n):
             more: dict[str, Value] = {"what": "curvature", "activation": activation}
-            yield _runs(p, "curvature", n, b, ratio, seeds, **more)
+            yield _runs(p, "curvature", n, b, ratio, seeds, dimensions=dimensions, **more)
 
 
 def _stability(p: Parameters) -> Iterator[Cell]:
@@ -201,23 +210,25 @@ def _stability(p: Parameters) -> Iterator[Cell]:
 
 
 def _engine(p: Parameters) -> Iterator[Cell]:
-    updates, seeds = int(p["engine_updates"]), int(p["engine_seeds"])
+    n, ratio, seeds = ENGINE_EXAMPLES, float(p["ratio"]), int(p["engine_seeds"])
     for activation in theory.ACTIVATIONS:
-        for b in (1, 7, 20):
-            for executor in ("loop", "stacked"):
-                settings: dict[str, Value] = {
-                    "what": "engine",
-                    "examples": 20,
-                    "batch_size": b,
-                    "activation": activation,
-                    "executor": executor,
-                    "ratio": float(p["ratio"]),
-                    "updates": updates,
-                    "seeds": seeds,
-                    "fault": p["fault"],
-                }
-                seconds = 0.3 + 3e-4 * updates * (seeds if executor == "loop" else 1)
-                yield Cell("engine", settings, seconds)
+        for b, executor in itertools.product((1, 7, n), ("loop", "stacked")):
+            updates = int(p["engine_updates"])
+            if executor == "stacked" and b == 1:  # until most runs are sparse
+                updates = max(updates, math.ceil(1.5 * theory.time_to_sparsity(n, b, ratio * b)))
+            settings: dict[str, Value] = {
+                "what": "engine",
+                "examples": n,
+                "batch_size": b,
+                "activation": activation,
+                "executor": executor,
+                "ratio": ratio,
+                "updates": updates,
+                "seeds": seeds,
+                "fault": p["fault"],
+            }
+            seconds = 0.3 + updates * (3e-4 * seeds if executor == "loop" else 2e-3)
+            yield Cell("engine", settings, seconds)
 
 
 def _data(p: Parameters) -> Iterator[Cell]:
@@ -250,12 +261,12 @@ def _nets(p: Parameters) -> Iterator[Cell]:
     n, seeds = DATA_EXAMPLES, int(p["net_seeds"])
     shared: dict[str, Value] = {"seeds": seeds, "fault": p["fault"]}
     for neurons in NEURONS:
-        updates = int(p["neurons_updates"])
+        updates = whole_passes(int(p["neurons_updates"]), n // 2, n, "neurons_updates")
         own: dict[str, Any] = {"what": "neurons", "examples": n, "batch_size": n // 2}
         own |= {"neurons": neurons, "ratio": float(p["ratio"]), "updates": updates}
         yield Cell("neurons", {**own, **shared}, 1.0 + 1.5e-3 * updates)
     for net, rate in (("tied", 0.5), ("three-layer", 0.5)):
-        updates = int(p["digit_updates"])
-        own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": 8}
+        updates = whole_passes(int(p["digit_updates"]), DIGIT_BATCH, DIGITS, "digit_updates")
+        own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": DIGIT_BATCH}
         own |= {"learning_rate": rate, "updates": updates}
         yield Cell("digit_nets", {**own, **shared}, 2.0 + 8e-3 * updates)

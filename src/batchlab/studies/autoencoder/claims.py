@@ -1,8 +1,9 @@
 """The source's claims and those derived from its model, fixed before the first run.
 
-Margins are those of the first draft, from before anything was run. Spreads and what is expected
-come from a pilot of 24 repetitions under another seed; where it expects a value near the end of a
-margin, the margin stays and the claim may come out open.
+Margins are those of the first draft, from before anything was run. What is expected and how much
+repetitions differ is derived where a formula is named; the rest comes from a pilot of 24
+repetitions under another seed. Where it expects a value near the end of a margin, the margin stays
+and the claim may come out open.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import functools
 import math
 from typing import Any
 
-from batchlab._text import EMPTY, Text
+import polars as pl
+
+from batchlab._text import Text
 from batchlab.studies.autoencoder import numbers, pictures
+from batchlab.studies.autoencoder.cells import listed, whole
 from batchlab.studies.autoencoder.pictures import (
     ACTIVATIONS,
     BATCH,
@@ -22,19 +26,23 @@ from batchlab.studies.autoencoder.pictures import (
     THEORY,
     UPDATES,
     Drawing,
+    Level,
     drawn,
     line,
     over_grid,
     phase_map,
     through,
 )
-from batchlab.studies.claim import Axis, Claim, Parameters, Statistic, Tables
+from batchlab.studies.claim import Axis, Claim, Parameters, Row, Statistic, Tables
 from batchlab.theory import autoencoder as theory
 
 ABSTRACT = "ghosh2023, abstract"
-DERIVED = "derived from the update of ghosh2023"
-SHARE = Text("share of repetitions", "繰り返しのうちの割合")
+DERIVED = "derived from the update of ghosh2023, autoencoder.step"
 COSINE = Axis(Text("|cos(w, w(0))|", "|cos(w, w(0))|"))
+LARGEST = Text("Lines at b = n are of the largest n.", "b = nの線は最大のnのものです。")
+LARGEST_COSINE, COSINE_SCATTER = 2.4, 0.3
+"""√n × |cos(w, w(0))|: the largest over batch sizes and activations, below the 2.75 of the largest
+of 100 coordinates, and how much repetitions differ."""
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
@@ -48,9 +56,7 @@ def claims(p: Parameters) -> tuple[Claim, ...]:
 
 
 def share(n: int, **given: Any) -> Claim:
-    """A claim on every run: with all successes the lower end exceeds 0.9 from 52 repetitions "
-    "on.
-    """
+    """A claim on every run: all successes put the lower end above 0.9 from 52 repetitions on."""
     return Claim(low=0.9, high=1.0, expected=1.0, n=n, statistic=Statistic.SHARE, unit="", **given)
 
 
@@ -64,7 +70,7 @@ def _minima(p: Parameters) -> tuple[Claim, ...]:
                 "SGD with a constant step size ends at a global minimum for every batch size.",
                 "ステップ幅を固定したSGDは、どのバッチサイズでも大域的最小値に到達します。",
             ),
-            source=ABSTRACT,
+            source=ABSTRACT + "; its loss is autoencoder.least_loss",
             measured=Text(
                 "whether in all runs of a repetition (every n, b and activation) less than a "
                 "millionth of the learnable loss is left",
@@ -78,6 +84,7 @@ def _minima(p: Parameters) -> tuple[Claim, ...]:
                     "どのバッチサイズでも大域的最小値に到達する。",
                 ),
                 ("missing", left),
+                [Level(Text("a global minimum", "大域的最小値"), lambda n: 0.0)],
             ),
             meaning=Text(
                 "Equal training loss says nothing about which solution was found: here all batch "
@@ -92,7 +99,15 @@ def _minima(p: Parameters) -> tuple[Claim, ...]:
 
 
 def _features(p: Parameters) -> tuple[Claim, ...]:
-    return (_sparse(p), _turned(p), _turned_slope(p), _aligned(p), _aligned_relu(p), _dense(p))
+    return (
+        _sparse(p),
+        _turned(p),
+        _turned_slope(p),
+        _aligned(p),
+        _limit_relu(p),
+        _aligned_relu(p),
+        _dense(p),
+    )
 
 
 def _sparse(p: Parameters) -> Claim:
@@ -116,6 +131,12 @@ def _sparse(p: Parameters) -> Claim:
         picture=over_grid(
             Text("Sparse for every b < n, dense at b = n.", "b < nではすべて疎、b = nでは密。"),
             ("breadth", BREADTH),
+            [
+                Level(Text("1, for b < n", "1（b < n）"), lambda n: 1.0),
+                Level(Text("n/3, linear, b = n", "n/3（線形、b = n）"), lambda n: n / 3),
+                Level(Text("n/6, ReLU, b = n", "n/6（ReLU、b = n）"), lambda n: n / 6),
+            ],
+            LARGEST,
         ),
         meaning=Text(
             "Leaving out even one example per update is enough for the noise to select a feature.",
@@ -126,6 +147,7 @@ def _sparse(p: Parameters) -> Claim:
 
 
 def _turned(p: Parameters) -> Claim:
+    n = max(whole(p["sizes"]))
     return Claim(
         id="nearly-orthogonal",
         sentence=Text(
@@ -135,23 +157,23 @@ def _turned(p: Parameters) -> Claim:
         ),
         source=ABSTRACT + "; 0.3 is the bound √(2 log n/n) at n = 100",
         measured=Text(
-            "|cos(w, w(0))| at the largest n, mean over b < n and activations",
-            "最大のnでの|cos(w, w(0))|（b < nと活性化関数についての平均）",
+            "largest |cos(w, w(0))| over b < n and activations, at the largest n if it is 100 or "
+            "more",
+            "最大のn（100以上の場合）での|cos(w, w(0))|のb < nと活性化関数についての最大値",
         ),
         low=0.0,
         high=0.3,
-        expected=0.14,
-        spread=0.03,
+        expected=min(LARGEST_COSINE / math.sqrt(n), 0.3),
+        spread=COSINE_SCATTER / math.sqrt(n),
         n=int(p["seeds"]),
         values=numbers.turned,
-        picture=phase_map(
+        picture=over_grid(
             Text(
                 "Only the full batch stays aligned with its start.",
                 "全データの場合だけ初期値の方向が保たれる。",
             ),
-            "cosine",
-            COSINE,
-            Text("Linear.", "線形。"),
+            ("overlap", COSINE),
+            [Level(Text("0.3, the bound for b < n", "b < nの上限0.3"), lambda n: 0.3)],
         ),
         meaning=Text(
             "Small batches move far from the initialisation: features are learned, not kept.",
@@ -171,7 +193,7 @@ def _turned_slope(p: Parameters) -> Claim:
             "初期値との余弦はnとともに小さくなり、その指数は、無作為な座標が残る場合の−0.5と、"
             "最大の座標が残る場合の−0.37の間（±0.1）です。",
         ),
-        source=DERIVED + ": |w_i(0)|/|w(0)| of the winner",
+        source=DERIVED + ": |w_i(0)|/|w(0)| of the winner i",
         measured=Text(
             "slope of log |cos(w, w(0))| on log n, linear, all b < n",
             "log nに対するlog |cos(w, w(0))|の傾き（線形、b < nのすべて）",
@@ -179,24 +201,24 @@ def _turned_slope(p: Parameters) -> Claim:
         low=-0.6,
         high=-0.27,
         expected=-0.45,
-        spread=0.2,
+        spread=numbers.slope_spread(whole(p["sizes"]), 0.23),
         n=int(p["seeds"]),
         values=numbers.turned_slope,
         picture=drawn(
             Text("The more examples, the more orthogonal.", "データが多いほど直交に近い。"),
             lambda tables: numbers.linear(tables["grid"]).filter(numbers.PART),
             ("examples", EXAMPLES),
-            ("cosine", COSINE._replace(log=True)),
+            ("overlap", COSINE._replace(log=True)),
             {"measured": MEASURED, "theory": Text("exponent −1/2", "指数−1/2")},
             theory=lambda tables: through(
-                numbers.linear(tables["grid"]).filter(numbers.PART), "examples", "cosine", -0.5
+                numbers.linear(tables["grid"]).filter(numbers.PART), "examples", "overlap", -0.5
             ),
         ),
         meaning=Text(
             "With realistic amounts of data, nothing of the initial direction is left.",
             "現実的なデータ量では、初期値の方向は実質的に残りません。",
         ),
-        twin={"fault": "ignores-batch"},
+        twin={"fault": "inverted-cosine"},
     )
 
 
@@ -207,20 +229,26 @@ def _aligned(p: Parameters) -> Claim:
             "With the full batch, a linear neuron keeps the direction of its start.",
             "全データを使う場合、線形ニューロンは初期値の方向を完全に保ちます。",
         ),
-        source=ABSTRACT + "; the limit w(0)/|w(0)| is derived",
+        source=ABSTRACT + "; the limit w(0)/|w(0)| is derived, autoencoder.full_batch_limit",
         measured=Text(
-            "smallest cos(w, w(0)) over all n, b = n", "cos(w, w(0))の最小値（b = n、全てのn）"
+            "smallest cos(w, w(0)) over all n, b = n, by automatic differentiation of the module",
+            "cos(w, w(0))の最小値（b = n、全てのn、モジュールの自動微分による）",
         ),
         low=1 - 1e-6,
         high=1 + 1e-6,
         expected=1.0,
+        spread=0.0,
         n=int(p["seeds"]),
         values=numbers.aligned,
         picture=over_grid(
             Text(
                 "Alignment with the start jumps at b = n.", "初期値との一致はb = nで跳ね上がる。"
             ),
-            ("cosine", COSINE),
+            ("overlap", COSINE),
+            [
+                Level(Text("1, linear, b = n", "1（線形、b = n）"), lambda n: 1.0),
+                Level(Text("1/√2, ReLU, b = n", "1/√2（ReLU、b = n）"), lambda n: math.sqrt(0.5)),
+            ],
         ),
         meaning=Text(
             "Full-batch training of this model learns the size of w and no feature at all.",
@@ -231,19 +259,57 @@ def _aligned(p: Parameters) -> Claim:
     )
 
 
+def _limit_relu(p: Parameters) -> Claim:
+    return Claim(
+        id="full-batch-limit-relu",
+        sentence=Text(
+            "With ReLU and the full batch, the positive part of the start is left, in its "
+            "proportions.",
+            "ReLUで全データを使う場合、初期値の正の成分が、比率を保ったまま残ります。",
+        ),
+        source=DERIVED + " and autoencoder.full_batch_limit",
+        measured=Text(
+            "smallest cos(w, w₊(0)) over all n, b = n, by automatic differentiation of the module",
+            "cos(w, w₊(0))の最小値（b = n、全てのn、モジュールの自動微分による）",
+        ),
+        low=1 - 1e-6,
+        high=1 + 1e-6,
+        expected=1.0,
+        spread=0.0,
+        n=int(p["seeds"]),
+        values=numbers.limit_relu,
+        picture=drawn(
+            Text("The limit is the positive part.", "行き先は正の成分。"),
+            lambda tables: numbers.relu(tables["grid"]),
+            ("batch_size", BATCH),
+            ("limit", Axis(Text("cos(w, w₊(0))", "cos(w, w₊(0))"))),
+            {"measured": Text("ReLU", "ReLU"), "theory": Text("1, for b = n", "1（b = n）")},
+            theory=lambda tables: _level(tables, 1.0),
+        ),
+        meaning=Text(
+            "The full batch neither adds a feature nor changes the share of one.",
+            "全データの学習は、特徴を加えることも、その比率を変えることもありません。",
+        ),
+        twin={"fault": "leaves-one-out"},
+    )
+
+
 def _aligned_relu(p: Parameters) -> Claim:
+    n = max(whole(p["sizes"]))
+    expected, spread = theory.kept_by_relu(n)
+    low, high = math.sqrt(0.5) - 0.02, math.sqrt(0.5) + 0.02
     return Claim(
         id="full-batch-aligned-relu",
         sentence=Text(
             "With ReLU and the full batch, the cosine with the start tends to 1/√2.",
             "ReLUで全データを使う場合、初期値との余弦は1/√2に近づきます。",
         ),
-        source=DERIVED + ": the limit is the positive part of w(0)",
+        source=DERIVED + ", by autoencoder.full_batch_limit and kept_by_relu",
         measured=Text("cos(w, w(0)) at b = n, the largest n", "cos(w, w(0))（b = n、最大のn）"),
-        low=math.sqrt(0.5) - 0.02,
-        high=math.sqrt(0.5) + 0.02,
-        expected=0.7045,
-        spread=0.061,
+        low=low,
+        high=high,
+        expected=max(expected, low),
+        spread=spread,
         n=int(p["seeds"]),
         values=numbers.aligned_relu,
         picture=drawn(
@@ -268,21 +334,23 @@ def _level(tables: Tables, value: float) -> list[Any]:
 
 
 def _dense(p: Parameters) -> Claim:
+    expected, spread = theory.breadth_of_start(max(whole(p["sizes"])))
+    high = 1 / 3 + 0.05
     return Claim(
         id="full-batch-dense",
         sentence=Text(
             "With the full batch, the solution is dense: its participation ratio is about n/3.",
             "全データを使うと解は密で、参加率は約n/3です。",
         ),
-        source=ABSTRACT + "; n/3 of a Gaussian start is derived",
+        source=ABSTRACT + "; n/3 is derived, autoencoder.breadth_of_start",
         measured=Text(
             "participation ratio / n of linear runs, b = n, the largest n",
             "参加率÷n（線形、b = n、最大のn）",
         ),
         low=1 / 3 - 0.05,
-        high=1 / 3 + 0.05,
-        expected=0.349,
-        spread=0.057,
+        high=high,
+        expected=min(expected, high),
+        spread=spread,
         n=int(p["seeds"]),
         values=numbers.dense,
         picture=drawn(
@@ -322,7 +390,7 @@ def _dichotomy(p: Parameters) -> tuple[Claim, ...]:
                 "疎から密への変化は徐々にではなく、b = nで一度に起きます。ステップ幅に"
                 "よりません。",
             ),
-            source=ABSTRACT,
+            source=ABSTRACT + "; autoencoder.disagreement is 0 at b = n only",
             measured=Text(
                 "share of the way from one coordinate to w(0)'s participation ratio, on a "
                 "logarithmic scale, that lies between the densest b < n and b = n; smallest over "
@@ -334,6 +402,7 @@ def _dichotomy(p: Parameters) -> tuple[Claim, ...]:
             low=0.95,
             high=1.05,
             expected=1.0,
+            spread=1e-6,
             n=int(p["phase_seeds"]),
             values=numbers.jump,
             picture=phase_map(
@@ -364,7 +433,7 @@ def _dichotomy(p: Parameters) -> tuple[Claim, ...]:
                 "On exactly orthogonal data of equal length; see the findings below.",
                 "データが互いに直交し、長さが等しい場合に限ります（下の測定を参照）。",
             ),
-            twin={"fault": "ignores-batch"},
+            twin={"fault": "exchanged-batches"},
         ),
     )
 
@@ -372,16 +441,40 @@ def _dichotomy(p: Parameters) -> tuple[Claim, ...]:
 def _curvature_picture(title: Text, column: str, name: Text) -> Drawing:
     return drawn(
         title,
-        lambda tables: tables["curvature"],
+        lambda tables: tables["curvature"].with_columns(_shape()),
         ("batch_size", BATCH),
         (column, Axis(name)),
-        dict(ACTIVATIONS),
-        by="activation",
+        {
+            "linear1": Text("linear, d = n", "線形、d = n"),
+            "relu1": Text("ReLU, d = n", "ReLU、d = n"),
+            "relu4": Text("ReLU, d = 4n", "ReLU、d = 4n"),
+        },
+        by="shape",
         caption=Text(
-            "By automatic differentiation, coordinates below 10⁻⁴ of |w| set to 0.",
-            "自動微分による値。|w|の10⁻⁴未満の座標は0としました。",
+            "By automatic differentiation, coordinates below 10⁻⁴ of |w| set to 0. Dashed: "
+            "theory, with n/2 active coordinates at b = n.",
+            "自動微分による値。|w|の10⁻⁴未満の座標は0としました。破線は理論値（b = nでの活性な"
+            "座標はn/2）です。",
         ),
+        theory=functools.partial(_predicted, column=column),
     )
+
+
+def _shape() -> pl.Expr:
+    """Activation and d/n as the name of a series."""
+    times = (pl.col("dimensions") // pl.col("examples")).cast(pl.String)
+    return (pl.col("activation") + times).alias("shape")
+
+
+def _predicted(tables: Tables, column: str) -> list[Row]:
+    """4 for n λ_max, 4 + d − |A| for n × trace."""
+    keys = ["activation", "dimensions", "examples", "batch_size"]
+    table = tables["curvature"].with_columns(_shape()).select("shape", *keys).unique()
+    rows = []
+    for shape, activation, d, n, b in table.sort("shape", "batch_size").iter_rows():
+        some = n if activation == "linear" else 1 if b < n else n / 2
+        rows += line([b], [4 if column == "top" else 4 + d - some], shape)
+    return rows
 
 
 def _curvature(p: Parameters) -> tuple[Claim, ...]:
@@ -400,9 +493,10 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "ReLUでは、ヘッセ行列のトレースで測ると、全データの解は"
                 "小さいバッチの解より平坦です。",
             ),
-            source=ABSTRACT,
+            source=ABSTRACT + "; autoencoder.trace",
             measured=Text(
-                "n × (trace at b = 1 − trace at b = n)", "n×（b = 1のトレース−b = nのトレース）"
+                "n × (trace at b = 1 − trace at b = n), d = n",
+                "n×（b = 1のトレース−b = nのトレース）、d = n",
             ),
             low=0.0,
             high=math.inf,
@@ -421,7 +515,7 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "round.",
                 "「大きいバッチは鋭い最小値に行き着く」という通説は、このモデルでは逆です。",
             ),
-            twin={"fault": "ignores-batch"},
+            twin={"fault": "exchanged-batches"},
         ),
         Claim(
             id="trace-law",
@@ -429,10 +523,12 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "With ReLU the trace is (4 + d − |A|)/n, A being the active coordinates.",
                 "ReLUのトレースは(4 + d − |A|)/nです（Aは活性な座標の集合）。",
             ),
-            source=DERIVED,
+            source=DERIVED + " and autoencoder.trace",
             measured=Text(
-                "largest |n × trace − (4 + d − |A|)| over the batch sizes, |A| being 1 for b < n",
-                "|n×トレース − (4 + d − |A|)|のバッチサイズについての最大値（b < nでは|A| = 1）",
+                "largest |n × trace − (4 + d − |A|)| over the batch sizes and d = n and 4n, |A| "
+                "being 1 for b < n",
+                "|n×トレース − (4 + d − |A|)|のバッチサイズとd = n, 4nについての最大値（b < nで"
+                "は|A| = 1）",
             ),
             low=-math.inf,
             high=1e-3,
@@ -461,10 +557,10 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "The largest eigenvalue of the Hessian is 4/n at every minimum, whatever b.",
                 "ヘッセ行列の最大固有値は、bによらず、どの最小値でも4/nです。",
             ),
-            source="ghosh2023, workshop version; 4/n is derived",
+            source="ghosh2023, workshop version; 4/n is derived, autoencoder.top_eigenvalue",
             measured=Text(
-                "the n × λ_max that is farthest from 4, over batch sizes and activations",
-                "4から最も離れたn×λ_max（バッチサイズと活性化関数について）",
+                "the n × λ_max that is farthest from 4, over batch sizes, activations and d",
+                "4から最も離れたn×λ_max（バッチサイズ、活性化関数、dについて）",
             ),
             low=3.99,
             high=4.01,
@@ -489,7 +585,7 @@ def _curvature(p: Parameters) -> tuple[Claim, ...]:
                 "A linear neuron's minima are all equally sharp: sparse and dense have one trace.",
                 "線形ニューロンでは、疎な解も密な解もトレースは等しくなります。",
             ),
-            source=DERIVED,
+            source=DERIVED + " and autoencoder.trace",
             measured=Text(
                 "largest − smallest n × trace over the batch sizes",
                 "n×トレースの最大と最小の差（バッチサイズについて）",
@@ -568,13 +664,12 @@ def _order(p: Parameters) -> tuple[Claim, ...]:
             low=1 - 1e-6,
             high=1 + 1e-6,
             expected=1.0,
+            spread=0.0,
             n=n,
             values=numbers.partition,
             picture=drawn(
                 Text("Nothing is selected inside a batch.", "組の中では選択が起きない。"),
-                lambda tables: tables["partition"].with_columns(
-                    (numbers.pl.col("breadth") / numbers.pl.col("kept")).round(0).alias("first")
-                ),
+                lambda tables: tables["partition"].with_columns(pl.col("first").round(0)),
                 (
                     "first",
                     Axis(Text("participation ratio of w(0) there", "その組での初期値の参加率")),
@@ -602,7 +697,7 @@ def _winners(p: Parameters) -> tuple[Claim, ...]:
                 "The larger w_i(0)², the likelier coordinate i is the one that is left.",
                 "w_i(0)²が大きい座標ほど、最後に残る確率が高くなります。",
             ),
-            source="ghosh2023; direction derived from the drift of log w_i²",
+            source="ghosh2023; direction derived from the drift of log w_i² in autoencoder.step",
             measured=Text(
                 "rank of the winner's w_i(0)², from −½ to ½; mean over b < n, the largest n",
                 "残った座標のw_i(0)²の順位（−½〜½）。b < nについての平均、最大のn",
@@ -625,10 +720,12 @@ def _winners(p: Parameters) -> tuple[Claim, ...]:
         Claim(
             id="chance-is-an-angle",
             sentence=Text(
-                "Of two coordinates the first wins with probability (2/π) arctan|w₁(0)/w₂(0)|.",
-                "座標が二つのとき、1番目が残る確率は(2/π)arctan|w₁(0)/w₂(0)|です。",
+                "Of two coordinates, the chance that the first wins rises in proportion to the "
+                "angle, as (2/π) arctan|w₁(0)/w₂(0)|.",
+                "座標が二つのとき、1番目が残る確率は角度に比例し、(2/π)arctan|w₁(0)/w₂(0)|の傾きで"
+                "増えます。",
             ),
-            source=DERIVED + " in the limit of small steps",
+            source=DERIVED + " in the limit of small steps, autoencoder.chance_of_two",
             measured=Text(
                 "slope of winning on that probability (n = 2, b = 1, step 0.1)",
                 "その確率に対する「残ったかどうか」の傾き（n = 2、b = 1、ステップ幅0.1）",
@@ -645,6 +742,32 @@ def _winners(p: Parameters) -> tuple[Claim, ...]:
                 "初期値の差は効きますが、その二乗に比例するほど（傾き1.22）ではありません。",
             ),
             twin={"fault": "inverted-start"},
+        ),
+        Claim(
+            id="chance-is-straight",
+            sentence=Text(
+                "Against that angle the chance is a straight line, not an S.",
+                "その角度に対する確率は直線で、S字にはなりません。",
+            ),
+            source=DERIVED + " in the limit of small steps, autoencoder.chance_of_two",
+            measured=Text(
+                "third Legendre coefficient of winning against the predicted chance; 0 of a line, "
+                "−0.22 if chances were as w_i(0)² (n = 2, b = 1, step 0.1)",
+                "予測確率に対する「残ったかどうか」の3次のルジャンドル係数。直線なら0、確率がw_i(0)²"
+                "に比例するなら−0.22（n = 2、b = 1、ステップ幅0.1）",
+            ),
+            low=-0.12,
+            high=0.12,
+            expected=0.0,
+            spread=math.sqrt(7),
+            n=int(p["pairs"]),
+            values=numbers.straight,
+            picture=pictures.angles,
+            meaning=Text(
+                "A small head start counts as much as the same step further ahead.",
+                "わずかな差も、差が大きいときの同じだけの差と、同じように効きます。",
+            ),
+            twin={"fault": "squares-for-angle"},
         ),
     )
 
@@ -670,14 +793,17 @@ def _steps(p: Parameters) -> tuple[Claim, ...]:
                 "Between them the limit is b/2: it grows in proportion to the batch size.",
                 "その間の上限はb/2で、バッチサイズに比例します。",
             ),
-            Text("b = n/2 and n − 1", "b = n/2とn − 1"),
+            Text(
+                "of b = n/2 and n − 1 the one farthest from 1",
+                "b = n/2とn − 1のうち1から遠いほう",
+            ),
         ),
     }
     return tuple(
         Claim(
             id=f"stability-{which}",
             sentence=sentence,
-            source=DERIVED + ": N − 1 is multiplied by 1 − 4η/b",
+            source=DERIVED + ": N − 1 is multiplied by 1 − 4η/b, autoencoder.largest_step",
             measured=Text(
                 f"largest step size that arrives at a minimum / (b/2), by bisection, {size.en}",
                 f"最小値に到達する最大のステップ幅÷(b/2)（二分法、{size.ja}）",
@@ -705,17 +831,17 @@ def _law(
     power: float,
     margin: float,
     spread: tuple[float, float],
-    words: tuple[Text, Text, Text],
+    words: tuple[Text, Text],
     drawing: Drawing,
     values: Any,
     fault: str,
     meaning: Text,
 ) -> Claim:
-    """An exponent of the time to sparsity; ``words`` are sentence, what is measured and source."""
+    """An exponent of the time to sparsity; ``words`` are sentence and what is measured."""
     return Claim(
         id=f"time-exponent-{name}",
         sentence=words[0],
-        source=DERIVED + ": T ≈ 13 n b(n − 1)/((n − b) η²)",
+        source=DERIVED + " and autoencoder.time_to_sparsity",
         measured=words[1],
         low=power - margin,
         high=power + margin,
@@ -741,11 +867,11 @@ def _law_picture(title: Text, table: str, x: tuple[str, Axis], power: float, fit
 
 
 def _laws(p: Parameters) -> tuple[Claim, ...]:
-    pl = numbers.pl
+    odds = [b / (int(p["law_examples"]) - b) for b in whole(p["law_batches"])]
     size, b = pl.col("examples"), pl.col("batch_size")
     with_odds = (b / (size - b)).alias("odds")
     with_rate = (b * pl.col("ratio")).alias("rate")
-    odds = Axis(Text("b / (n − b)", "b ÷ (n − b)"), log=True)
+    odds_axis = Axis(Text("b / (n − b)", "b ÷ (n − b)"), log=True)
     rate = Axis(Text("step size η", "ステップ幅η"), log=True)
     return (
         _law(
@@ -753,7 +879,7 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
             "n",
             1.0,
             0.15,
-            (1.07, 0.2),
+            (1.07, numbers.slope_spread(whole(p["law_sizes"]), 0.44)),
             (
                 Text(
                     "At b = 1, the updates to sparsity grow in proportion to n (exponent "
@@ -765,7 +891,6 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                     "slope of log updates on log n, b = 1",
                     "log nに対するlog更新回数の傾き（b = 1）",
                 ),
-                EMPTY,
             ),
             _law_picture(
                 Text("Time grows in proportion to n.", "時間はnに比例する。"),
@@ -786,7 +911,7 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
             "step-size",
             -2.0,
             0.15,
-            (-2.02, 0.2),
+            (-2.02, numbers.slope_spread(listed(p["law_ratios"]), 0.31)),
             (
                 Text(
                     "They fall with the square of the step size (exponent −2 ± 0.15).",
@@ -796,7 +921,6 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                     "slope of log updates on log η, b = n/8",
                     "log ηに対するlog更新回数の傾き（b = n/8）",
                 ),
-                EMPTY,
             ),
             _law_picture(
                 Text(
@@ -823,7 +947,7 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
             "batch-size",
             1.0,
             0.15,
-            (1.04, 0.14),
+            (1.04, numbers.slope_spread(odds, 0.33)),
             (
                 Text(
                     "At a fixed step size, they grow as b/(n − b) (exponent 1 ± 0.15).",
@@ -833,12 +957,11 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                     "slope of log updates on log b/(n − b), fixed n and η",
                     "log b/(n − b)に対するlog更新回数の傾き（nとηは固定）",
                 ),
-                EMPTY,
             ),
             _law_picture(
                 Text("Time grows as b/(n − b).", "時間はb/(n − b)に比例する。"),
                 "law_batch",
-                ("odds", odds),
+                ("odds", odds_axis),
                 1.0,
                 lambda table: table.with_columns(with_odds),
             ),
@@ -856,10 +979,12 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                 "being 13 ± 3.",
                 "疎になるまでの更新回数は約13 n b(n − 1)/((n − b) η²)です（係数は13 ± 3）。",
             ),
-            source=DERIVED + "; 13 was measured before, n of 20 to 100",
+            source=DERIVED
+            + " and autoencoder.time_to_sparsity; 13 was measured before, n of 20 to 100",
             measured=Text(
-                "updates × (n − b)η²/(n b(n − 1)), median over b < n, linear, n up to 100",
-                "更新回数×(n − b)η²/(n b(n − 1))（b < nについての中央値、線形、nは100以下）",
+                "updates × (n − b)η²/(n b(n − 1)), median over b < n, linear, the largest n up to "
+                "100",
+                "更新回数×(n − b)η²/(n b(n − 1))（b < nについての中央値、線形、100以下で最大のn）",
             ),
             low=theory.SPARSITY_CONSTANT - 3,
             high=theory.SPARSITY_CONSTANT + 3,
@@ -875,6 +1000,7 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                         Text("updates × (n − b)η²/(n b(n − 1))", "更新回数×(n − b)η²/(n b(n − 1))")
                     ),
                 ),
+                [Level(Text("13", "13"), lambda n: theory.SPARSITY_CONSTANT)],
                 Text("0 at b = n, which never becomes sparse.", "b = nは疎にならないため0です。"),
             ),
             meaning=Text(
@@ -889,16 +1015,17 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
         Claim(
             id="engine-agrees",
             sentence=Text(
-                "The module trained by the engine and the closed form have the same weights, to "
-                "round-off, with both executors.",
-                "エンジンで学習したモジュールと閉じた式は、両方の実行方式で、丸め誤差の範囲で"
-                "同じ重み"
-                "になります。",
+                "The module trained by the engine and the fast simulation have the same weights, "
+                "to round-off, with both executors.",
+                "エンジンで学習したモジュールと高速なシミュレーションは、両方の実行方式で、"
+                "丸め誤差の範囲で同じ重みになります。",
             ),
             source="this package",
             measured=Text(
-                "largest difference of a weight, over b = 1, 7, 20 of 20 examples and activations",
-                "重みの差の最大値（20件のうちb = 1, 7, 20、両方の活性化関数について）",
+                "largest difference of a weight, over b = 1, 7, 20 of 20 examples and "
+                "activations; stacked at b = 1, after 1.5 predicted times to sparsity",
+                "重みの差の最大値（20件のうちb = 1, 7, 20、両方の活性化関数について。"
+                "stackedのb = 1では疎になる予測時間の1.5倍の更新後）",
             ),
             low=-math.inf,
             high=1e-10,
@@ -907,7 +1034,10 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
             n=int(p["engine_seeds"]),
             values=numbers.engine,
             picture=drawn(
-                Text("Closed form and engine agree.", "閉じた式とエンジンの結果は一致する。"),
+                Text(
+                    "Fast simulation and engine agree.",
+                    "高速なシミュレーションとエンジンの結果は一致する。",
+                ),
                 lambda tables: tables["engine"],
                 ("batch_size", BATCH),
                 ("difference", Axis(Text("largest difference", "差の最大値"))),
@@ -915,9 +1045,10 @@ def _laws(p: Parameters) -> tuple[Claim, ...]:
                 by="executor",
             ),
             meaning=Text(
-                "The fast simulation on this page is the training of a real PyTorch module.",
-                "このページの高速なシミュレーションは、実際のPyTorchモジュールの学習と同じもので"
-                "す。",
+                "The fast simulation on this page is the training of a real PyTorch module, given "
+                "the batches; here both take those of the engine's stream.",
+                "同じバッチを与えれば、このページの高速なシミュレーションは実際のPyTorchモジュールの"
+                "学習と同じものです。ここでは両方ともエンジンのストリームのバッチを使います。",
             ),
             twin={"fault": "double-step"},
         ),

@@ -20,6 +20,9 @@ FAULTS = {
     "relu-for-linear": "ReLU where the identity is meant",
     "shuffled-cycle": "random batches where a fixed order is meant",
     "inverted-start": "the initial weights are ranked the wrong way round",
+    "exchanged-batches": "small and large batches are exchanged, b and n + 1 − b",
+    "inverted-cosine": "|w(0)|/|w_i(0)| where its inverse is meant",
+    "squares-for-angle": "the chance of two is taken for w_1²/(w_1² + w_2²)",
 }
 """Parameter ``fault`` → what is wrong."""
 
@@ -66,6 +69,7 @@ def planted(fault: str, examples: int, runs: Runs) -> Runs:
         "fixed-step": {"ratio": WRONG_RATIO},
         "relu-for-linear": {"activation": "relu"},
         "shuffled-cycle": {"sampling": "uniform"},
+        "exchanged-batches": {"batch_size": examples + 1 - runs.batch_size},
     }
     return runs._replace(**changed.get(fault, {}))
 

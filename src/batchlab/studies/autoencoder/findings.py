@@ -10,11 +10,18 @@ import polars as pl
 
 from batchlab._text import Text
 from batchlab.studies.autoencoder import numbers, pictures
-from batchlab.studies.autoencoder.pictures import BATCH, BREADTH, Drawing, by_amount, drawn
+from batchlab.studies.autoencoder.cells import DATA_EXAMPLES
+from batchlab.studies.autoencoder.pictures import (
+    BATCH,
+    BREADTH,
+    Drawing,
+    by_amount,
+    drawn,
+    line,
+)
 from batchlab.studies.claim import Axis, Claim, Parameters, Sample, Tables
 
 BEYOND = "beyond ghosh2023"
-CORRELATION, SPREAD, MOMENTUM = 0.01, 0.1, 0.9
 JUMP = Text(
     "share of the change from one coordinate to w(0)'s participation ratio (logarithmic) that "
     "lies between the densest b < n and b = n: 1 is a dichotomy, 0 is none",
@@ -79,7 +86,7 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
                 "どの二つのデータの余弦も0.01のとき、二分は残るか。",
             ),
             JUMP,
-            lambda tables: numbers.jump_at(tables["correlated"], CORRELATION),
+            functools.partial(numbers.jump_on, kind="correlated"),
             by_amount(
                 "correlated",
                 Text(
@@ -109,7 +116,7 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
                 "データの長さに最大10%の差があるとき、二分は残るか。",
             ),
             JUMP,
-            lambda tables: numbers.jump_at(tables["unequal"], SPREAD),
+            functools.partial(numbers.jump_on, kind="unequal"),
             by_amount(
                 "unequal",
                 Text(
@@ -131,7 +138,7 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
             n,
             Text("And with momentum 0.9?", "モメンタム0.9を使うと、二分は残るか。"),
             JUMP,
-            lambda tables: numbers.jump_at(tables["momentum"], MOMENTUM),
+            functools.partial(numbers.jump_on, kind="momentum"),
             by_amount(
                 "momentum",
                 Text(
@@ -185,7 +192,7 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
                 "平均を引いた実際の手書き数字の画像では、二分は残るか。",
             ),
             JUMP,
-            lambda tables: numbers.jump_at(tables["digits"], 1.0),
+            functools.partial(numbers.jump_on, kind="digits"),
             by_amount(
                 "digits",
                 Text(
@@ -208,6 +215,51 @@ def _data(p: Parameters) -> tuple[Claim, ...]:
                 "batch size does not.",
                 "0に近ければ、行き先を決めるのは（大部分を説明する方向が一つある）データであり、"
                 "バッチサイズではありません。",
+            ),
+        ),
+        finding(
+            "other-data-moving",
+            n,
+            Text(
+                "Had these runs come to rest, or were they still on their way?",
+                "これらの学習は止まっていたか、それともまだ途中だったか。",
+            ),
+            Text(
+                "log(participation ratio at the end / after half of the updates) that is "
+                "farthest from 0, over batch sizes and the settings above (cosine 0.01, lengths, "
+                "momentum, digits); 0 is at rest",
+                "log（終了時の参加率÷更新の半分での参加率）のうち0から最も離れた値（上の余弦・長さ・"
+                "モメンタム・手書き数字の設定とバッチサイズについて）。0なら止まっている",
+            ),
+            numbers.moved,
+            drawn(
+                Text(
+                    "What changed in the second half of the updates.",
+                    "更新の後半での変化。",
+                ),
+                lambda tables: numbers.movement(numbers.judged(tables)),
+                ("batch_size", BATCH),
+                (
+                    "moved",
+                    Axis(
+                        Text("log(participation ratio, end / half)", "log（参加率、終了時÷半分）")
+                    ),
+                ),
+                {
+                    "correlated": Text("cosine 0.01", "余弦0.01"),
+                    "unequal": Text("lengths ± 5 %", "長さ±5%"),
+                    "momentum": Text("momentum 0.9", "モメンタム0.9"),
+                    "digits": Text("digits", "手書き数字"),
+                    "theory": Text("at rest", "静止"),
+                },
+                by="kind",
+                theory=lambda tables: line([1, DATA_EXAMPLES], [0, 0]),
+            ),
+            Text(
+                "Away from 0, a finding above tells where runs were, not where they end: η is "
+                "divided by the largest eigenvalue, so that noise selects more slowly.",
+                "0から離れていれば、上の測定値は行き先ではなく途中の状態を表します。ηを最大固有値で"
+                "割っているため、ノイズによる選択が遅くなるからです。",
             ),
         ),
     )
@@ -259,12 +311,16 @@ def _start(p: Parameters) -> tuple[Claim, ...]:
                     "after": Text("then b = n", "その後b = n"),
                     "throughout": Text("b = n throughout", "最初からb = n"),
                 },
-                Text("Linear.", "線形。"),
+                Text(
+                    "ReLU; on all data the module, by automatic differentiation.",
+                    "ReLU。全データでの学習はモジュールの自動微分による。",
+                ),
             ),
             Text(
                 "At 0, features that a small batch has learned stay when the batch is enlarged "
-                "later.",
-                "0であれば、小さいバッチで学習した特徴は、後でバッチを大きくしても残ります。",
+                "later, as the equation says: on all data, active coordinates share one factor.",
+                "0であれば、小さいバッチで学習した特徴は、後でバッチを大きくしても残ります。"
+                "式によれば、全データでは活性な座標がすべて同じ倍率で変わるためです。",
             ),
         ),
     )

@@ -64,32 +64,34 @@ def train(
     data: Float[np.ndarray, "n D"],
     seeds: Sequence[int],
     recipe: Recipe,
-    updates: int,
-) -> Float[np.ndarray, "R D"]:
-    """So many updates of each run.
+    moments: Sequence[int],
+) -> Float[np.ndarray, "M R D"]:
+    """Each run after so many updates.
 
     Args:
         start: w(0). Shape ``[R, D]``.
         data: Examples. Shape ``[n, D]``.
         seeds: Name each run's batches. Length R.
         recipe: How they are trained.
-        updates: Updates.
+        moments: Numbers of updates, increasing. Length M.
 
     Returns:
-        w. Shape ``[R, D]``.
+        w at each moment. Shape ``[M, R, D]``.
     """
-    weights, velocity, batches = start, np.zeros_like(start), recipe.batches
+    weights, velocity, batches, found = start, np.zeros_like(start), recipe.batches, []
     rows, outside = np.arange(len(seeds))[:, None], batches.left_out
-    for update in range(updates):
+    for update in range(moments[-1]):
         chunk, place = divmod(update, batches.updates)
         if place == 0:
             indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)
         counts = np.full((len(seeds), len(data)), float(outside))
         counts[rows, indices[place]] = 1.0 - float(outside)
-        found = gradient(weights, data, counts, recipe.activation)
-        velocity = recipe.momentum * velocity + found
+        slope = gradient(weights, data, counts, recipe.activation)
+        velocity = recipe.momentum * velocity + slope
         weights = weights - recipe.learning_rate * velocity
-    return weights
+        if update + 1 in moments:
+            found.append(weights)
+    return np.stack(found)
 
 
 def correlated(examples: int, cosine: float) -> Float[np.ndarray, "n n"]:

@@ -13,10 +13,20 @@ from torch import nn
 from batchlab import _random
 from batchlab.models.neuron import ThreeLayerAutoencoder, TiedAutoencoder
 from batchlab.studies.autoencoder import general, nets
-from batchlab.studies.autoencoder.batches import Batches
+from batchlab.studies.autoencoder.batches import Batches, whole_passes
 from batchlab.studies.autoencoder.faults import Runs, decayed, planted
-from batchlab.studies.autoencoder.simulate import Ends, Setting, follow, settle, starts
+from batchlab.studies.autoencoder.simulate import (
+    SPARSE,
+    Ends,
+    Setting,
+    blocks,
+    follow,
+    settle,
+    starts,
+    train,
+)
 from batchlab.studies.claim import Bench, Cell, Row, Value
+from batchlab.tasks import Prepared
 from batchlab.theory import autoencoder as theory
 
 Settings = Mapping[str, Value]
@@ -57,9 +67,11 @@ def _runs(settings: Any) -> Runs:
 
 
 def _settled(settings: Any, seeds: list[int]) -> tuple[np.ndarray, Ends, Runs]:
-    """w(0) and where the runs of a cell end."""
+    """w(0) and where the runs of a cell end: the full batch by the module, others by scales."""
     runs, examples = _runs(settings), settings["examples"]
     start = starts(seeds, settings["dimensions"])
+    if runs.batch_size == examples:
+        return start, nets.arrive(start, examples, runs.activation, runs.ratio), runs
     sampling: Any = runs.sampling
     setting = Setting(Batches(examples, runs.batch_size, sampling), runs.activation)
     ratios = np.full(len(seeds), runs.ratio)
@@ -67,26 +79,35 @@ def _settled(settings: Any, seeds: list[int]) -> tuple[np.ndarray, Ends, Runs]:
 
 
 def ends(settings: Any, seeds: list[int]) -> Columns:
-    """Where each run ends, by the closed form."""
+    """Where each run ends; what only an ended run has is NaN for one that was given up."""
     start, found, runs = _settled(settings, seeds)
     w, n, fault = found.weights, settings["examples"], settings["fault"]
-    keep = decayed(fault)
     noise = theory.disagreement(n, settings["batch_size"]) * settings["ratio"] ** 2
     updates = found.updates.astype(float)
     if fault == "passes-for-updates":
         updates = updates * runs.batch_size / n
-    return {
+    cosine = theory.cosine(w, start)
+    with np.errstate(invalid="ignore"):  # of ReLU with no active coordinate there is no limit
+        limit = theory.cosine(w, theory.full_batch_limit(start, n, runs.activation))
+    of_ended = {
         "updates": updates,
         "clock": updates * noise,
-        "settled": found.settled.astype(int),
-        "missing": theory.missing(w, n, runs.activation),
-        "breadth": theory.participation_ratio(w),
-        "start_breadth": theory.participation_ratio(start[:, :n]),
-        "cosine": np.abs(theory.cosine(w, start)),
-        "trace": n * theory.trace(w, n, runs.activation, keep),
-        "top": n * theory.top_eigenvalue(w, n, runs.activation, keep),
+        "cosine": cosine,
+        "overlap": 1 / np.abs(cosine) if fault == "inverted-cosine" else np.abs(cosine),
+        "limit": limit,
         **_winners(start, w, n, runs, fault),
     }
+    return {
+        "missing": theory.missing(w, n, runs.activation),
+        "breadth": nets.effective(w),
+        "start_breadth": nets.effective(start[:, :n]),
+        **_ended(found, of_ended),
+    }
+
+
+def _ended(found: Ends, columns: Columns) -> Columns:
+    """The columns with NaN where a run was given up: its end is not known, and no number."""
+    return {name: np.where(found.settled, column, np.nan) for name, column in columns.items()}
 
 
 def _winners(start: np.ndarray, w: np.ndarray, n: int, runs: Runs, fault: str) -> Columns:
@@ -100,7 +121,7 @@ def _winners(start: np.ndarray, w: np.ndarray, n: int, runs: Runs, fault: str) -
     below = ((squares < own) & able).sum(-1)
     rivals = np.maximum(able.sum(-1) - 1, 1)
     share = own[:, 0] / squares.sum(-1)
-    return {"win_rank": below / rivals, "win_share": share, "able": able.sum(-1)}
+    return {"win_rank": below / rivals, "win_share": share}
 
 
 def curvature(settings: Any, seeds: list[int]) -> Columns:
@@ -112,11 +133,12 @@ def curvature(settings: Any, seeds: list[int]) -> Columns:
     w = np.where(small, 0.0, w)
     hessians = nets.neuron_hessians(w, n, runs.activation)
     hessians = hessians * (n * (n if fault == "sum-for-mean" else 1))
-    return {
+    columns = {
         "trace": np.trace(hessians, axis1=1, axis2=2),
         "top": np.linalg.eigvalsh(hessians)[:, -1],
         "active": theory.active(w, n, runs.activation).sum(-1),
     }
+    return _ended(found, columns)
 
 
 def stability(settings: Any, seeds: list[int]) -> Columns:
@@ -141,9 +163,7 @@ def _arrives(
     """Whether each run is at a global minimum after so many updates, one by one."""
     w, batches = start, setting.batches
     with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in range(-(-updates // batches.updates)):
-            left = updates - chunk * batches.updates
-            indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)[:left]
+        for indices in blocks(batches, seeds, updates):
             w = follow(w, indices, ratios, setting)
         return np.abs(theory.missing(w, batches.examples, setting.activation)) < ARRIVED
 
@@ -152,43 +172,41 @@ def two(settings: Any, seeds: list[int]) -> Columns:
     """Of two coordinates, the predicted chance of the first and whether it won."""
     start, found, _ = _settled(settings, seeds)
     chance = theory.chance_of_two(start[:, 0], start[:, 1])
-    chance = 1.0 - chance if settings["fault"] == "inverted-start" else chance
+    wrong = {
+        "inverted-start": 1.0 - chance,
+        "squares-for-angle": np.square(start[:, 0]) / np.square(start).sum(-1),
+    }
     w = np.square(found.weights)
-    return {"chance": chance, "won": (w[:, 0] > w[:, 1]).astype(int)}
+    won = _ended(found, {"won": w[:, 0] > w[:, 1]})
+    return {"chance": wrong.get(settings["fault"], chance), **won}
 
 
 def partition(settings: Any, seeds: list[int]) -> Columns:
-    """A fixed partition: what is left of each run, against w(0) in the batch that won."""
+    """A fixed partition: what is left of each run, against w(0) in the batch that won, if one."""
     start, found, _ = _settled(settings, seeds)
     n, b = settings["examples"], settings["batch_size"]
     blocks = np.square(found.weights).reshape(len(seeds), n // b, b).sum(-1)
     won = blocks.argmax(-1)[:, None, None]
     first = np.take_along_axis(start.reshape(len(seeds), n // b, b), won, 1)[:, 0]
-    here = theory.participation_ratio(found.weights)
-    return {
-        "breadth": here,
-        "kept": here / theory.participation_ratio(first),
-        "block_share": blocks.max(-1) / blocks.sum(-1),
-    }
+    alone = blocks.max(-1) > (1 - SPARSE) * blocks.sum(-1)
+    here, there = nets.effective(found.weights), nets.effective(first)
+    return {"breadth": here, "first": there, "kept": np.where(alone, here / there, np.nan)}
 
 
 def engine(settings: Any, seeds: list[int]) -> Columns:
-    """The largest difference between the engine's weights and the closed form's."""
+    """The largest difference between the engine's weights and the fast simulation's."""
     n, b, activation = settings["examples"], settings["batch_size"], settings["activation"]
     model = functools.partial(TiedAutoencoder, n, 1, activation)
     prepared = nets.task(model, np.eye(n), "one neuron")
     updates, ratio = settings["updates"], settings["ratio"]
     states = nets.train(prepared, nets.configs(seeds, b, ratio * b, updates), settings["executor"])
     weights = np.stack([_weight(state) for state in states])
-    batches = Batches(n, b, "stream")
+    setting = Setting(Batches(n, b, "stream"), activation)
     factor = planted(settings["fault"], n, Runs(b, ratio, activation, "stream")).ratio
-    expected, left, chunk = starts(seeds, n), updates, 0
-    while left:
-        indices = np.stack([batches.draw(seed, chunk) for seed in seeds], axis=1)[:left]
-        ratios = np.full(len(seeds), factor)
-        expected = follow(expected, indices, ratios, Setting(batches, activation))
-        left, chunk = left - len(indices), chunk + 1
-    return {"difference": np.abs(weights - expected).max(-1)}
+    ratios = np.full(len(seeds), factor)
+    expected = train(starts(seeds, n), seeds, ratios, setting, updates)
+    difference = np.abs(weights - expected).max(-1)
+    return {"difference": difference, "breadth": nets.effective(weights)}
 
 
 def _weight(state: Any) -> np.ndarray:
@@ -196,7 +214,7 @@ def _weight(state: Any) -> np.ndarray:
 
 
 def data(settings: Any, seeds: list[int]) -> Columns:
-    """One neuron on other data, or with momentum: after a fixed number of updates."""
+    """One neuron on other data, or with momentum: after half of all updates, and after all."""
     n, b, amount = settings["examples"], settings["batch_size"], settings["amount"]
     kinds: dict[str, Callable[[], np.ndarray]] = {
         "correlated": lambda: general.correlated(n, amount),
@@ -211,27 +229,24 @@ def data(settings: Any, seeds: list[int]) -> Columns:
     rate = settings["ratio"] * b * (1 - momentum) / largest
     recipe = general.Recipe(Batches(n, b), settings["activation"], rate, momentum)
     start = starts(seeds, examples.shape[1])
-    w = general.train(start, examples, seeds, recipe, settings["updates"])
+    moments = (settings["updates"] // 2, settings["updates"])
+    half, end = general.train(start, examples, seeds, recipe, moments)
     return {
-        "breadth": theory.participation_ratio(w @ examples.T),
-        "start_breadth": theory.participation_ratio(start @ examples.T),
-        "cosine": np.abs(theory.cosine(w, start)),
+        "breadth": nets.effective(end @ examples.T),
+        "half_breadth": nets.effective(half @ examples.T),
+        "start_breadth": nets.effective(start @ examples.T),
     }
 
 
 def switch(settings: Any, seeds: list[int]) -> Columns:
-    """One neuron trained with b < n until sparse, then as long again and more on all data."""
+    """One neuron trained with b < n until sparse, then its module on all data."""
     start, found, runs = _settled(settings, seeds)
-    n = settings["examples"]
-    ratios = np.full(len(seeds), runs.ratio)
-    whole = Setting(Batches(n, n), runs.activation)
-    none = np.empty((settings["updates"], 1, 0), dtype=np.int64)
-    after = follow(found.weights, none, ratios, whole)
-    return {
-        "before": theory.participation_ratio(found.weights),
-        "after": theory.participation_ratio(after),
-        "throughout": theory.participation_ratio(follow(start, none, ratios, whole)),
-    }
+    n, updates = settings["examples"], settings["updates"]
+    after = nets.descend(found.weights, n, runs.activation, runs.ratio * n, updates)
+    throughout = nets.arrive(start, n, runs.activation, runs.ratio)
+    whole = {"throughout": nets.effective(throughout.weights)}
+    kept = {"before": nets.effective(found.weights), "after": nets.effective(after)}
+    return {**whole, **_ended(found, kept)}
 
 
 def neurons(settings: Any, seeds: list[int]) -> Columns:
@@ -258,12 +273,35 @@ def _switched(
     seeds: list[int],
     rate: Callable[[int], float],
 ) -> Columns:
+    """Effective examples a neuron responds to, by how a net was trained."""
+    prepared = nets.task(model, examples, settings["what"])
+    states = switched(prepared, settings, seeds, rate)
+    return {
+        name: len(examples) * nets.breadth(nets.responses(prepared, found, examples))
+        for name, found in states.items()
+    }
+
+
+def switched(
+    prepared: Prepared, settings: Any, seeds: list[int], rate: Callable[[int], float]
+) -> dict[str, Any]:
     """Nets trained with a small batch, on all data, and switched from one to the other.
 
-    All three take as many updates; the switched net half of them with each batch.
+    All three take as many updates; the switched net half of them with each batch. Batches are
+    windows of the stream, so that its half must be whole passes: later windows of n examples would
+    lie across two orders, lack examples and hold others twice.
+
+    Args:
+        prepared: The task.
+        settings: Of the cell.
+        seeds: Of the runs.
+        rate: Batch size → η.
+
+    Returns:
+        Phase → states at its end.
     """
     n, b, updates = settings["examples"], settings["batch_size"], settings["updates"]
-    prepared = nets.task(model, examples, settings["what"])
+    whole_passes(updates, b, n, "updates")
 
     def trained(size: int, count: int, begin: Any = None) -> Any:
         taken = begin[0].samples if begin else 0
@@ -272,15 +310,11 @@ def _switched(
         return nets.train(prepared, asked, "stacked", begin)
 
     half = trained(b, updates // 2)
-    states = {
-        "before": half,
-        "small": trained(b, updates - updates // 2, half),
-        "switched": trained(n, updates - updates // 2, half),
-        "full": trained(n, updates),
-    }
     return {
-        name: n * nets.breadth(nets.responses(prepared, found, examples))
-        for name, found in states.items()
+        "before": half,
+        "small": trained(b, updates // 2, half),
+        "switched": trained(n, updates // 2, half),
+        "full": trained(n, updates),
     }
 
 

@@ -8,16 +8,29 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, vmap
+from torch.func import functional_call, grad, hessian, vmap
 
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState
+from batchlab.measure.sparsity import participation_ratio
 from batchlab.models.neuron import ThreeLayerAutoencoder, TiedAutoencoder
+from batchlab.studies.autoencoder.simulate import Ends
 from batchlab.tasks import Prepared, Task, prepare
+from batchlab.theory import autoencoder as theory
+from batchlab.theory.autoencoder import Activation
 from batchlab.types import Tree
 
 QUIET = 1e-3
 """A neuron whose largest response is below this share of the largest of all is left out."""
+
+MISSING = 1e-12
+"""A full-batch run has ended when what is left to learn is below this."""
+
+LOOK, FULL_BATCH_UPDATES = 5, 2000
+"""Updates after which a full-batch run is looked at, and after which it is given up."""
+
+NUMBERS = 2**22
+"""Most numbers of the reconstructions that are held at once."""
 
 
 def reconstruction_loss(outputs: Tensor, batch: Tree) -> Float[Tensor, " B"]:
@@ -139,11 +152,20 @@ def breadth(responses: Float[np.ndarray, "R H n"]) -> Float[np.ndarray, " R"]:
         >>> breadth(np.array([[[1.0, 0.0], [1.0, 1.0]]])).tolist()
         [0.75]
     """
-    squares = np.square(responses)
-    total, fourth = squares.sum(-1), np.square(squares).sum(-1)
-    speaks = squares.max(-1) > QUIET**2 * squares.max((-1, -2))[:, None]
-    shares = np.square(total) / np.where(speaks, fourth, 1.0) / responses.shape[-1]
+    loudest = np.abs(responses).max(-1)
+    speaks = loudest > QUIET * loudest.max(-1, keepdims=True)
+    shares = effective(responses) / responses.shape[-1]
     return (shares * speaks).sum(-1) / speaks.sum(-1)
+
+
+def effective(numbers: Float[np.ndarray, "*R n"]) -> Float[np.ndarray, " *R"]:
+    """Participation ratio over the last axis: how many of n numbers carry the weight.
+
+    Example:
+        >>> effective(np.array([[1.0, 0.0], [1.0, -1.0]])).tolist()
+        [1.0, 2.0]
+    """
+    return participation_ratio(torch.from_numpy(np.ascontiguousarray(numbers))).numpy()
 
 
 def neuron_hessians(
@@ -160,11 +182,72 @@ def neuron_hessians(
     Returns:
         Shape ``[R, D, D]``.
     """
-    data = torch.eye(weights.shape[1], dtype=torch.float64)[:examples]
-    module = TiedAutoencoder(weights.shape[1], activation=activation)
+    mean_loss = _mean_loss(weights.shape[1], examples, activation)
+    return vmap(hessian(mean_loss))(torch.from_numpy(weights)).numpy()
+
+
+def descend(
+    weights: Float[np.ndarray, "R D"],
+    examples: int,
+    activation: str,
+    learning_rate: float,
+    updates: int,
+) -> Float[np.ndarray, "R D"]:
+    """Gradient descent of one neuron on all of e_1 … e_n, by automatic differentiation.
+
+    Args:
+        weights: w. Shape ``[R, D]``.
+        examples: n.
+        activation: φ.
+        learning_rate: η of the mean loss.
+        updates: Updates.
+
+    Returns:
+        w after them. Shape ``[R, D]``.
+    """
+    dimensions = weights.shape[1]
+    chunk = max(1, NUMBERS // (examples * dimensions))
+    slope = vmap(grad(_mean_loss(dimensions, examples, activation)), chunk_size=chunk)
+    w = torch.from_numpy(weights)
+    for _ in range(updates):
+        w = w - learning_rate * slope(w)
+    return w.numpy()
+
+
+def arrive(
+    start: Float[np.ndarray, "R D"], examples: int, activation: Activation, ratio: float
+) -> Ends:
+    """:func:`descend` until nothing is left to learn.
+
+    Args:
+        start: w(0). Shape ``[R, D]``.
+        examples: n.
+        activation: φ.
+        ratio: η/n.
+
+    Returns:
+        Where the runs ended.
+    """
+    weights, left = start.copy(), np.arange(len(start))
+    updates, settled = np.zeros(len(start), dtype=np.int64), np.zeros(len(start), dtype=bool)
+    while len(left) and updates.max() < FULL_BATCH_UPDATES:
+        weights[left] = descend(weights[left], examples, activation, ratio * examples, LOOK)
+        updates[left] += LOOK
+        missing = np.abs(theory.missing(weights[left], examples, activation))
+        settled[left] = missing < MISSING
+        left = left[~settled[left]]
+    return Ends(weights, updates, settled)
+
+
+def _mean_loss(
+    dimensions: int, examples: int, activation: str
+) -> Callable[[Float[Tensor, " D"]], Float[Tensor, ""]]:
+    """Of one neuron's module on e_1 … e_n, as a function of its weights."""
+    data = torch.eye(dimensions, dtype=torch.float64)[:examples]
+    module = TiedAutoencoder(dimensions, activation=activation)
 
     def mean_loss(w: Tensor) -> Tensor:
         outputs = functional_call(module, {"weight": w[None]}, (data,))
         return reconstruction_loss(outputs, (data,)).mean()
 
-    return vmap(hessian(mean_loss))(torch.from_numpy(weights)).numpy()
+    return mean_loss

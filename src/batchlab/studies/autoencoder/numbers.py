@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import polars as pl
@@ -11,6 +12,12 @@ from batchlab.studies.claim import Sample, Tables
 
 SPARSE_BREADTH = 1.001
 """A run with at most this participation ratio has one coordinate left."""
+
+MANY = 100
+"""Examples from which the solution is said to be nearly orthogonal, and to which 13 is known."""
+
+JUDGED = {"correlated": 0.01, "unequal": 0.1, "momentum": 0.9, "digits": 1.0}
+"""Kind of other data → the amount that its finding is on."""
 
 PART = pl.col("batch_size") < pl.col("examples")
 WHOLE = pl.col("batch_size") == pl.col("examples")
@@ -25,6 +32,17 @@ def of(table: pl.DataFrame, value: pl.Expr) -> Sample:
     """
     found = table.group_by("repetition").agg(value.alias("value")).sort("repetition")
     return found["value"].cast(pl.Float64).to_numpy()
+
+
+def farthest(value: pl.Expr, middle: float) -> pl.Expr:
+    """The value that is farthest from the middle; NaN if one is missing.
+
+    Args:
+        value: Of all rows of a repetition.
+        middle: What is predicted.
+    """
+    found = value.sort_by((value - middle).abs()).last()
+    return pl.when(value.is_nan().any()).then(math.nan).otherwise(found)
 
 
 def largest(table: pl.DataFrame) -> pl.DataFrame:
@@ -48,6 +66,22 @@ def slopes(table: pl.DataFrame, x: pl.Expr, y: str) -> Sample:
     return of(told, pl.cov("x", "y") / pl.col("x").var())
 
 
+def slope_spread(xs: Sequence[float], scatter: float) -> float:
+    """Standard deviation of a slope on log x: σ/√Σ(log x − mean)²; NaN with one x.
+
+    Args:
+        xs: Where it was measured.
+        scatter: σ of a repetition's logarithm at one x, from the pilot.
+
+    Example:
+        >>> round(slope_spread([1, 10, 100], 0.46), 3)
+        0.141
+    """
+    logs = [math.log(x) for x in xs]
+    square = sum((x - sum(logs) / len(logs)) ** 2 for x in logs)
+    return scatter / math.sqrt(square) if square else math.nan
+
+
 def global_minimum(tables: Tables) -> Sample:
     """Whether every run of a repetition ended at a global minimum."""
     return of(tables["grid"], (pl.col("missing").abs() < ARRIVED).all())
@@ -59,18 +93,24 @@ def sparse(tables: Tables) -> Sample:
 
 
 def turned(tables: Tables) -> Sample:
-    """|cos(w, w(0))|, mean over b < n at the largest n."""
-    return of(largest(tables["grid"]).filter(PART), pl.col("cosine").mean())
+    """Largest |cos(w, w(0))| over b < n and activations at the largest n, from 100 on."""
+    overlap = pl.when(pl.col("examples") >= MANY).then(pl.col("overlap")).otherwise(math.nan)
+    return of(largest(tables["grid"]).filter(PART), overlap.nan_max())
 
 
 def turned_slope(tables: Tables) -> Sample:
     """Exponent of |cos(w, w(0))| in n, over all b < n of linear runs."""
-    return slopes(linear(tables["grid"]).filter(PART), pl.col("examples"), "cosine")
+    return slopes(linear(tables["grid"]).filter(PART), pl.col("examples"), "overlap")
 
 
 def aligned(tables: Tables) -> Sample:
     """Smallest cos(w, w(0)) of linear full-batch runs."""
-    return of(linear(tables["grid"]).filter(WHOLE), pl.col("cosine").min())
+    return of(linear(tables["grid"]).filter(WHOLE), pl.col("cosine").nan_min())
+
+
+def limit_relu(tables: Tables) -> Sample:
+    """Smallest cosine of full-batch runs with ReLU and the positive part of w(0)."""
+    return of(relu(tables["grid"]).filter(WHOLE), pl.col("limit").nan_min())
 
 
 def aligned_relu(tables: Tables) -> Sample:
@@ -109,35 +149,45 @@ def jump(tables: Tables) -> Sample:
     return of(jumps(tables["phase"], ("ratio",)), pl.col("jump").min())
 
 
-def jump_at(table: pl.DataFrame, amount: float) -> Sample:
-    """The jump at one setting of other data."""
-    chosen = table.filter((pl.col("amount") - amount).abs() < 1e-9)
-    return of(jumps(chosen), pl.col("jump").min())
+def at(table: pl.DataFrame, amount: float) -> pl.DataFrame:
+    """The rows of one setting of other data."""
+    return table.filter((pl.col("amount") - amount).abs() < 1e-9)
+
+
+def judged(tables: Tables) -> pl.DataFrame:
+    """The rows of the settings of other data that a finding is on."""
+    parts = [at(tables[kind], amount) for kind, amount in JUDGED.items()]
+    return pl.concat(parts, how="diagonal_relaxed")
+
+
+def jump_on(tables: Tables, kind: str) -> Sample:
+    """The jump on other data."""
+    return of(jumps(at(tables[kind], JUDGED[kind])), pl.col("jump").min())
 
 
 def flatter(tables: Tables) -> Sample:
     """N × (trace at b = 1 − trace at b = n), ReLU."""
-    table, trace = relu(tables["curvature"]), pl.col("trace")
+    table = relu(tables["curvature"]).filter(pl.col("dimensions") == pl.col("examples"))
+    trace = pl.col("trace")
     one = pl.col("batch_size") == 1
     return of(table, trace.filter(one).mean() - trace.filter(WHOLE).mean())
 
 
 def trace_law(tables: Tables) -> Sample:
-    """Largest |n · trace − (4 + d − |A|)| with ReLU over all batch sizes; |A| = 1 for b < n."""
+    """Largest |n · trace − (4 + d − |A|)| with ReLU over b and d; |A| = 1 for b < n."""
     active = pl.when(PART).then(1).otherwise(pl.col("active"))
     predicted = 4 + pl.col("dimensions") - active
-    return of(relu(tables["curvature"]), (pl.col("trace") - predicted).abs().max())
+    return of(relu(tables["curvature"]), (pl.col("trace") - predicted).abs().nan_max())
 
 
 def top(tables: Tables) -> Sample:
     """The n · λ_max that is farthest from 4, over batch sizes and activations."""
-    distance = (pl.col("top") - 4).abs()
-    return of(tables["curvature"], pl.col("top").get(distance.arg_max()))
+    return of(tables["curvature"], farthest(pl.col("top"), 4.0))
 
 
 def equal_traces(tables: Tables) -> Sample:
     """Largest minus smallest n · trace of linear neurons over the batch sizes, b < n and n."""
-    spread = pl.col("trace").max() - pl.col("trace").min()
+    spread = pl.col("trace").nan_max() - pl.col("trace").nan_min()
     return of(linear(tables["curvature"]), spread)
 
 
@@ -169,20 +219,39 @@ def two(tables: Tables) -> Sample:
     return of(table, (12 * (pl.col("won") - 0.5) * (pl.col("chance") - 0.5)).mean())
 
 
+def straight(tables: Tables) -> Sample:
+    """7 y P₃(x), y = 2 won − 1, x = 2 chance − 1: its mean is the third Legendre coefficient of y.
+
+    For x uniform in [−1, 1], as the angle of w(0) makes it; 0 for any straight line.
+    """
+    y, x = 2 * pl.col("won") - 1, 2 * pl.col("chance") - 1
+    return of(tables["two"], (7 * y * (5 * x**3 - 3 * x) / 2).mean())
+
+
 def limits(tables: Tables, which: str) -> Sample:
-    """Largest step size over b/2: of ``one`` example, the ``whole`` data, or ``between``."""
+    """The largest step size over b/2 that is farthest from 1.
+
+    Args:
+        tables: What was measured.
+        which: Of ``one`` example, the ``whole`` data, or ``between``.
+    """
     chosen = {
         "one": pl.col("batch_size") == 1,
         "whole": WHOLE,
         "between": (pl.col("batch_size") > 1) & PART,
     }
-    return of(tables["stability"].filter(chosen[which]), pl.col("limit").mean())
+    return of(tables["stability"].filter(chosen[which]), farthest(pl.col("limit"), 1.0))
 
 
 def clock(tables: Tables) -> Sample:
-    """Updates × (n − b)η²/(n b (n − 1)), median over b < n of linear runs with n up to 100."""
-    table = linear(tables["grid"]).filter(PART & (pl.col("examples") <= 100))
-    return of(largest(table), pl.col("clock").median())
+    """Updates × (n − b)η²/(n b (n − 1)), median over b < n of linear runs.
+
+    At the largest n of at most 100; NaN if there is none. A run that was given up has no number,
+    which counts as more than any, as it is: the median of times that are cut off.
+    """
+    table = linear(tables["grid"]).filter(PART)
+    most = pl.col("examples").filter(pl.col("examples") <= MANY).max()
+    return of(table, pl.col("clock").filter(pl.col("examples") == most).median())
 
 
 def exponent_n(tables: Tables) -> Sample:
@@ -202,8 +271,19 @@ def exponent_batch(tables: Tables) -> Sample:
 
 
 def engine(tables: Tables) -> Sample:
-    """Largest difference of a weight between engine and closed form."""
+    """Largest difference of a weight between engine and fast simulation."""
     return of(tables["engine"], pl.col("difference").max())
+
+
+def movement(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with ``moved``: log(participation ratio at the end/after half of the updates)."""
+    moved = (pl.col("breadth") / pl.col("half_breadth")).log().alias("moved")
+    return table.with_columns(moved)
+
+
+def moved(tables: Tables) -> Sample:
+    """The ``moved`` that is farthest from 0, over the settings that a finding is on."""
+    return of(movement(judged(tables)), farthest(pl.col("moved"), 0.0))
 
 
 def ratio(table: pl.DataFrame, above: str, below: str) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ Drawing = Callable[[Tables], Picture]
 
 MEAN = Text("Mean over the repetitions with its 99 % interval.", "繰り返しの平均と99%の範囲です。")
 FRACTION = Axis(Text("batch size / examples", "バッチサイズ÷データ数"))
-BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True)
+BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2)
 EXAMPLES = Axis(Text("examples n", "データ数 n（件）"), log=True)
 RATIO = Axis(Text("step size / batch size", "ステップ幅÷バッチサイズ"))
 BREADTH = Axis(Text("participation ratio (coordinates)", "参加率（実質的な座標の数）"), log=True)
@@ -84,15 +85,47 @@ def grid_series(tables: Tables) -> dict[str, Text]:
     }
 
 
-def over_grid(title: Text, y: tuple[str, Axis], caption: Text = EMPTY) -> Drawing:
-    """A column of the grid against the batch fraction."""
+class Level(NamedTuple):
+    """A horizontal line that theory predicts.
+
+    Attributes:
+        words: Where it holds.
+        value: Its height, of n examples.
+    """
+
+    words: Text
+    value: Callable[[int], float]
+
+
+def over_grid(
+    title: Text, y: tuple[str, Axis], levels: Sequence[Level], caption: Text = EMPTY
+) -> Drawing:
+    """A column of the grid against the batch fraction.
+
+    Args:
+        title: What it shows.
+        y: Column and axis.
+        levels: What theory predicts at the largest n.
+        caption: What is added to the words about intervals.
+    """
 
     def make(tables: Tables) -> Picture:
         table = with_fraction(tables["grid"])
         found = points(table, x="fraction", y=y[0], series="kind")
-        return Picture(title, FRACTION, y[1], found, grid_series(tables), join((MEAN, caption)))
+        ends, most = _ends(table["fraction"]), int(table["examples"].to_numpy().max())
+        series, lines = grid_series(tables), []
+        for i, level in enumerate(levels):
+            series[f"level{i}"] = level.words
+            lines += line(ends, [level.value(most)] * 2, f"level{i}")
+        told = join((MEAN, caption))
+        return Picture(title, FRACTION, y[1], found, series, told, theory=tuple(lines))
 
     return make
+
+
+def _ends(column: pl.Series) -> tuple[float, float]:
+    numbers = column.to_numpy()
+    return float(numbers.min()), float(numbers.max())
 
 
 def phase_map(title: Text, column: str, value: Axis, caption: Text) -> Drawing:
@@ -198,20 +231,41 @@ def limits(tables: Tables) -> Picture:
     )
 
 
-def by_amount(
-    table: str, title: Text, amount: Axis, caption: Text, column: str = "breadth"
-) -> Drawing:
-    """Participation ratio against what makes data or training different, a series a size."""
+MOVING = 0.05
+"""A setting still moves if its runs' log participation ratios changed by more, on average, in the
+second half of the updates."""
+
+
+def by_amount(table: str, title: Text, amount: Axis, caption: Text) -> Drawing:
+    """Participation ratio against what makes data or training different, a series a size.
+
+    What still moves, and so says nothing about where it ends, is a series of its own.
+    """
 
     def make(tables: Tables) -> Picture:
-        rows = tables[table].with_columns(pl.col("batch_size").cast(pl.String).alias("size"))
+        rows = numbers.movement(tables[table])
+        moves = pl.col("moved").abs().mean().over("amount", "batch_size") > MOVING
+        size = pl.col("batch_size").cast(pl.String)
+        rows = rows.with_columns(
+            pl.when(moves).then(pl.lit("moving")).otherwise(size).alias("size")
+        )
         n = int(rows["examples"][0])
-        sizes = rows["batch_size"].unique().sort().to_list()
-        names = {str(b): _size(b, n) for b in sizes}
-        found = points(rows, x="amount", y=column, series="size")
-        return Picture(title, amount, BREADTH, found, names, join((MEAN, caption)))
+        names = {str(b): _size(b, n) for b in rows["batch_size"].unique().sort().to_list()}
+        names |= {"moving": Text("still moving", "まだ動いている")}
+        keys = ["amount", "batch_size"]
+        parts = rows.partition_by(keys, maintain_order=True)
+        found = tuple(
+            row for part in parts for row in points(part, x="amount", y="breadth", series="size")
+        )
+        return Picture(title, amount, BREADTH, found, names, join((MEAN, caption, STILL)))
 
     return make
+
+
+STILL = Text(
+    "“Still moving”: changed by more than 5 % in the second half of the updates.",
+    "「まだ動いている」は、更新の後半で5%を超えて変化したものです。",
+)
 
 
 def _size(batch_size: int, examples: int) -> Text:

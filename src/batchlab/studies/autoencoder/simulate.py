@@ -2,13 +2,14 @@
 
 All active coordinates outside the batch share the factor 1 − (η/b)S_B, all inside it the factor
 1 − (η/b)S_B + (η/b)(2 − N). So one running scale carries the larger of the two groups and only the
-smaller is touched; at b = n nothing is but the scale.
+smaller is touched. At b = n nothing would be but the scale, whatever the truth: the full batch is
+left to the module (:mod:`~batchlab.studies.autoencoder.nets`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,15 +18,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from batchlab import _random
+from batchlab.errors import InvalidValueError, must
 from batchlab.studies.autoencoder.batches import Batches, counts
 from batchlab.theory import autoencoder as theory
 from batchlab.theory.autoencoder import Activation
 
 SPARSE = 1e-8
-"""A run with b < n has ended when 1 − max w_i²/|w|² is below this."""
-
-MISSING = 1e-12
-"""A full-batch run has ended when what is left to learn is below this."""
+"""A run has ended when 1 − max w_i²/|w|² is below this."""
 
 LEAST_FACTOR = 0.05
 """Of a common factor; where one is smaller, or negative, the block is repeated coordinate by
@@ -39,9 +38,6 @@ LOOKS = 200
 
 PATIENCE = 10
 """Predicted times after which a run is given up."""
-
-FULL_BATCH_UPDATES = 20_000
-"""After which a full-batch run is given up."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def settle(
     setting: Setting,
     longest: int | None = None,
 ) -> Ends:
-    """Train every run until it has become sparse (b < n) or has arrived (b = n).
+    """Train every run until it has become sparse.
 
     Args:
         start: w(0). Shape ``[R, D]``.
@@ -113,17 +109,18 @@ def settle(
     Returns:
         Where they ended.
 
+    Raises:
+        InvalidValueError: If b is n, where nothing becomes sparse.
+
     Example:
-        >>> setting = Setting(Batches(4, 4))
+        >>> setting = Setting(Batches(4, 3))
         >>> ends = settle(starts([0], 4), [0], np.array([0.25]), setting)
-        >>> bool(ends.settled[0]), float(theory.missing(ends.weights, 4, "linear")[0]) < 1e-12
+        >>> bool(ends.settled[0]), float(theory.missing(ends.weights, 4, "linear")[0]) < 1e-6
         (True, True)
     """
-    batches, examples = setting.batches, setting.batches.examples
-    full = batches.batch_size == examples
+    batches = setting.batches
     predicted = _predicted(batches, ratios)
-    patience = np.full(len(seeds), FULL_BATCH_UPDATES) if full else PATIENCE * predicted
-    most = patience if longest is None else np.full(len(seeds), longest)
+    most = PATIENCE * predicted if longest is None else np.full(len(seeds), longest)
     look = max(1, min(batches.updates, int(predicted.min()) // LOOKS))
     weights, updates = start.copy(), np.zeros(len(seeds), dtype=np.int64)
     settled = np.zeros(len(seeds), dtype=bool)
@@ -134,7 +131,7 @@ def settle(
             block = indices[first : first + look]
             pack.advance(block)
             done += len(block)
-            arrived = pack.missing() < MISSING if full else pack.tail() < SPARSE
+            arrived = pack.tail() < SPARSE
             ended = arrived | (done >= most[left])
             if ended.any():
                 out = left[ended]
@@ -148,11 +145,52 @@ def settle(
     return Ends(weights, updates, settled)
 
 
+def train(
+    start: Float[np.ndarray, "R D"],
+    seeds: Sequence[int],
+    ratios: Float[np.ndarray, " R"],
+    setting: Setting,
+    updates: int,
+) -> Float[np.ndarray, "R D"]:
+    """So many updates of every run, as :func:`settle` makes them.
+
+    Args:
+        start: w(0). Shape ``[R, D]``.
+        seeds: Name each run's batches. Length R.
+        ratios: η/b of each run. Shape ``[R]``.
+        setting: What they share.
+        updates: Updates.
+
+    Returns:
+        w. Shape ``[R, D]``.
+    """
+    pack = _Pack(start, setting, ratios)
+    for indices in blocks(setting.batches, seeds, updates):
+        pack.advance(indices)
+    return pack.weights()
+
+
+def blocks(
+    batches: Batches, seeds: Sequence[int], updates: int
+) -> Iterator[Int[np.ndarray, "T columns listed"]]:
+    """The batches of so many updates, chunk by chunk, as :func:`follow` takes them.
+
+    Args:
+        batches: How they are drawn.
+        seeds: One for each run.
+        updates: Updates.
+    """
+    for chunk in range(-(-updates // batches.updates)):
+        yield _drawn(batches, seeds, chunk)[: updates - chunk * batches.updates]
+
+
 def _predicted(batches: Batches, ratios: np.ndarray) -> np.ndarray:
-    """Updates to sparsity; a pass at b = n, where nothing becomes sparse."""
+    """Updates to sparsity."""
     examples, batch_size = batches.examples, batches.batch_size
+    if batch_size == examples:
+        raise InvalidValueError(must("batch_size", f"below n = {examples}", batch_size))
     noise = theory.disagreement(examples, batch_size) * np.square(ratios)
-    return np.ceil(theory.SPARSITY_CONSTANT / noise) if noise.all() else np.ones(len(ratios))
+    return np.ceil(theory.SPARSITY_CONSTANT / noise)
 
 
 def _drawn(batches: Batches, seeds: Sequence[int], chunk: int) -> Int[np.ndarray, "T R listed"]:
@@ -197,11 +235,6 @@ class _Pack:
         size = self.energy + np.square(self.h) * self.idle
         largest = np.square(np.abs(self.v).max(-1, initial=0.0) * self.s)
         return (size - largest) / size
-
-    def missing(self) -> np.ndarray:
-        """What is left to learn."""
-        size = self.energy + np.square(self.h) * self.idle
-        return np.abs(1.0 - (2.0 - size) * self.energy)
 
     def advance(self, indices: Int[np.ndarray, "T R listed"]) -> None:
         """Some updates; then scales are 1 again.
