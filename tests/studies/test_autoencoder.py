@@ -473,8 +473,10 @@ def test_what_still_moves_is_a_series_of_its_own():
         breadth=still + moving,
     )
     make = pictures.by_amount("other", EMPTY, Axis(EMPTY), EMPTY)
-    found = {row["series"]: row["y"] for row in make({"other": table}).points}
-    assert found == pytest.approx({"1": sum(still) / 3, "moving": sum(moving) / 3})
+    picture = make({"other": table})
+    found = {picture.series[row["series"]].en: row["y"] for row in picture.points}
+    expected = {"b = 1": sum(still) / 3, "b = 4 = n, still moving": sum(moving) / 3}
+    assert found == pytest.approx(expected)
 
 
 def test_a_spread_of_slopes_is_that_of_least_squares():
@@ -541,6 +543,9 @@ def test_every_fault_is_planted_somewhere():
     assert {claim.twin["fault"] for claim in CLAIMS} == set(FAULTS) - {""}
 
 
+WITHOUT_A_LINE = {"dichotomy-at-n", "cyclic-sparse"}
+"""A map, and times of a fixed order, of which no theory is known here."""
+
 SURE = {
     "full-batch-aligned",
     "full-batch-limit-relu",
@@ -568,6 +573,7 @@ def test_the_whole_study_runs_and_reproduces_what_it_has_the_repetitions_for():
             assert outcome is Outcome.REPRODUCED, claim.id
         picture = claim.picture(tables("tiny", ""))
         assert picture.points
+        assert picture.theory or claim.finding or claim.id in WITHOUT_A_LINE
         drawn_series = {
             row["series"] for row in (*picture.points, *picture.theory) if "series" in row
         }

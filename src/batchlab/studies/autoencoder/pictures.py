@@ -235,6 +235,12 @@ MOVING = 0.05
 """A setting still moves if its runs' log participation ratios changed by more, on average, in the
 second half of the updates."""
 
+STILL_MOVING = " moving"
+STILL = Text(
+    "“Still moving”: changed by more than 5 % in the second half of the updates.",
+    "「まだ動いている」は、更新の後半で5%を超えて変化したものです。",
+)
+
 
 def by_amount(table: str, title: Text, amount: Axis, caption: Text) -> Drawing:
     """Participation ratio against what makes data or training different, a series a size.
@@ -245,32 +251,31 @@ def by_amount(table: str, title: Text, amount: Axis, caption: Text) -> Drawing:
     def make(tables: Tables) -> Picture:
         rows = numbers.movement(tables[table])
         moves = pl.col("moved").abs().mean().over("amount", "batch_size") > MOVING
-        size = pl.col("batch_size").cast(pl.String)
-        rows = rows.with_columns(
-            pl.when(moves).then(pl.lit("moving")).otherwise(size).alias("size")
-        )
+        rows = rows.sort(moves, maintain_order=True).with_columns(_size(moves).alias("size"))
         n = int(rows["examples"][0])
-        names = {str(b): _size(b, n) for b in rows["batch_size"].unique().sort().to_list()}
-        names |= {"moving": Text("still moving", "まだ動いている")}
-        keys = ["amount", "batch_size"]
-        parts = rows.partition_by(keys, maintain_order=True)
-        found = tuple(
-            row for part in parts for row in points(part, x="amount", y="breadth", series="size")
-        )
+        names = {
+            size: _name_of_size(b, n, size.endswith(STILL_MOVING))
+            for size, b in rows.select("size", "batch_size")
+            .unique(maintain_order=True)
+            .iter_rows()
+        }
+        found = points(rows, x="amount", y="breadth", series="size")
         return Picture(title, amount, BREADTH, found, names, join((MEAN, caption, STILL)))
 
     return make
 
 
-STILL = Text(
-    "“Still moving”: changed by more than 5 % in the second half of the updates.",
-    "「まだ動いている」は、更新の後半で5%を超えて変化したものです。",
-)
+def _size(moves: pl.Expr) -> pl.Expr:
+    """Batch size, and whether runs still move, as the name of a series."""
+    mark = pl.when(moves).then(pl.lit(STILL_MOVING)).otherwise(pl.lit(""))
+    return pl.col("batch_size").cast(pl.String) + mark
 
 
-def _size(batch_size: int, examples: int) -> Text:
+def _name_of_size(batch_size: int, examples: int, moves: bool) -> Text:
     words = f"b = {batch_size}" + (" = n" if batch_size == examples else "")
-    return Text(words, words)
+    return (
+        Text(f"{words}, still moving", f"{words}、まだ動いている") if moves else Text(words, words)
+    )
 
 
 def switching(

@@ -6,15 +6,13 @@ import math
 
 from batchlab._text import Text
 from batchlab.studies.autoencoder import numbers
-from batchlab.studies.autoencoder.pictures import (
-    BATCH,
-    drawn,
-)
+from batchlab.studies.autoencoder.cells import ENGINE_EXAMPLES
+from batchlab.studies.autoencoder.pictures import BATCH, drawn, line
 from batchlab.studies.claim import Axis, Claim, Parameters
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of the simulation itself.
+    """The simulation itself, claim by claim.
 
     Args:
         p: Parameters.
@@ -52,8 +50,13 @@ def _engine_agrees(p: Parameters) -> Claim:
             lambda tables: tables["engine"],
             ("batch_size", BATCH),
             ("difference", Axis(Text("largest difference", "差の最大値"))),
-            {"loop": Text("loop", "loop"), "stacked": Text("stacked", "stacked")},
+            {
+                "loop": Text("loop", "loop"),
+                "stacked": Text("stacked", "stacked"),
+                "theory": Text("no difference", "差なし"),
+            },
             by="executor",
+            theory=lambda tables: line([1, ENGINE_EXAMPLES], [0, 0]),
         ),
         meaning=Text(
             "The fast simulation on this page is the training of a real PyTorch module, given "

@@ -23,7 +23,7 @@ TRACE = Text("n × trace of the Hessian", "n×ヘッセ行列のトレース")
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of curvature.
+    """Curvature, claim by claim.
 
     Args:
         p: Parameters.

@@ -28,7 +28,7 @@ of 100 coordinates, and how much repetitions differ."""
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of the direction of w(0).
+    """The direction of w(0), claim by claim.
 
     Args:
         p: Parameters.

@@ -23,7 +23,7 @@ from batchlab.theory import autoencoder as theory
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of minima and their sparsity.
+    """Minima and their sparsity, claim by claim.
 
     Args:
         p: Parameters.

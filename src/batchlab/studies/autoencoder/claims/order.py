@@ -21,7 +21,7 @@ from batchlab.studies.claim import Axis, Claim, Parameters
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of fixed orders.
+    """Fixed orders of batches, claim by claim.
 
     Args:
         p: Parameters.

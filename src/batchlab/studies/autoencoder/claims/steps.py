@@ -11,7 +11,7 @@ from batchlab.studies.claim import Claim, Parameters
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of stability.
+    """Stability, claim by claim.
 
     Args:
         p: Parameters.

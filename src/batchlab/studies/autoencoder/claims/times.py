@@ -28,7 +28,7 @@ MARGIN = 0.15
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of the time to sparsity.
+    """The time to sparsity, claim by claim.
 
     Args:
         p: Parameters.

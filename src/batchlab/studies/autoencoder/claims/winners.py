@@ -11,7 +11,7 @@ from batchlab.studies.claim import Claim, Parameters
 
 
 def claims(p: Parameters) -> tuple[Claim, ...]:
-    """Of the coordinate that is left.
+    """The coordinate that is left, claim by claim.
 
     Args:
         p: Parameters.

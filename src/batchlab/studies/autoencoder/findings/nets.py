@@ -42,7 +42,7 @@ NEURONS = pictures.switching(
 
 
 def findings(p: Parameters) -> tuple[Claim, ...]:
-    """Of nets.
+    """Nets, finding by finding.
 
     Args:
         p: Parameters.

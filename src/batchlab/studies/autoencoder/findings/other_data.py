@@ -22,7 +22,7 @@ JUMP = Text(
 
 
 def findings(p: Parameters) -> tuple[Claim, ...]:
-    """Of other data.
+    """Other data and momentum, finding by finding.
 
     Args:
         p: Parameters.

@@ -10,7 +10,7 @@ from batchlab.studies.claim import Claim, Parameters
 
 
 def findings(p: Parameters) -> tuple[Claim, ...]:
-    """Of the start, and of a switch.
+    """The start, and a switch, finding by finding.
 
     Args:
         p: Parameters.
