@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import batchlab
+from batchlab import _platform
 from batchlab.app import study as app
 from batchlab.app.cite import cited
 from batchlab.citations import entries
@@ -173,6 +174,64 @@ def test_an_unfinished_study_goes_on_only_when_asked(tmp_path, monkeypatch):
         run(tmp_path)
     assert run(tmp_path, resume=True).count(Outcome.REPRODUCED) == 3
     assert [p.read_text() for p in tmp_path.glob("cells/*/measured")] == ["x", "x"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_interrupted_study_remembers_its_time(tmp_path):
+    with pytest.raises(TaskError, match="the measurement broke"):
+        run(tmp_path, set=["mean=-200"])
+    assert json.loads((tmp_path / "plan.json").read_text())["spent"] > 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_study_is_not_measured_again_by_a_later_version(tmp_path, monkeypatch):
+    first = run(tmp_path)
+    monkeypatch.setattr(_platform, "version", lambda: "99.0")
+    again = run(tmp_path)
+    assert again.provenance == first.provenance
+    assert [p.read_text() for p in tmp_path.glob("cells/*/measured")] == ["x", "x"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_other_data_are_measured_anew(tmp_path):
+    (tmp_path / "data").mkdir()
+    for content in ("old", "newer"):
+        (tmp_path / "data" / "task.parquet").write_text(content)
+        run(tmp_path / content, data=tmp_path / "data")
+    old, newer = ({p.name for p in (tmp_path / c / "cells").iterdir()} for c in ("old", "newer"))
+    assert not old & newer
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("cells", "The cells of `made` with n=4 raised ZeroDivisionError"),
+        ("claims", "The claims of `made` with n=4 raised ZeroDivisionError"),
+        ("values", "Reading the values of `above-zero` raised ZeroDivisionError"),
+        ("picture", "Drawing `above-zero` raised ZeroDivisionError"),
+    ],
+)
+def test_a_fault_in_a_study_of_the_users_own_is_one_sentence(tmp_path, monkeypatch, part, words):
+    def broken(given):
+        return 1 / 0
+
+    if part in ("cells", "claims"):
+        study = made.study(**{part: broken})
+    else:
+        changes = {"n": 4, "values": lambda tables: tables["draws"]["value"].to_numpy()[:4]}
+        study = made.study(claims=lambda p: (made.claim(**(changes | {part: broken})),))
+    monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
+    with pytest.raises(TaskError, match=re.escape(words)):
+        run(tmp_path, set=["n=4"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_two_claims_of_one_name_are_refused(tmp_path, monkeypatch):
+    study = made.study(claims=lambda parameters: (made.claim(), made.claim()))
+    monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
+    with pytest.raises(InvalidValueError, match="`id` must be another for each claim"):
+        run(tmp_path)
 
 
 @pytest.mark.usefixtures("undrawn")
