@@ -288,6 +288,25 @@ def test_the_sources_of_a_result_can_be_cited(finished):
     assert made_of.count("\n@") == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "record", "keys"),
+    [
+        ("noise.json", {"scale": 3.0}, {"mccandlish2018", "fieller1954"}),
+        ("advice.json", {"noise": [], "today": {"rule": "shb"}}, {"polyak1964"}),
+        (
+            "compare.json",
+            {"noise": [{"value": 1.0}], "seen": [{"sharpness": {"value": 2.0}}]},
+            {"mccandlish2018", "fieller1954", "golub1977", "wu2000", "ghorbani2019"},
+        ),
+        ("compare.json", {"seen": [{"sharpness": None}]}, set()),
+    ],
+)
+def test_what_was_measured_says_which_sources_it_rests_on(tmp_path, file, record, keys):
+    (tmp_path / file).write_text(json.dumps(record))
+    found = set(re.findall(r"^@\w+\{([^,]+),", cited([str(tmp_path)]), re.MULTILINE))
+    assert found == {"batchlab"} | keys
+
+
 def test_every_source_named_in_the_code_can_be_cited():
     root = batchlab.__path__[0]
     named = set()
