@@ -37,7 +37,7 @@ from batchlab.engine.loop import Alone
 from batchlab.engine.stacked import Stack
 from batchlab.tasks import Task, prepare
 
-UPDATES, SIZE = 1500, 8
+SIZE = 8
 CHECKPOINT_SECONDS = 0.05
 
 
@@ -53,27 +53,27 @@ def task() -> Task:
     )
 
 
-def configs() -> list[RunConfig]:
+def configs(updates: int) -> list[RunConfig]:
     """Runs for two stacks; one of them diverges."""
     return [
         RunConfig(
             rule="shb",
             batch_size=SIZE,
             learning_rate=1e30 if seed == 3 else 0.01,
-            samples=SIZE * UPDATES,
+            samples=SIZE * updates,
             seed=seed,
         )
         for seed in range(16)
     ]
 
 
-def train(out: Path, executor: str, die_at_write: int) -> None:
+def train(out: Path, executor: str, updates: int, die_at_write: int) -> None:
     """The child: train, count what is trained, and say it."""
     counted = count_updates()
     if die_at_write:
         die_while_writing(die_at_write)
     prepared = prepare(task(), device="cpu")
-    runs = [config.resolved(prepared.examples) for config in configs()]
+    runs = [config.resolved(prepared.examples) for config in configs(updates)]
     runs = runs if executor == "stacked" else runs[:4]
     length = runs[0].samples
     assert isinstance(length, int)
@@ -149,11 +149,13 @@ def digest(states: list[Any]) -> list[float | None]:
     ]
 
 
-def child(out: Path, executor: str, die_at_write: int = 0) -> subprocess.Popen[bytes]:
+def child(
+    out: Path, executor: str, updates: int, die_at_write: int = 0
+) -> subprocess.Popen[bytes]:
     """Start the sweep in a process."""
     words = [sys.executable, __file__, "--child", str(out), "--executor", executor]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*words, "--die-at-write", str(die_at_write)], env=environment)
+    words += ["--updates", str(updates), "--die-at-write", str(die_at_write)]
+    return subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def result(out: Path) -> tuple[str, int]:
@@ -185,10 +187,15 @@ def finished(out: Path) -> int:
 
 
 def trial(
-    folder: Path, whole: tuple[str, int], executor: str, after: float, at_write: int
+    folder: Path,
+    whole: tuple[str, int],
+    executor: str,
+    updates: int,
+    after: float,
+    at_write: int,
 ) -> list[str]:
     """Kill, resume, compare; what was wrong."""
-    first = child(folder, executor, at_write)
+    first = child(folder, executor, updates, at_write)
     if not at_write:
         time.sleep(after)
         first.kill()
@@ -196,7 +203,7 @@ def trial(
     if (folder / "result.json").exists():
         return []  # it was over before
     held, cells = kept(folder), finished(folder)
-    second = child(folder, executor)
+    second = child(folder, executor, updates)
     if second.wait():
         return [f"the resumed process ended with {second.returncode}"]
     wrong = []
@@ -215,25 +222,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=1500, help="of each run")
     parser.add_argument("--executor", default="stacked", choices=["stacked", "loop"])
     parser.add_argument("--child", type=Path)
     parser.add_argument("--die-at-write", type=int, default=0)
     options = parser.parse_args()
     if options.child:
-        train(options.child, options.executor, options.die_at_write)
+        train(options.child, options.executor, options.updates, options.die_at_write)
         return 0
     draw, failures, during = random.Random(options.seed), [], 0
     with tempfile.TemporaryDirectory() as scratch:
         for executor in ("stacked", "loop"):
             began = time.perf_counter()
             undisturbed = Path(scratch) / f"whole-{executor}"
-            child(undisturbed, executor).wait()
+            child(undisturbed, executor, options.updates).wait()
             length, whole = time.perf_counter() - began, result(undisturbed)
             for i in range(options.trials // 2):
                 folder = Path(scratch) / f"{executor}-{i}"
                 at_write = draw.randint(1, 40) if i % 2 else 0
                 after = draw.uniform(0.3, 1.0) * length
-                wrong = trial(folder, whole, executor, after, at_write)
+                wrong = trial(folder, whole, executor, options.updates, after, at_write)
                 during += 1
                 failures += wrong
                 print(f"{executor} {i}: {wrong or 'the same'}", flush=True)

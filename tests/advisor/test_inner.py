@@ -268,6 +268,14 @@ def test_the_sharpness_of_a_trained_model_is_that_of_its_dense_hessian(prepared)
     assert found == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-2)
 
 
+def test_a_search_that_did_not_converge_gives_no_sharpness(prepared, monkeypatch):
+    found = {"sharpness.eigenvalue_1": 5.0, "sharpness.converged": 1.0}
+    monkeypatch.setattr(inside, "sharpness_probe", lambda *given: lambda *asked: found)
+    assert curvature_of(prepared)(prepared.objective(0)) == 5.0
+    found["sharpness.converged"] = 0.0
+    assert math.isnan(curvature_of(prepared)(prepared.objective(0)))
+
+
 def test_sharpness_is_left_out_where_it_costs_more_than_a_tenth(prepared, monkeypatch):
     assert inside.curvature_seconds(prepared) > 0
     free = dataclasses.replace(OPTIONS, budget=None)

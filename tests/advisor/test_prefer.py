@@ -12,11 +12,12 @@ from batchlab.advisor.decision import most_repeatable, not_told_apart
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick, to_target
 from batchlab.advisor.options import PREFERENCES, Options
-from batchlab.advisor.prefer import WORDS, judged
+from batchlab.advisor.prefer import WORDS, flatness, judged
 from batchlab.errors import InvalidValueError
 from batchlab.report import said
 from batchlab.types import Estimate
 from tests.advisor import made
+from tests.engine import tiny
 
 SEEDS = tuple(range(100, 105))
 PLAN = ConfirmationPlan(((128, 0.4), (128, 0.8)), SEEDS, (1000, 1001, 1002), True)
@@ -263,6 +264,12 @@ def test_sentences_about_sharpness_are_said_in_japanese():
             assert said.both(sentence).ja != sentence
     one = "there is one finalist only: the sharpness decides nothing"
     assert said.both(one).ja.startswith("候補が1つ")
+
+
+def test_a_finalist_none_of_whose_runs_ended_has_no_sharpness():
+    session = made.session(rates=RATES, options=FLAT)
+    session.prepared = tiny.ready()
+    assert math.isnan(flatness(session, {"0": []})["0"])
 
 
 def test_every_preference_has_its_measurement_and_its_words():

@@ -9,8 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_a_killed_sweep_resumes_to_the_same_result():
     """One kill of each executor; `benchmarks/kill.py` without arguments does fifty."""
+    script = str(ROOT / "benchmarks" / "kill.py")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--trials", "2"],
+        [sys.executable, script, "--trials", "2", "--updates", "400"],
         capture_output=True,
         text=True,
         check=False,

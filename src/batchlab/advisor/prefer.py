@@ -81,15 +81,15 @@ def flatness(session: Session, ends: Ends) -> dict[str, float]:
         ends: Finalist's name → where its runs ended.
 
     Returns:
-        Finalist's name → loss/parameter².
+        Finalist's name → loss/parameter², NaN where no run ended or one has no known eigenvalue.
     """
     curvature = curvature_of(session.prepared)
     assert curvature is not None  # checked with the options
-    fresh = session.prepared.objective(0)
-    return {
-        name: float(np.mean([curvature(loaded(fresh, s.progress)) for s in states]))
-        for name, states in ends.items()
-    }
+    fresh, found = session.prepared.objective(0), {}
+    for name, states in ends.items():
+        runs = [curvature(loaded(fresh, state.progress)) for state in states]
+        found[name] = float(np.mean(runs)) if runs else math.nan
+    return found
 
 
 def judged(prefer: str) -> Callable[[Session, Ends], dict[str, float]]:

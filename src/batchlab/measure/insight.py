@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,13 +80,19 @@ def curvature_of(prepared: Prepared) -> Callable[[Objective], float] | None:
         prepared: The task.
 
     Returns:
-        Model → loss/parameter²; None where the model cannot be differentiated twice.
+        Model → loss/parameter², NaN where the search did not converge: what it has found then is
+        a lower bound; None where the model cannot be differentiated twice.
     """
     try:
         probe = sharpness_probe(prepared, CURVATURE)
     except TaskError:
         return None
-    return lambda objective: probe(objective, 0)["sharpness.eigenvalue_1"]
+
+    def curvature(objective: Objective) -> float:
+        found = probe(objective, 0)
+        return found["sharpness.eigenvalue_1"] if found["sharpness.converged"] else math.nan
+
+    return curvature
 
 
 def curvature_seconds(prepared: Prepared) -> float:
