@@ -264,9 +264,9 @@ def _nets(p: Parameters) -> Iterator[Cell]:
         updates = whole_passes(int(p["neurons_updates"]), n // 2, n, "neurons_updates")
         own: dict[str, Any] = {"what": "neurons", "examples": n, "batch_size": n // 2}
         own |= {"neurons": neurons, "ratio": float(p["ratio"]), "updates": updates}
-        yield Cell("neurons", {**own, **shared}, 1.0 + 1.5e-3 * updates)
+        yield Cell("neurons", {**own, **shared}, 1.0 + 1e-4 * seeds * updates)
     for net, rate in (("tied", 0.5), ("three-layer", 0.5)):
         updates = whole_passes(int(p["digit_updates"]), DIGIT_BATCH, DIGITS, "digit_updates")
         own = {"what": "digit_nets", "net": net, "examples": DIGITS, "batch_size": DIGIT_BATCH}
         own |= {"learning_rate": rate, "updates": updates}
-        yield Cell("digit_nets", {**own, **shared}, 2.0 + 8e-3 * updates)
+        yield Cell("digit_nets", {**own, **shared}, 2.0 + 5e-4 * seeds * updates)

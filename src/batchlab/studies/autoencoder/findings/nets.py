@@ -6,7 +6,7 @@ import functools
 
 import polars as pl
 
-from batchlab._text import Text
+from batchlab._text import Text, say
 from batchlab.studies.autoencoder import numbers, pictures
 from batchlab.studies.autoencoder.findings.shared import finding
 from batchlab.studies.claim import Axis, Claim, Parameters, Tables
@@ -17,6 +17,9 @@ NET_PHASES = {
     "switched": Text("then the full batch", "途中から全データ"),
     "full": Text("full batch throughout", "最後まで全データ"),
 }
+MANY = 100
+"""Runs a point of the full study, but of nets."""
+
 RESPONSES = Axis(
     Text("examples a neuron responds to (effective)", "一つのニューロンが反応するデータの実効数"),
     log=True,
@@ -66,6 +69,17 @@ def findings(p: Parameters) -> tuple[Claim, ...]:
     )
 
 
+def _of_nets(measured: Text, n: int) -> Text:
+    """What is measured, and that nets are fewer than other points' runs."""
+    if n >= MANY:
+        return measured
+    few = Text(
+        f"{n} nets, not {MANY} as elsewhere, since the engine trains each",
+        f"ネットワークは{n}個（一つずつエンジンで学習するため、他の点の{MANY}回より少ない）",
+    )
+    return say("{measured}; {few}", "{measured}。{few}", measured=measured, few=few)
+
+
 def _several_neurons(p: Parameters) -> Claim:
     n = int(p["net_seeds"])
     return finding(
@@ -75,7 +89,7 @@ def _several_neurons(p: Parameters) -> Claim:
             "With 2 to 16 neurons: how much broader are full-batch features?",
             "2〜16個のニューロンでは、全データの特徴はどれだけ広いか。",
         ),
-        WIDER,
+        _of_nets(WIDER, n),
         lambda tables: numbers.ratio(tables["neurons"], "full", "small"),
         NEURONS,
         Text(
@@ -96,7 +110,7 @@ def _several_neurons_switched(p: Parameters) -> Claim:
             "2〜16個のニューロンを小さいバッチで学習し、全データに切り替えると、特徴は"
             "保たれるか。",
         ),
-        KEPT,
+        _of_nets(KEPT, n),
         lambda tables: numbers.ratio(tables["neurons"], "switched", "before"),
         NEURONS,
         Text(
@@ -131,7 +145,7 @@ def _on_digits(name: str, words: Text, n: int) -> list[Claim]:
                 f"On digits, a {words.en}: how much broader are full-batch features?",
                 f"手書き数字の{words.ja}では、全データの特徴はどれだけ広いか。",
             ),
-            WIDER,
+            _of_nets(WIDER, n),
             lambda tables: numbers.ratio(table(tables), "full", "small"),
             picture,
             Text(
@@ -148,7 +162,7 @@ def _on_digits(name: str, words: Text, n: int) -> list[Claim]:
                 f"On digits, a {words.en} trained small, then on all data: are its features kept?",
                 f"手書き数字の{words.ja}を小さいバッチで学習し、全データに切り替えると、特徴は保たれるか。",
             ),
-            KEPT,
+            _of_nets(KEPT, n),
             lambda tables: numbers.ratio(table(tables), "switched", "before"),
             picture,
             Text(
