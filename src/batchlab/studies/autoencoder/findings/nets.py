@@ -8,6 +8,7 @@ import polars as pl
 
 from batchlab._text import Text, say
 from batchlab.studies.autoencoder import numbers, pictures
+from batchlab.studies.autoencoder.cells import FULL
 from batchlab.studies.autoencoder.findings.shared import finding
 from batchlab.studies.claim import Axis, Claim, Parameters, Tables
 
@@ -17,9 +18,6 @@ NET_PHASES = {
     "switched": Text("then the full batch", "途中から全データ"),
     "full": Text("full batch throughout", "最後まで全データ"),
 }
-MANY = 100
-"""Runs a point of the full study, but of nets."""
-
 RESPONSES = Axis(
     Text("examples a neuron responds to (effective)", "一つのニューロンが反応するデータの実効数"),
     log=True,
@@ -70,12 +68,10 @@ def findings(p: Parameters) -> tuple[Claim, ...]:
 
 
 def _of_nets(measured: Text, n: int) -> Text:
-    """What is measured, and that nets are fewer than other points' runs."""
-    if n >= MANY:
-        return measured
+    """What is measured, and that there are fewer nets than runs of one neuron."""
     few = Text(
-        f"{n} nets, not {MANY} as elsewhere, since the engine trains each",
-        f"ネットワークは{n}個（一つずつエンジンで学習するため、他の点の{MANY}回より少ない）",
+        f"{n} nets (--full takes {FULL['net_seeds']} a point, and of one neuron 100 runs or more)",
+        f"ネットワークは{n}個（--fullでは1点につき{FULL['net_seeds']}個、一つのニューロンでは100回以上）",
     )
     return say("{measured}; {few}", "{measured}。{few}", measured=measured, few=few)
 
