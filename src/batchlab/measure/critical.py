@@ -133,7 +133,7 @@ def plan_branching(
         >>> run = RunConfig(rule="sgd", batch_size=32, learning_rate=0.1, samples="20ep")
         >>> plan = plan_branching(run.resolved(1000), 1000)
         >>> plan.places, plan.factors, plan.window
-        ((192, 608, 1792, 5344, 15872), (2, 4, 8, 16), 4096)
+        ((192, 608, 1792, 5312, 15904), (2, 4, 8), 4096)
     """
     for name, value, least in (("seeds", seeds, 2), ("seed", seed, 0)):
         if value < least:
@@ -336,25 +336,14 @@ def point(
     """
     losses = _losses(plan, place, runs, "loss")
     trained = _losses(plan, place, runs, "train_loss")
-    kept = losses[1][np.isfinite(losses[1])]
-    lowest = np.nanmin(np.concatenate([*losses.values(), *trained.values(), [math.inf]]))
-    if not lowest > 0:
-        raise TaskError(
-            f"Losses are compared as ratios and must be above 0; one after sample {place} is "
-            f"{lowest:.3g}."
-        )
-    if kept.size < 2:
-        raise TaskError(
-            f"Today's settings diverged after sample {place} in all trainings but {kept.size}: "
-            "there is nothing to compare with."
-        )
+    _check(losses, place)
     branches = tuple(
         Branch(
             factor,
             factor * plan.batch_size,
             plan.config(factor, 0).learning_rate or 0.0,
             excess(losses[1], losses[factor]),
-            excess(trained[1], trained[factor]),
+            _train_excess(trained[1], trained[factor]),
             int(np.isnan(losses[factor]).sum()),
         )
         for factor in plan.factors
@@ -364,9 +353,26 @@ def point(
         critical_batch(plan.batch_size, plan.factors, excesses, margin)
         for excesses in ([one.excess for one in branches], wide)
     )
-    loss = mean_estimate(kept, source="validation loss of today's batch size")
+    ended = losses[1][np.isfinite(losses[1])]
+    loss = mean_estimate(ended, source="validation loss of today's batch size")
     made = CriticalPoint(place, loss, found, branches, noise, None)
     return replace(made, ratio=ratio(found, both, noise)) if made.resolved else made
+
+
+def _check(losses: Mapping[int, np.ndarray], place: int) -> None:
+    """Losses that can be compared as ratios, in two pairs at least."""
+    lowest = min(np.nanmin(some, initial=math.inf) for some in losses.values())
+    if not lowest > 0:
+        raise TaskError(
+            f"Losses are compared as ratios and must be above 0; one after sample {place} is "
+            f"{lowest:.3g}."
+        )
+    ended = int(np.isfinite(losses[1]).sum())
+    if ended < 2:
+        raise TaskError(
+            f"Today's settings diverged after sample {place} in all trainings but {ended}: "
+            "there is nothing to compare with."
+        )
 
 
 _BOTH = 0.95
@@ -408,6 +414,13 @@ def excess(base: Sample, other: Sample, level: float = 0.9) -> Estimate:
     found = paired_log_ratio(diverged[kept], base[kept], level=level).estimate
     value, low, high = (end - 1 for end in (found.value, found.low, found.high))
     return Estimate(value, low, high, found.n, "", "branches, paired by seed", level)
+
+
+def _train_excess(base: Sample, other: Sample) -> Estimate:
+    """The same of training losses, NaN where one is 0, as of a net that fits every example."""
+    if (base <= 0).any() or (other <= 0).any() or not np.isfinite(base).any():
+        return Estimate(*[math.nan] * 3, len(base))
+    return excess(base, other)
 
 
 def critical_batch(
