@@ -1,8 +1,8 @@
 """Measurements on the user's own model, data and machine.
 
 ``fit`` (what fits in memory), ``throughput`` (seconds per update), ``plain`` (the training loop
-that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``sharpness`` (largest
-eigenvalues and trace of the Hessian), ``sparsity`` (on how many weights and units a model rests),
+that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``critical`` (critical
+batch size by branching), ``sharpness`` (largest eigenvalues and trace of the Hessian), ``sparsity`` (on how many weights and units a model rests),
 ``alignment`` (how far training moved it), ``features`` (how many units its decisions need, and
 what these look at), ``disturbance`` and ``robustness`` (the metric under noise, drift, wrong
 labels …), ``repeatability`` (on how many examples two seeds disagree), ``sturdiness`` (all of
