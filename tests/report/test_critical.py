@@ -78,7 +78,7 @@ EVERY = {
 @pytest.mark.parametrize(
     ("name", "english", "japanese"),
     [
-        ("grows", "From 10 % of the training on, batches of up to 64 cost nothing", "64まで"),
+        ("grows", "From 30 % of the training on, batches of up to 128 cost nothing", "128まで"),
         ("free", "From 10 % of the training on, batches of up to 256 cost nothing", "256まで"),
         ("once", "At 10 % of the training, batches of up to 64 cost nothing", "10%の時点では"),
         ("none", "No batch larger than today's 32 was shown to cost nothing; 64 costs", "64で"),
@@ -204,7 +204,7 @@ def test_a_row_of_the_picture_tells_bounds_from_values():
 def test_the_page_holds_answer_tables_and_both_pictures_in_both_languages():
     page = critical_page(GROWS)
     for words in (
-        "batches of up to 64 cost nothing", "バッチサイズ64まで", "76.1 (64 to 128)",
+        "batches of up to 128 cost nothing", "バッチサイズ128まで", "76.1 (64 to 128)",
         'id="critical-batch"', 'id="excesses-batch"', "臨界バッチサイズ",
     ):  # fmt: skip
         assert words in page

@@ -255,11 +255,12 @@ class CriticalReport:
             return ()
         said = [
             say(
-                "As a multiple of the noise scale at the same weights, which foretells where half "
-                "of the examples are wasted at the best rates, not where the loss rises by {m}: "
-                "{t}.",
-                "同じ重みでのノイズスケール（最適な学習率でデータの半分が無駄になる大きさで、損失が{m}"
-                "増える大きさではありません）に対する倍率：{t}。",
+                "Critical batch size / noise scale at the same weights: {t}. They need not agree: "
+                "with a batch as large as the noise scale a training needs, in theory, twice the "
+                "examples; with the critical one as many examples end at most {m} higher.",
+                "同じ重みでの臨界バッチサイズ／ノイズスケール：{t}。両者は一致するとは限りません。"
+                "バッチがノイズスケールと同じ大きさなら理論上2倍のデータが必要になるのに対し、臨界"
+                "バッチサイズは同じデータ量での損失の増加が{m}以内に収まる大きさです。",
                 m=_percent(self.margin),
                 t=join(told, ", ", "、"),
             )

@@ -107,13 +107,10 @@ def critical_page(found: CriticalReport) -> str:
         ("excesses", Text("The losses behind it", "もとになった損失")),
     )
     sections = [Section(f"{name}-batch", words, (), (name,)) for name, words in heads]
-    tables = (
-        (Text("90 % ranges", "かっこ内は90%の範囲"), branching.HEAD, found.rows()),
-        (heads[1][1], branching.BRANCH_HEAD, found.branch_rows()),
-    )
-    return _page(
-        advice, found.origin, title, found.answer(), found.said(), tables, sections, drawn
-    )
+    caption = Text("90 % ranges", "かっこ内は90%の範囲")
+    tables = ((caption, branching.HEAD, found.rows()),)
+    answer, told = found.answer(), found.said()
+    return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
 
 
 def compare_page(found: CompareReport) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from batchlab._text import LANGUAGES, Language, Text, same, say
+from batchlab._text import LANGUAGES, Language, Text, say
 from batchlab.measure.critical import Branch, CriticalPoint
 from batchlab.report import formats
 from batchlab.report.charts import shared
@@ -17,8 +17,8 @@ from batchlab.report.critical import SHOWN, CriticalReport, shown
 STATES = {
     "resolved": Text("critical batch size, with range", "臨界バッチサイズ（範囲つき）"),
     "at least": Text("at least this", "少なくともこの値"),
-    "not resolved": Text("not resolved", "定まらず"),
 }
+OPEN = "not resolved"
 LOOKS = {
     "within": (shared.BLUE, "circle"),
     "above": (shared.VERMILLION, "diamond"),
@@ -26,6 +26,9 @@ LOOKS = {
 }
 SCALE = Text("noise scale", "ノイズスケール")
 TODAY = Text("today's batch size", "現在のバッチサイズ")
+BATCH = Text("batch size (examples)", "バッチサイズ（件）")
+ABOVE = Text("loss above today's (%)", "損失の増加（検証、%）")
+TRAINING_ABOVE = Text("training loss above today's (%)", "損失の増加（学習、%）")
 HEIGHT = 320
 
 
@@ -71,7 +74,7 @@ def _row(found: CriticalReport, one: CriticalPoint) -> Row:
     row = {
         "samples": one.samples,
         "share": 100 * one.samples / found.samples,
-        "state": state if one.resolved else "not resolved",
+        "state": state if one.resolved else OPEN,
         **shared.ends(known, "critical"),
         **shared.ends(one.noise.scale if one.noise else None, "noise"),
         **shared.ends(one.ratio, "ratio"),
@@ -80,62 +83,35 @@ def _row(found: CriticalReport, one: CriticalPoint) -> Row:
 
 
 def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
-    keys = ["shown", "critical_low", "critical_high", "noise"]
-    ends = shared.reach(rows, keys, found.batch_size)
-    y = alt.Y(
-        "shown:Q",
-        title=Text("examples in a batch", "バッチのデータ数（件）").of(language),
-        scale=alt.Scale(type="log", base=2, padding=18, nice=False, domain=ends),
-        axis=alt.Axis(format=",~r", tickCount=8),
-    )
-    x = alt.X(
-        "samples:Q",
-        title=Text("examples seen in training", "学習したデータ数（件）").of(language),
-        axis=shared.log_axis((r["samples"] for r in rows), grid=False),
-        scale=alt.Scale(
-            type="log", padding=24, nice=False, domain=shared.reach(rows, ["samples"])
-        ),
-    )
+    x, y, (low, high) = _axes(found, rows, language)
     base = alt.Chart(shared.data("critical"))
-    noise = base.transform_filter("isValid(datum.noise)")
-    bounds = {
-        "noise_from": f"max(datum.noise_low, {ends[0]})",
-        "noise_to": f"min(datum.noise_high, {ends[1]})",
-    }
-    today = alt.Chart(alt.InlineData(values=[{"y": found.batch_size}]))
+    noise = base.transform_filter("isValid(datum.noise)").transform_calculate(
+        noise_from=f"max(datum.noise_low, {low})", noise_to=f"min(datum.noise_high, {high})"
+    )
     named = alt.Chart(alt.InlineData(values=_names(found, rows, language)))
+    seen = Text("examples seen", "学習したデータ数")
     tips = shared.tooltips(
-        language,
-        (
-            ("samples", Text("examples seen", "学習したデータ数")),
-            ("critical", STATES["resolved"]),
-            ("noise", SCALE),
-        ),
+        language, (("samples", seen), ("critical", STATES["resolved"]), ("noise", SCALE))
     )
     layers: list[Any] = [
-        today.mark_rule(color=shared.GREY, strokeWidth=1.5).encode(y=alt.Y("y:Q")),
-        noise.transform_calculate(**bounds)
-        .mark_area(color=shared.PURPLE, opacity=0.18)
-        .encode(x=x, y=alt.Y("noise_from:Q"), y2="noise_to:Q"),
+        _level(found.batch_size)
+        .mark_rule(color=shared.GREY, strokeWidth=1.5)
+        .encode(y=alt.Y("y:Q")),
+        noise.mark_area(color=shared.PURPLE, opacity=0.18).encode(
+            x=x, y=alt.Y("noise_from:Q"), y2="noise_to:Q"
+        ),
         noise.mark_line(color=shared.PURPLE, strokeWidth=2, strokeDash=[6, 4]).encode(
             x=x, y=alt.Y("noise:Q")
         ),
         base.transform_filter("isValid(datum.critical_high)")
         .mark_rule(color=shared.BLUE, strokeWidth=2)
         .encode(x=x, y=alt.Y("critical_low:Q"), y2="critical_high:Q"),
-        base.mark_point(filled=True, size=90, opacity=1, color=shared.BLUE).encode(
-            x=x,
-            y=y,
-            shape=alt.Shape(
-                "state:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=list(STATES), range=["circle", "triangle-up", shared.CROSS]
-                ),
-                legend=alt.Legend(labelExpr=shared.labels(STATES, language)),
-            ),
-            tooltip=tips,
-        ),
+        base.transform_filter(f"datum.state !== '{OPEN}'")
+        .mark_point(filled=True, size=90, opacity=1, color=shared.BLUE)
+        .encode(x=x, y=y, shape=_shape(language), tooltip=tips),
+        base.transform_filter(f"datum.state === '{OPEN}'")
+        .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.BLUE)
+        .encode(x=x, y=y, tooltip=tips),
         *shared.haloed(
             named,
             {"x": alt.X("x:Q"), "y": alt.Y("y:Q"), "text": alt.Text("words:N")},
@@ -146,6 +122,39 @@ def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: La
         ),
     ]
     return shared.layered(layers, text, language, HEIGHT)
+
+
+def _axes(
+    found: CriticalReport, rows: tuple[Row, ...], language: Language
+) -> tuple[alt.X, alt.Y, list[float]]:
+    """Both logarithmic; and from where to where the batch sizes go."""
+    keys = ["shown", "critical_low", "critical_high", "noise"]
+    ends = shared.reach(rows, keys, found.batch_size)
+    x = alt.X(
+        "samples:Q",
+        title=Text("examples seen in training", "学習したデータ数（件）").of(language),
+        axis=shared.log_axis((r["samples"] for r in rows), grid=False),
+        scale=alt.Scale(
+            type="log", padding=24, nice=False, domain=shared.reach(rows, ["samples"])
+        ),
+    )
+    y = alt.Y(
+        "shown:Q",
+        title=Text("examples in a batch", "バッチのデータ数（件）").of(language),
+        scale=alt.Scale(type="log", base=2, padding=18, nice=False, domain=ends),
+        axis=alt.Axis(format=",~r", tickCount=8),
+    )
+    return x, y, ends
+
+
+def _shape(language: Language) -> alt.Shape:
+    """Values and lower bounds."""
+    return alt.Shape(
+        "state:N",
+        title=None,
+        scale=alt.Scale(domain=list(STATES), range=["circle", "triangle-up"]),
+        legend=alt.Legend(labelExpr=shared.labels(STATES, language)),
+    )
 
 
 def _names(found: CriticalReport, rows: tuple[Row, ...], language: Language) -> list[Row]:
@@ -176,19 +185,19 @@ def excesses(found: CriticalReport) -> Chart:
     )
     caption = say(
         "Points: mean over n = {n} seeds of the share by which the validation loss exceeds that "
-        "of batch size {b}; lines: 90 % range. Dashed: the margin of {m} %. Where a run diverged: "
-        "the median, or nothing where more than half did.",
+        "of batch size {b}; lines: 90 % range. Dashed: the margin of {m} %. A cross: half of "
+        "the runs diverged or more, so that there is no value.",
         "点：検証損失がバッチサイズ{b}を上回る割合（n＝{n}シードの平均）。縦線：90%の範囲。破線：許容幅"
-        "{m}%。発散した学習があれば中央値（半数を超えて発散した場合は点なし）。",
+        "{m}%。×：半数以上が発散し、値がない。",
         n=len(found.seeds),
         b=found.batch_size,
         m=formats.number(100 * found.margin),
     )
     columns = (
         ("share", Text("training done (%)", "学習の進み（%）")),
-        ("batch", Text("batch size", "バッチサイズ")),
-        *shared.range_columns("excess", Text("loss above today's (%)", "損失の増加（検証、%）")),
-        *shared.range_columns("trained", Text("training loss above (%)", "損失の増加（学習、%）")),
+        ("batch", BATCH),
+        *shared.range_columns("excess", ABOVE),
+        *shared.range_columns("trained", TRAINING_ABOVE),
         ("state", Text("shown", "判定")),
         ("failed", Text("diverged", "発散")),
     )
@@ -217,44 +226,56 @@ def _excess_spec(
     found: CriticalReport, rows: tuple[Row, ...], place: str, text: Text, language: Language
 ) -> Spec:
     here = [r for r in rows if r["place"] == place]
-    margin = 100 * found.margin
-    ends = shared.reach(
-        here, ["excess", "excess_low", "excess_high"], 0.0, 1.5 * margin, log=False
-    )
-    y = alt.Y(
-        "excess:Q",
-        title=Text("loss above today's (%)", "損失の増加（%）").of(language),
-        scale=alt.Scale(nice=False, padding=18, domain=ends),
-        axis=alt.Axis(tickCount=6),
-    )
-    x = shared.batch_axis(language, shared.reach(here, ["batch"]))
+    x, y = _excess_axes(here, 100 * found.margin, language)
     base = alt.Chart(shared.data("excesses")).transform_filter(f"datum.place === '{place}'")
-    looks = {
-        name: alt.Scale(domain=list(LOOKS), range=[look[i] for look in LOOKS.values()])
-        for i, name in enumerate(("colour", "shape"))
-    }
-    legend = alt.Legend(labelExpr=shared.labels(SHOWN, language))
-    colour = alt.Color("state:N", title=None, scale=looks["colour"], legend=legend)
-    shape = alt.Shape("state:N", title=None, scale=looks["shape"], legend=legend)
-    lines = alt.Chart(alt.InlineData(values=[{"y": margin}]))
+    domain, legend = list(LOOKS), alt.Legend(labelExpr=shared.labels(SHOWN, language))
+    colours, shapes = (list(values) for values in zip(*LOOKS.values(), strict=True))
+    colour = alt.Color(
+        "state:N", title=None, scale=alt.Scale(domain=domain, range=colours), legend=legend
+    )
+    shape = alt.Shape(
+        "state:N", title=None, scale=alt.Scale(domain=domain, range=shapes), legend=legend
+    )
     tips = shared.tooltips(
-        language,
-        (
-            ("batch", Text("batch size", "バッチサイズ")),
-            ("excess", Text("loss above today's (%)", "損失の増加（検証、%）")),
-            ("trained", Text("training loss above (%)", "損失の増加（学習、%）")),
-        ),
+        language, (("batch", BATCH), ("excess", ABOVE), ("trained", TRAINING_ABOVE))
     )
     layers: list[Any] = [
-        alt.Chart(alt.InlineData(values=[{"y": 0}]))
-        .mark_rule(color=shared.GREY)
+        _level(0.0).mark_rule(color=shared.GREY).encode(y=alt.Y("y:Q")),
+        _level(100 * found.margin)
+        .mark_rule(color=shared.BLACK, strokeDash=[5, 4])
         .encode(y=alt.Y("y:Q")),
-        lines.mark_rule(color=shared.BLACK, strokeDash=[5, 4]).encode(y=alt.Y("y:Q")),
         base.transform_filter("isValid(datum.excess_low) && isValid(datum.excess_high)")
         .mark_rule(strokeWidth=2)
         .encode(x=x, y=alt.Y("excess_low:Q"), y2="excess_high:Q", color=colour),
         base.transform_filter("isValid(datum.excess)")
         .mark_point(filled=True, size=90, opacity=1)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
+        base.transform_filter("!isValid(datum.excess)")
+        .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.VERMILLION)
+        .encode(x=x, y=alt.value(14), tooltip=tips),
     ]
-    return shared.layered(layers, same(text.of(language)), language, HEIGHT)
+    return shared.layered(layers, text, language, HEIGHT)
+
+
+def _excess_axes(here: list[Row], margin: float, language: Language) -> tuple[alt.X, alt.Y]:
+    """Batch sizes as they were tried; the excess with 0 and the margin in sight."""
+    keys = ["excess", "excess_low", "excess_high"]
+    sizes, ends = shared.reach(here, ["batch"]), shared.reach(here, keys, 0.0, margin, log=False)
+    x = alt.X(
+        "batch:Q",
+        title=BATCH.of(language),
+        scale=alt.Scale(type="log", nice=False, padding=24, domain=sizes),
+        axis=alt.Axis(values=[r["batch"] for r in here], format=",d", grid=False),
+    )
+    y = alt.Y(
+        "excess:Q",
+        title=ABOVE.of(language),
+        scale=alt.Scale(nice=False, padding=18, domain=ends),
+        axis=alt.Axis(tickCount=6),
+    )
+    return x, y
+
+
+def _level(value: float) -> alt.Chart:
+    """A horizontal line's one number."""
+    return alt.Chart(alt.InlineData(values=[{"y": value}]))
