@@ -100,9 +100,10 @@ def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: La
         noise.mark_area(color=shared.PURPLE, opacity=0.18).encode(
             x=x, y=alt.Y("noise_from:Q"), y2="noise_to:Q"
         ),
-        noise.mark_line(color=shared.PURPLE, strokeWidth=2, strokeDash=[6, 4]).encode(
-            x=x, y=alt.Y("noise:Q")
-        ),
+        noise.mark_rule(color=shared.PURPLE).encode(x=x, y=alt.Y("noise_from:Q"), y2="noise_to:Q"),
+        noise.mark_line(
+            color=shared.PURPLE, strokeWidth=2, strokeDash=[6, 4], point={"color": shared.PURPLE}
+        ).encode(x=x, y=alt.Y("noise:Q")),
         base.transform_filter("isValid(datum.critical_high)")
         .mark_rule(color=shared.BLUE, strokeWidth=2)
         .encode(x=x, y=alt.Y("critical_low:Q"), y2="critical_high:Q"),
