@@ -70,14 +70,20 @@ FREE = report(at(2016, WITHIN, WITHIN, WITHIN), at(6016, WITHIN, WITHIN, WITHIN)
 ONCE = report(at(2016, WITHIN, ABOVE, ABOVE), at(6016, OPEN, OPEN, OPEN))
 NONE = report(at(2016, ABOVE, ABOVE, ABOVE), at(6016, OPEN, OPEN, OPEN))
 UNRESOLVED = report(at(2016, OPEN, OPEN, OPEN))
+MEANWHILE = report(
+    at(192, ABOVE, ABOVE, ABOVE), at(2016, WITHIN, OPEN, ABOVE), at(6016, WITHIN, OPEN, ABOVE),
+    at(15904, OPEN, OPEN, ABOVE),
+)  # fmt: skip
 EVERY = {
-    "grows": GROWS, "free": FREE, "once": ONCE, "none": NONE, "unresolved": UNRESOLVED,
+    "grows": GROWS, "free": FREE, "once": ONCE, "meanwhile": MEANWHILE, "none": NONE,
+    "unresolved": UNRESOLVED,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "english", "japanese"),
     [
+        ("meanwhile", "From 10 % to 30 % of the training, batches of up to 64", "10%から30%まで"),
         ("grows", "From 30 % of the training on, batches of up to 128 cost nothing", "128まで"),
         ("free", "From 10 % of the training on, batches of up to 256 cost nothing", "256まで"),
         ("once", "At 10 % of the training, batches of up to 64 cost nothing", "10%の時点では"),
@@ -97,6 +103,7 @@ def test_the_first_sentence_says_what_was_shown(name, english, japanese):
         ("grows", "0:32 2016:64 6016:128"),
         ("free", "0:32 2016:256"),
         ("once", "0:32 2016:64"),
+        ("meanwhile", "0:32 2016:64"),
         ("none", "32"),
         ("unresolved", "32"),
     ],

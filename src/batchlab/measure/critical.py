@@ -419,7 +419,7 @@ def excess(base: Sample, other: Sample, level: float = 0.9) -> Estimate:
 def _train_excess(base: Sample, other: Sample) -> Estimate:
     """The same of training losses, NaN where one is 0, as of a net that fits every example."""
     if (base <= 0).any() or (other <= 0).any() or not np.isfinite(base).any():
-        return Estimate(*[math.nan] * 3, len(base))
+        return Estimate(math.nan, math.nan, math.nan, len(base))
     return excess(base, other)
 
 
@@ -471,8 +471,8 @@ def critical_batch(
     high = next(above, math.inf)
     value = _crossing((1, *factors), (0.0, *(e.value for e in excesses)), margin)
     n, level = min(e.n for e in excesses), excesses[0].level
-    sizes = (batch_size * float(k) for k in (value, low, high))
-    return Estimate(*sizes, n, "examples", "branches, paired by seed", level)
+    value, low, high = (batch_size * float(k) for k in (value, low, high))
+    return Estimate(value, low, high, n, "examples", "branches, paired by seed", level)
 
 
 def check_margin(margin: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchlab import _html
@@ -160,23 +161,27 @@ class CriticalReport:
         written = _share(samples, self.samples)
         return Text(written, written.replace(" ", ""))
 
-    def free(self) -> tuple[int, int]:
-        """(size, place): the largest batch shown within the margin from some place to the last,
-        and the first such place; today's batch size where there is none.
+    def free(self) -> tuple[int, list[CriticalPoint]]:
+        """The largest batch shown within the margin at the last place, else at any, and the last
+        places in a row at which it is; today's batch size where there is none.
         """
         lows = [one.critical.low for one in self.points]
-        suffixes = [min(lows[i:]) for i in range(len(lows))]
-        size = max(suffixes)
-        return int(size), self.points[suffixes.index(size)].samples
+        size = lows[-1] if lows[-1] > self.batch_size else max(lows)
+        rows = itertools.groupby(self.points, lambda one: one.critical.low >= size)
+        return int(size), [list(row) for free, row in rows if free][-1]
 
     def answer(self) -> Text:
         """Up to which batch size as many examples teach as much, and from where on."""
-        size, place = self.free()
-        best = max(self.points, key=lambda one: one.critical.low)
+        size, row = self.free()
         if size > self.batch_size:
-            return self._costs_nothing(size, place, last=len(self.points) == 1)
-        if best.critical.low > self.batch_size:
-            return self._costs_nothing(int(best.critical.low), best.samples, last=True)
+            return say(
+                "{w}, batches of up to {s} cost nothing: as many examples lead to the same loss "
+                "within {m}.",
+                "{w}、バッチサイズ{s}まで損失は増えません（同じデータ量で、差は{m}以内）。",
+                w=self._where(row),
+                s=formats.count(size),
+                m=_percent(self.margin),
+            )
         above = [one for one in self.points if math.isfinite(one.critical.high)]
         if above:
             first = above[0]
@@ -198,22 +203,14 @@ class CriticalReport:
             m=_percent(self.margin),
         )
 
-    def _costs_nothing(self, size: int, place: int, last: bool) -> Text:
-        here = {"p": self.share(place), "s": formats.count(size), "m": _percent(self.margin)}
-        if last:
-            return say(
-                "At {p} of the training, batches of up to {s} cost nothing: as many examples lead "
-                "to the same loss within {m}.",
-                "学習の{p}の時点では、バッチサイズ{s}まで損失は増えません（同じデータ量で、差は{m}"
-                "以内）。",
-                **here,
-            )
-        return say(
-            "From {p} of the training on, batches of up to {s} cost nothing: as many examples "
-            "lead to the same loss within {m}.",
-            "学習の{p}から先は、バッチサイズ{s}まで損失は増えません（同じデータ量で、差は{m}以内）。",
-            **here,
-        )
+    def _where(self, row: Sequence[CriticalPoint]) -> Text:
+        """Places in a row, as the beginning of a sentence."""
+        here = {"p": self.share(row[0].samples), "q": self.share(row[-1].samples)}
+        if len(row) == 1:
+            return say("At {p} of the training", "学習の{p}の時点では", **here)
+        if row[-1] is self.points[-1]:
+            return say("From {p} of the training on", "学習の{p}から先は", **here)
+        return say("From {p} to {q} of the training", "学習の{p}から{q}までは", **here)
 
     def said(self) -> tuple[Text, ...]:
         """How it was measured, what follows, and what does not."""
