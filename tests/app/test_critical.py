@@ -5,7 +5,11 @@ on, and budgets.
 import functools
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -299,6 +303,32 @@ def test_an_interrupted_measurement_goes_on_with_the_same_result(step, whole, tm
     report = critical(task(), **ASKED, out=tmp_path, resume=True)
     assert report.points == whole[0].points
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {root!r})
+from batchlab import _platform
+_platform.available_cores = lambda: 1
+from tests.app.test_critical import ASKED, task
+from batchlab.app.critical import critical
+critical(task(), **ASKED, out={out!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [1, 2, 5])
+def test_killed_at_any_moment_it_goes_on_with_the_same_result(cells, whole, tmp_path):
+    """SIGKILL as soon as so many cells are finished."""
+    root = str(Path(__file__).resolve().parents[2])
+    script = KILLED.format(root=root, out=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while process.poll() is None and len([*tmp_path.glob("cells/*/done.json")]) < cells:
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    report = critical(task(), **ASKED, out=tmp_path, resume=True)
+    assert report.points == whole[0].points
 
 
 def test_a_budget_leaves_out_late_places_and_a_larger_one_goes_on(whole, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from batchlab.config import RunConfig
 from batchlab.engine import RunResult, Series
 from batchlab.engine.job import updates_of
 from batchlab.errors import InvalidValueError, TaskError
-from batchlab.measure import critical
+from batchlab.measure import _branching, critical
 from batchlab.measure.critical import (
     Branching,
     CriticalPoint,
@@ -334,4 +334,4 @@ def test_todays_settings_that_diverge_are_refused():
 
 
 def test_the_constants_are_those_that_the_pages_name():
-    assert (critical.MARGIN, critical.LAST, critical.LEAST_UPDATES) == (0.01, 0.5, 8)
+    assert (critical.MARGIN, _branching.LAST, _branching.LEAST_UPDATES) == (0.01, 0.5, 8)
