@@ -152,7 +152,7 @@ def test_every_command_explains_itself(command, capsys):
     assert "--no-" not in out
 
 
-@pytest.mark.parametrize("command", ["advise", "fit", "noise", "compare"])
+@pytest.mark.parametrize("command", ["advise", "fit", "noise", "critical", "compare"])
 def test_a_task_is_a_positional_argument(command, capsys):
     assert ran(capsys, command, "--help")[1].splitlines()[0].endswith("TASK")
 
@@ -234,6 +234,13 @@ def test_a_mistake_in_the_task_is_one_sentence(name, said, here, capsys):
         (("noise", "tiny_task.py:task", "--samples", "5upd"), "`samples` must be"),
         (("noise", "tiny_task.py:task", "--data", "."), "`data` must be left out"),
         (("compare", "tiny_task.py:task", "--batch-sizes", "0"), "`batch_sizes` must be"),
+        (("critical", "tiny_task.py:task", "--at", "0%"), "`at` must be a share of the training"),
+        (("critical", "tiny_task.py:task", "--factors", "1"), "`factors` must be whole numbers"),
+        (("critical", "tiny_task.py:task", "--window", "3upd"), "`window` must be"),
+        (("critical", "tiny_task.py:task", "--margin", "0"), "`margin` must be a share above 0"),
+        (("critical", "tiny_task.py:task", "--seeds", "1"), "`seeds` must be a whole number, 2"),
+        (("critical", "tiny_task.py:task", "--budget", "soon"), "90s, 2m or 1h"),
+        (("critical", "tiny_task.py:task", "--margin", "0", "--dry-run"), "`margin` must be"),
         (("plan", "--examples", "10", "--price-per-hour", "1"), "--seconds-per-update"),
         (("plan", "--examples", "10", "--batch-size", "0:8 x"), "`batch_size` must be"),
         (("report",), "`folders` must be"),
@@ -246,7 +253,7 @@ def test_a_mistake_in_the_options_is_one_sentence(arguments, said, here, capsys)
     assert said in sentence(capsys, *arguments, *quiet)
 
 
-@pytest.mark.parametrize("command", ["advise", "fit", "noise", "compare"])
+@pytest.mark.parametrize("command", ["advise", "fit", "noise", "critical", "compare"])
 def test_a_start_under_torchrun_is_refused(command, here, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     sizes = ("--batch-sizes", "2") if command == "compare" else ()
@@ -351,6 +358,25 @@ def test_noise_on_a_part_has_as_many_passes(here, capsys):
     assert code == 0
     found = json.loads(out)
     assert (found["train_examples"], found["samples"]) == (26, 52)
+
+
+def test_critical_prices_prints_and_judges_anew(here, capsys, monkeypatch):
+    monkeypatch.setattr("batchlab._platform.available_cores", lambda: 1)
+    asked = ("critical", "tiny_task.py:task", "--seeds", "2", "--at", "8", "--device", "cpu")
+    code, out, _ = ran(capsys, *asked, "--dry-run")
+    assert code == 0
+    assert "branches of 64 examples with batch sizes 4, 8, 2 seeds each" in out
+    assert not Path("batchlab-results").exists()
+    code, out, _ = ran(capsys, *asked)
+    assert code == 0
+    assert "critical batch size by branching" in out
+    assert (
+        out.splitlines()[-1] == f"report: {Path('batchlab-results/critical-tiny/critical.html')}"
+    )
+    code, out, err = ran(capsys, *asked, "--margin", "0.5", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["margin"] == 0.5
+    assert "merrill2025" in ran(capsys, "cite", "batchlab-results/critical-tiny")[1]
 
 
 def test_compare_prints_both_tables(here, capsys):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchlab.app.advice import Advice
     from batchlab.app.advise import advise, render
     from batchlab.app.compare import compare
+    from batchlab.app.critical import critical
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
     from batchlab.app.study import study
@@ -50,6 +51,7 @@ _HOMES = {
     "batchlab.app.advice": ("Advice",),
     "batchlab.app.advise": ("advise", "render"),
     "batchlab.app.compare": ("compare",),
+    "batchlab.app.critical": ("critical",),
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
     "batchlab.app.study": ("study",),
@@ -94,6 +96,7 @@ __all__ = [
     "alignment",
     "batch_schedule",
     "compare",
+    "critical",
     "features",
     "find_batch_size",
     "fit",

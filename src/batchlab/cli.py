@@ -34,7 +34,7 @@ Reals = Annotated[
 PROGRAM = "batchlab"
 DEMO_PRICE = 1.2
 NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
-RESUMABLE = ("advise", "demo", "compare", "study")
+RESUMABLE = ("advise", "demo", "critical", "compare", "study")
 
 
 def advise(
@@ -216,6 +216,75 @@ def noise(
             listener=listener,
         )
     _show_measured(found, "noise", json)
+
+
+def critical(
+    task: Task,
+    /,
+    at: tuple[str, ...] = (),
+    factors: Counts = None,
+    window: Words = None,
+    margin: float = 0.01,
+    scaling: Annotated[
+        Literal["linear", "sqrt", "none"] | None,
+        tyro.conf.arg(metavar="{linear,sqrt,none}", help_behavior_hint=""),
+    ] = None,
+    seeds: int = 5,
+    budget: Words = None,
+    out: Place = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Place = None,
+    subset: Words = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Find the critical batch size by branching: up to which size as many examples teach as much,
+    along a training with today's settings, against the noise scale.
+
+    Args:
+        task: Built-in name, file.py:function or module:function.
+        at: Places of the training from which branches leave it, such as 10% 2ep 5000; default:
+            five on a logarithmic scale from 1% on.
+        factors: Multiples of today's batch size; default: powers of two up to 64, as far as a
+            branch has 8 updates.
+        window: Length of a branch, such as 2ep; default: 20% of the training.
+        margin: Share by which a loss may be higher and still counts as equal.
+        scaling: How the learning rate follows the batch size; default: linear for SGD and its
+            momentum forms, sqrt for Adam and RMSprop.
+        seeds: Trainings that branch, at least 2.
+        budget: 90s, 2m, 1h; places that it does not pay for are left out.
+        out: Result directory; default: batchlab-results/critical-<task>.
+        seed: Names every random draw.
+        device: auto, cpu, cuda or mps.
+        data: Folder with the data of mnist or cifar10.
+        subset: Part of the training data, such as 10%, 0.1 or 5000.
+        dry_run: Print what would be trained and how long that takes, and stop.
+        resume: Go on with an unfinished directory.
+        json: Print the result as JSON and nothing else.
+    """
+    from batchlab.app.critical import price
+
+    given: dict[str, Any] = {
+        "at": at or None,
+        "factors": factors,
+        "window": window,
+        "margin": margin,
+        "scaling": scaling,
+        "seeds": seeds,
+        "budget": budget,
+        "seed": seed,
+        "device": device,
+        "data": data,
+        "subset": subset,
+    }
+    if dry_run:
+        _show(price(task, **given), json)
+        return
+    with _listener(quiet=json) as listener:
+        found = batchlab.critical(task, **given, out=out, resume=resume, listener=listener)
+    _show_measured(found, "critical", json)
 
 
 def compare(
@@ -518,6 +587,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "fit": fit,
     "noise": noise,
+    "critical": critical,
     "compare": compare,
     "report": report,
     "apply": apply,

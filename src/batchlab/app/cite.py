@@ -14,6 +14,7 @@ from batchlab.errors import InvalidValueError, ResultError, cannot_read, must
 
 BEHIND = {
     "noise": ("mccandlish2018", "fieller1954"),
+    "critical": ("merrill2025", "goyal2017", "malladi2022"),
     "sharpness": ("golub1977", "wu2000", "ghorbani2019"),
 }
 """File or field of a result → sources of what was measured, and of its interval."""
@@ -57,7 +58,7 @@ def _of_study(folder: Path) -> tuple[str, ...]:
 
 def _of_measurement(folder: Path) -> tuple[str, ...]:
     """What was measured, and the update rule that was used."""
-    paths = [folder / f"{name}.json" for name in ("advice", "compare", "noise")]
+    paths = [folder / f"{name}.json" for name in ("advice", "compare", "noise", "critical")]
     found = {path.stem: _read(path) for path in paths if path.is_file()}
     if not found and not (folder / "study.json").is_file():
         raise ResultError(f"`{folder}` holds no finished result.")

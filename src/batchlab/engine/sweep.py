@@ -373,14 +373,20 @@ class Engine:
                 "their results are equal to the plan's within round-off"
             )
 
-    def keeps(self, configs: Sequence[RunConfig], job: Job) -> bool:
+    def keeps(
+        self,
+        configs: Sequence[RunConfig],
+        job: Job,
+        starts: Sequence[RunState | None] | None = None,
+    ) -> bool:
         """Whether every run lies finished on disk, so that training it would only read it.
 
         Args:
             configs: Resolved runs.
             job: What they do besides training.
+            starts: Where each goes on from.
         """
-        names = [cell.name for cell in self.plan(configs, job)]
+        names = [cell.name for cell in self.plan(configs, job, starts)]
         folder = self._folder
         return folder is not None and all((folder / n / "done.json").is_file() for n in names)
 

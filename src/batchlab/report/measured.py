@@ -1,4 +1,4 @@
-"""Pages of ``fit``, ``noise`` and ``compare``: one self-contained HTML file each."""
+"""Pages of ``fit``, ``noise``, ``critical`` and ``compare``: one self-contained HTML file each."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from batchlab.advisor.record import (
     Verdict,
 )
 from batchlab.report import charts, evidence, features, findings, formats, names, page, wording
-from batchlab.report.charts import shared
+from batchlab.report import critical as branching
+from batchlab.report.charts import critical, shared
 from batchlab.report.charts.shared import Chart, Row, Spec
+from batchlab.report.critical import CriticalReport
 from batchlab.report.evidence import Section
 from batchlab.report.findings import (
     KINDS,
@@ -86,6 +88,29 @@ def noise_page(found: NoiseReport) -> str:
     section = Section("noise-scale", heading, notes, tuple(drawn))
     answer, tables = evidence.noise_title(advice), (_noise_table(found),)
     return _page(advice, found.origin, title, answer, found.reading(), tables, (section,), drawn)
+
+
+def critical_page(found: CriticalReport) -> str:
+    """The critical batch size along training.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    advice = _advice(found.task, found.origin, found.today, found.train_examples)
+    title = say("{t}: critical batch size", "{t}：臨界バッチサイズ", t=verbatim(found.task))
+    drawn = _drawn(critical.critical(found), critical.excesses(found))
+    heads = (
+        ("critical", Text("The critical batch size along training", "学習中の臨界バッチサイズ")),
+        ("excesses", Text("The losses behind it", "もとになった損失")),
+    )
+    sections = [Section(f"{name}-batch", words, (), (name,)) for name, words in heads]
+    caption = Text("90 % ranges", "かっこ内は90%の範囲")
+    tables = ((caption, branching.HEAD, found.rows()),)
+    answer, told = found.answer(), found.said()
+    return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
 
 
 def compare_page(found: CompareReport) -> str:
