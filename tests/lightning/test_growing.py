@@ -211,5 +211,6 @@ def test_a_loader_with_another_sampler_is_refused(tmp_path):
 
 
 def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence():
-    with pytest.raises(InvalidValueError, match="only where an epoch starts; .* fixed within an"):
+    words = r"only where an epoch starts; got .* fixed within an epoch"
+    with pytest.raises(InvalidValueError, match=words):
         GrowingBatch(GrowingBatchSampler(40, "0:8 1.5ep:16", max_micro=8))
