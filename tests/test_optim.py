@@ -64,6 +64,41 @@ def test_comparison_of_forms_tells_a_planted_bug(kind):
     assert distance(run(Wrong, foreach=True), run(kind, foreach=False)) > 1e-6
 
 
+def strided():
+    """Transposed, channels last, every second number, and gradients of other strides."""
+    draw = torch.Generator().manual_seed(2)
+    tensors = [
+        torch.randn(3, 4, dtype=F64, generator=draw).t(),
+        torch.randn(2, 3, 4, 4, dtype=F64, generator=draw).to(memory_format=torch.channels_last),
+        torch.randn(10, dtype=F64, generator=draw)[::2],
+        torch.randn(6, dtype=F64, generator=draw),
+    ]
+    params = [torch.nn.Parameter(t) for t in tensors]
+    grads = [torch.randn(p.shape, dtype=F64, generator=draw) for p in params]
+    return params, grads
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_forms_are_equal_whatever_the_strides(kind, which):
+    ends = []
+    for foreach in (True, False):
+        params, grads = strided()
+        optimizer = kind([params[which]], **NUMBERS, foreach=foreach)
+        for _ in range(5):
+            params[which].grad = grads[which]
+            optimizer.step()
+        ends.append([[params[which]]])
+    assert distance(*ends) < 1e-14
+
+
+def test_complex_parameters_are_updated():
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    weight.grad = torch.full((2,), 1j, dtype=torch.complex64)
+    NSHB([weight], lr=1.0, momentum=0.5).step()
+    assert torch.equal(weight.detach(), torch.full((2,), 1 - 0.5j, dtype=torch.complex64))
+
+
 def test_shb_equals_torch_sgd_with_momentum():
     params = parameters()
     expected = train(torch.optim.SGD(params, **NUMBERS), params, 100)

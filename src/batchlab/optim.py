@@ -164,10 +164,7 @@ class SHB(_VelocityOptimizer):
     def _step_in_place(
         params: list[Tensor], grads: list[Tensor], velocity: list[Tensor], group: Group
     ) -> None:
-        g = _decayed(grads, params, group)
-        torch._foreach_mul_(velocity, group["momentum"])
-        torch._foreach_add_(velocity, g)
-        _add_in_place(params, velocity, -group["lr"])
+        _heavy_ball(params, _decayed(grads, params, group), velocity, group["lr"], group, 0.0)
 
 
 class NSHB(_VelocityOptimizer):
@@ -214,8 +211,8 @@ class NSHB(_VelocityOptimizer):
     def _step_in_place(
         params: list[Tensor], grads: list[Tensor], velocity: list[Tensor], group: Group
     ) -> None:
-        _average_in_place(velocity, _decayed(grads, params, group), group["momentum"])
-        _add_in_place(params, velocity, -group["lr"])
+        g = _decayed(grads, params, group)
+        _heavy_ball(params, g, velocity, group["lr"], group, group["momentum"])
 
 
 class QHM(_VelocityOptimizer):
@@ -265,9 +262,8 @@ class QHM(_VelocityOptimizer):
         params: list[Tensor], grads: list[Tensor], velocity: list[Tensor], group: Group
     ) -> None:
         g, rate, nu = _decayed(grads, params, group), group["lr"], group["nu"]
-        _average_in_place(velocity, g, group["momentum"])
         _add_in_place(params, g, -rate * (1.0 - nu))
-        _add_in_place(params, velocity, -rate * nu)
+        _heavy_ball(params, g, velocity, rate * nu, group, group["momentum"])
 
 
 def _descend_in_place(
@@ -295,13 +291,36 @@ def _decayed(grads: list[Tensor], params: list[Tensor], group: Group) -> list[Te
     return list(torch._foreach_add(grads, params, alpha=decay)) if decay else grads
 
 
-def _average_in_place(velocity: list[Tensor], g: list[Tensor], momentum: float | Tensor) -> None:
-    """The running mean v ← βv + (1−β)g; in one operation, v + (1−β)(g − v), where β is known."""
-    if isinstance(momentum, Tensor):
-        torch._foreach_mul_(velocity, momentum)
-        _add_in_place(velocity, g, 1.0 - momentum)
-    else:
-        torch._foreach_lerp_(velocity, g, 1.0 - momentum)
+def _heavy_ball(
+    params: list[Tensor],
+    g: list[Tensor],
+    velocity: list[Tensor],
+    rate: float | Tensor,
+    group: Group,
+    dampening: float | Tensor,
+) -> None:
+    """v ← βv + (1−d)g,  θ ← θ − rate·v, with damping d."""
+    momentum = group["momentum"]
+    if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
+        # One pass over memory in place of three. It takes no velocity without momentum.
+        torch._fused_sgd_(
+            *(params, g, velocity),
+            **{"weight_decay": 0.0, "momentum": momentum, "lr": rate, "dampening": dampening},
+            **{"nesterov": False, "maximize": False, "is_first_step": False},
+        )
+        return
+    torch._foreach_mul_(velocity, momentum)
+    _add_in_place(velocity, g, 1.0 - dampening)
+    _add_in_place(params, velocity, -rate)
+
+
+def _is_flat(*lists: list[Tensor]) -> bool:
+    """Whether the kernel of ``torch.optim.SGD(fused=True)``, which goes through memory number by
+    number whatever the strides, may be used on the processor.
+    """
+    return all(
+        t.is_cpu and t.is_contiguous() and t.is_floating_point() for own in lists for t in own
+    )
 
 
 def _add_in_place(tensors: list[Tensor], others: list[Tensor], factor: float | Tensor) -> None:
