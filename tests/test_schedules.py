@@ -2,9 +2,11 @@ import math
 from fractions import Fraction
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlab.accumulation import cut
 from batchlab.errors import InvalidTypeError, InvalidValueError
 from batchlab.samplers import Stream
 from batchlab.schedules import (
@@ -205,8 +207,8 @@ def test_count_and_progress_equal_the_listed_batches(steps, start, end):
         return
     assert schedule.count(start, end) == len(list(schedule.updates(start, end)))
     begun = [(s, b) for s, b in schedule.updates(start, end + 1000) if s < end]
-    after = sum(begun[-1]) if begun else start
-    assert schedule.progress(start, end) == Progress(len(begun), after)
+    after, last = (sum(begun[-1]), begun[-1][1]) if begun else (start, 0)
+    assert schedule.progress(start, end) == Progress(len(begun), after, last)
 
 
 @given(ANY_STEPS, st.integers(1, 60), st.integers(0, 3))
@@ -420,3 +422,34 @@ def test_share_outside_the_budget_is_refused(share):
 def test_rate_schedule_of_another_type_is_refused():
     with pytest.raises(InvalidTypeError, match="`lr_schedule` must be text"):
         rate_schedule(0.1)
+
+
+# Micro-batches
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 4))
+def test_micro_is_how_the_accumulator_cuts_the_largest_share(size, largest, processes):
+    (part,) = batch_schedule(size).micro(largest, processes)
+    pieces = cut(torch.arange(-(-size // processes)), largest)
+    assert part.accum_steps == len(pieces)
+    assert part.micro_batch_size == max(map(len, pieces)) <= largest
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 4))
+def test_micro_takes_no_more_micro_batches_than_needed(size, largest, processes):
+    (part,) = batch_schedule(size).micro(largest, processes)
+    share = -(-size // processes)
+    assert (part.accum_steps - 1) * largest < share <= part.accum_steps * largest
+
+
+def test_micro_keeps_the_steps_of_the_schedule():
+    schedule = batch_schedule("0:8 20ep:16 40ep:100")
+    parts = schedule.micro(32)
+    assert [(part.start, part.size) for part in parts] == list(schedule.steps)
+    assert [part.accum_steps for part in parts] == [1, 1, 4]
+
+
+@pytest.mark.parametrize("given", [{"max_micro": 0}, {"max_micro": 1, "world_size": 0}])
+def test_micro_of_nothing_is_refused(given):
+    with pytest.raises(InvalidValueError, match="must be at least 1; got 0"):
+        batch_schedule(8).micro(**given)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from batchlab import _tree as tree
-from batchlab.data import StreamBatchSampler
+from batchlab.data import GrowingBatchSampler
 from batchlab.rules import RULES, Scales, Velocity, grouped
 from batchlab.samplers import Stream
 from batchlab.schedules import SHAPES, BatchSchedule, RateSchedule, batch_schedule, rate_schedule
@@ -275,20 +275,20 @@ def test_planted_sampler_is_told(breach, kind):
 @pytest.mark.parametrize("last", ["run-on", "short", "drop"])
 @pytest.mark.parametrize("batch_size", [1, 4, 10, "0:2 1ep:3 2ep:5"])
 def test_batch_sampler_keeps_the_contract(last, batch_size):
-    check_batch_sampler(lambda: StreamBatchSampler(10, batch_size, 0, last))
+    check_batch_sampler(lambda: GrowingBatchSampler(10, batch_size, 0, last))
 
 
-class Rewinding(StreamBatchSampler):
+class Rewinding(GrowingBatchSampler):
     def set_epoch(self, epoch):
         self._begin(epoch, self._first_of(epoch))
 
 
-class CountingLeft(StreamBatchSampler):
+class CountingLeft(GrowingBatchSampler):
     def __len__(self):
         return self.stream.examples // self.batch_size
 
 
-class Deaf(StreamBatchSampler):
+class Deaf(GrowingBatchSampler):
     def set_epoch(self, epoch):
         return None
 

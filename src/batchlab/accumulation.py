@@ -67,6 +67,7 @@ from batchlab.errors import (
     must,
     reason,
 )
+from batchlab.schedules import accum_steps
 
 Reduction = Literal["none", "mean", "sum"]
 """What a loss function returns: one loss per example, their mean, or their sum."""
@@ -128,7 +129,7 @@ def identity(global_batch_size: int, micro_batch_size: int, world_size: int = 1)
         >>> identity(250, 64, 2)
         '250 = 64 × 2 × 2 − 6 (micro-batch × accumulation × processes)'
     """
-    steps = -(-global_batch_size // (micro_batch_size * world_size))
+    steps = accum_steps(global_batch_size, micro_batch_size, world_size)
     short = micro_batch_size * steps * world_size - global_batch_size
     less = f" − {short:,}" if short else ""
     product = f"{micro_batch_size:,} × {steps:,} × {world_size:,}{less}"
@@ -177,7 +178,7 @@ def cut(batch: Any, size: int) -> list[Any]:
         [4, 3, 3]
     """
     count, tree = examples(batch), as_tree(batch)
-    parts = -(-count // size)
+    parts = accum_steps(count, size)
     # Rounded up, so that the larger ones come first: what does not fit shows at once.
     edges = [-(-count * i // max(parts, 1)) for i in range(parts + 1)]
     made = [_tree.narrow(tree, a, b) for a, b in itertools.pairwise(edges)]

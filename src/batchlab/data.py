@@ -4,71 +4,138 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sized
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from torch.utils.data import Sampler
+import torch.distributed as dist
+from torch.utils.data import BatchSampler
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, must
 from batchlab.samplers import Stream
-from batchlab.schedules import BatchSchedule, batch_schedule
+from batchlab.schedules import BatchSchedule, accum_steps, batch_schedule
 
 Last = Literal["run-on", "short", "drop"]
 """What happens where a batch would run across the end of a pass over the data."""
 
 
-class StreamBatchSampler(Sampler[list[int]]):
-    """Batches of one infinite stream of examples, the same for every batch size.
+ONLY_AT_EPOCHS = "one that grows above what fits in memory only where an epoch starts"
+WHY_AT_EPOCHS = "Windows of micro-batches are counted by a factor that is fixed within an epoch."
+
+
+class Place(NamedTuple):
+    """Where a batch stands in the stream.
+
+    Attributes:
+        samples: Examples drawn or passed over before it.
+        size: Examples of it, all processes together.
+        weight: What the mean loss over this process's share counts for: share × processes / batch
+            size of the schedule. The mean over the processes, as DistributedDataParallel takes it,
+            then gives every example the same weight, in a short batch as well.
+    """
+
+    samples: int
+    size: int
+    weight: float
+
+
+class GrowingBatchSampler(BatchSampler):
+    """Batches of one infinite stream of examples, the same for every batch size and schedule.
 
     The stream is pass 0's permutation of the examples, then pass 1's, and so on, each a pure
     function of the seed and the pass. Two runs with different batch sizes or schedules see the
     same examples in the same order, and a resumed run goes on where it was. Use it as
-    ``DataLoader(dataset, batch_sampler=StreamBatchSampler(dataset, 32))``.
+    ``DataLoader(dataset, batch_sampler=GrowingBatchSampler(dataset, "0:8 20ep:16"))``.
 
     Epoch e is every batch whose *first* example lies in pass e, so that nothing is left out or
     seen twice:
 
     - ``last="run-on"``: a batch that reaches the end of the pass is filled up from the next pass
-    and belongs to the
-      epoch in which it began; the following epoch starts after it. Every batch is whole, and the
-      number of batches differs by at most one between epochs of one batch size.
+      and belongs to the epoch in which it began; the following epoch starts after it. Every batch
+      is whole, and the number of batches differs by at most one between epochs of one batch size.
     - ``last="short"``: that batch ends with the pass. Its mean loss stands for fewer examples:
-    multiply it by
-      ``len(batch) / batch_size`` to give every example the same weight.
+      multiply it by :attr:`Place.weight` to give every example the same weight.
     - ``last="drop"``: that batch is left out; its examples count as passed over.
 
     Iterating goes through one epoch, and iterating again through the next. An iteration that is
     broken off goes on at the batch after the last one handed out.
 
+    Several processes share every batch: process r is handed its examples r, r + processes, … All
+    have the same number of batches, and shares differ by one example at most;
+    :class:`batchlab.accumulation.Accumulator` and :attr:`Place.weight` take account of that.
+    The batches and their order are those of one process, so that a state may be loaded by another
+    number of processes.
+
+    With ``max_micro``, each share is handed out in :attr:`accumulation` equal pieces, for loops
+    that count windows of micro-batches by a factor that is fixed within an epoch, and take the
+    mean of their means. In a plain loop leave it out: an Accumulator cuts any batch.
+
     Args:
         data: The data set, or its number of examples N.
-        batch_size: Examples, from 1 to N, or a schedule such as ``"0:8 20ep:16"``. It is read at
-            the first example of a batch, counted in examples from the beginning of the stream.
+        schedule: The batch size of all processes together, from 1 to N, or a schedule such as
+            ``"0:8 20ep:16"``. It is read at the first example of a batch, counted in examples from
+            the beginning of the stream.
         seed: Names the order, 0 or more.
         last: What happens at the end of a pass. Schedules in updates need ``run-on``.
+        rank: This process, from 0; torch.distributed's if left out, 0 without it.
+        world_size: Processes; torch.distributed's if left out, 1 without it.
+        max_micro: Examples that fit into one forward pass of one process.
 
     Raises:
-        InvalidValueError: If a batch size, the seed or ``last`` is impossible.
+        InvalidValueError: If a batch size, the seed, ``last`` or the processes are impossible, or
+            the schedule cannot be kept with ``max_micro``.
         InvalidTypeError: If the data set has no length.
 
     Example:
-        >>> sampler = StreamBatchSampler(10, batch_size=4)
+        >>> sampler = GrowingBatchSampler(10, 4)
         >>> [len(batch) for batch in sampler], [len(batch) for batch in sampler]
         ([4, 4, 4], [4, 4])
-        >>> small = StreamBatchSampler(10, batch_size=2)
+        >>> growing = GrowingBatchSampler(10, "0:2 6:4")
         >>> sampler.set_epoch(0)
-        >>> sum(sampler, [])[:10] == sum(small, [])
+        >>> sum(sampler, [])[:10] == sum(growing, [])
         True
     """
 
     def __init__(
-        self, data: Sized | int, batch_size: int | str, seed: int = 0, last: Last = "run-on"
+        self,
+        data: Sized | int,
+        schedule: int | str | BatchSchedule,
+        seed: int = 0,
+        last: Last = "run-on",
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        max_micro: int | None = None,
     ) -> None:
         if last not in get_args(Last):
             raise InvalidValueError(must("last", f"one of {', '.join(get_args(Last))}", last))
         self.stream = Stream(_examples(data), seed)
-        self.last = last
-        self.schedule = _resolved(batch_size, self.stream.examples, last)
+        self.last, self.max_micro = last, max_micro
+        self.schedule = _resolved(schedule, self.stream.examples, last)
+        together = dist.is_available() and dist.is_initialized()
+        self.divide(
+            (dist.get_rank() if together else 0) if rank is None else rank,
+            (dist.get_world_size() if together else 1) if world_size is None else world_size,
+        )
         self._begin(epoch=0, samples=0, drawn=0)
+
+    def divide(self, rank: int, world_size: int) -> None:
+        """Hand out the share of one of several processes.
+
+        Args:
+            rank: This process, from 0.
+            world_size: Processes, at least 1.
+
+        Raises:
+            InvalidValueError: If there is no such process, or the schedule cannot be kept with
+                so many.
+        """
+        if not 0 <= rank < world_size:
+            raise InvalidValueError(
+                must("rank", f"from 0 to world_size − 1, {world_size - 1}", rank)
+            )
+        self.rank, self.world_size = rank, world_size
+        self._must_reach_every_process()
+        if self.max_micro is not None:
+            self._must_be_whole_windows(self.max_micro)
 
     @property
     def batch_size(self) -> int:
@@ -85,19 +152,47 @@ class StreamBatchSampler(Sampler[list[int]]):
         """Place in the stream at which the next batch starts: examples drawn or passed over."""
         return self._next
 
+    @property
+    def accumulation(self) -> int:
+        """Pieces in which each batch of this epoch is handed out, one by one."""
+        if self.max_micro is None:
+            return 1
+        size = self.schedule.at(self.epoch * self.stream.examples)
+        return accum_steps(size, self.max_micro, self.world_size)
+
     def __len__(self) -> int:
-        """Batches in this epoch, those already handed out included."""
+        """Elements in this epoch's iteration, those already handed out included."""
         left = self.schedule.progress(self._next, self._end)
         dropped = self.drop_last and left.samples > self._end
-        return self._drawn + left.updates - dropped
+        return (self._drawn + left.updates - dropped) * self.accumulation
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this epoch that are left; of the next one if none is."""
+        # At once, not at the first element: a loop may ask for the length in between.
         if self._next >= self._end:
             self._begin(self.epoch + 1, self._next)
-        for first, size in self._batches(self._next):
-            self._next, self._drawn = self._after(first + size), self._drawn + 1
-            yield self.stream.take(first, size)[0].tolist()
+        return self._handed_out()
+
+    def places(self) -> Iterator[Place]:
+        """Where the batches stand that the next iteration goes through.
+
+        They are known beforehand, so this does not move the sampler, and workers of a
+        ``DataLoader`` that fetch ahead do no harm.
+
+        Returns:
+            One for each batch, whether or not it is handed out in pieces.
+
+        Example:
+            >>> sampler = GrowingBatchSampler(10, "0:2 4:3")
+            >>> for batch, place in zip(sampler, sampler.places()):
+            ...     print(place.samples, place.size, len(batch))
+            0 2 2
+            2 2 2
+            4 3 3
+            7 3 3
+        """
+        epoch = self.epoch + (self._next >= self._end)
+        return (self._place(first, size) for first, size in self._batches(self._next, epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch.
@@ -123,9 +218,9 @@ class StreamBatchSampler(Sampler[list[int]]):
         """Where the stream stands, to be saved with the model.
 
         Args:
-            trained: Batches of this epoch the loop has trained on. A ``DataLoader`` with workers
-                fetches ahead, so there this has to be said; left out, every batch handed out
-                counts.
+            trained: Elements of this epoch's iteration the loop has trained on. A ``DataLoader``
+                with workers fetches ahead, so there this has to be said; left out, everything
+                handed out counts. A batch of which pieces are missing is not counted.
 
         Returns:
             Plain numbers and text.
@@ -136,7 +231,8 @@ class StreamBatchSampler(Sampler[list[int]]):
         """
         samples, drawn = self._next, self._drawn
         if trained is not None:
-            samples, drawn = self._place_after(trained), trained
+            drawn = trained // self.accumulation
+            samples = self._place_after(drawn)
         return {
             "epoch": self.epoch,
             "samples": samples,
@@ -147,7 +243,9 @@ class StreamBatchSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken. The batch size may have changed since.
+        """Go on where :meth:`state_dict` was taken.
+
+        The batch size and the number of processes may have changed since.
 
         Args:
             state: What :meth:`state_dict` returned.
@@ -179,9 +277,23 @@ class StreamBatchSampler(Sampler[list[int]]):
         start = epoch * self.stream.examples
         return self.schedule.progress(0, start).samples if self.last == "run-on" else start
 
-    def _batches(self, start: int) -> Iterator[tuple[int, int]]:
-        """(first place, size) of the batches of this epoch from a place on."""
-        end = self._end
+    def _handed_out(self) -> Iterator[list[int]]:
+        """This process's shares of the batches that are left, in pieces."""
+        for first, size in self._batches(self._next, self.epoch):
+            share = self.stream.take(first, size)[0][self.rank :: self.world_size].tolist()
+            length = len(share) // self.accumulation
+            for place in range(0, len(share) - length, length):
+                yield share[place : place + length]
+            self._next, self._drawn = self._after(first + size), self._drawn + 1
+            yield share[-length:]
+
+    def _place(self, first: int, size: int) -> Place:
+        share = len(range(self.rank, size, self.world_size))
+        return Place(first, size, share * self.world_size / self.schedule.at(first))
+
+    def _batches(self, start: int, epoch: int) -> Iterator[tuple[int, int]]:
+        """(first place, size) of the batches of an epoch from a place on."""
+        end = (epoch + 1) * self.stream.examples
         for first, size in self.schedule.updates(start, end + self.stream.examples):
             if first >= end:
                 return
@@ -201,9 +313,48 @@ class StreamBatchSampler(Sampler[list[int]]):
         if not before <= trained <= self._drawn:
             words = f"a number of batches from {before} to the {self._drawn} handed out"
             raise InvalidValueError(must("trained", words, trained))
-        for first, size in itertools.islice(self._batches(place), trained - before):
+        batches = self._batches(place, self.epoch)
+        for first, size in itertools.islice(batches, trained - before):
             place = self._after(first + size)
         return place
+
+    def _must_reach_every_process(self) -> None:
+        """A process without a share has no batch, and would leave the others waiting."""
+        least = min(self.schedule.sizes + self._short_ones())
+        if least < self.world_size:
+            words = f"one whose batches reach each of {self.world_size} processes"
+            hint = "Use last='run-on'." if least < min(self.schedule.sizes) else ""
+            raise InvalidValueError(must("schedule", words, f"a batch of {least}", hint))
+
+    def _short_ones(self) -> tuple[int, ...]:
+        """The sizes of batches that end with their pass."""
+        if self.last != "short" or self.world_size == 1:
+            return ()
+        examples = self.stream.examples
+        # From the pass after the last step on, all are alike.
+        passes = range(int(self.schedule.steps[-1].start.value) // examples + 2)
+        begun = [self.schedule.progress(p * examples, (p + 1) * examples) for p in passes]
+        ends = [(p + 1) * examples for p in passes]
+        return tuple(b.last - (b.samples - end) for b, end in zip(begun, ends, strict=True))
+
+    def _must_be_whole_windows(self, max_micro: int) -> None:
+        """Refuse what a loop with a fixed factor and a mean of means cannot keep."""
+        if self.last == "short":
+            words = "run-on or drop with `max_micro`: a short batch has unequal micro-batches"
+            raise InvalidValueError(must("last", words, self.last))
+        parts = self.schedule.micro(max_micro, self.world_size)
+        for part in parts:
+            if part.size % (part.accum_steps * self.world_size):
+                equal = part.micro_batch_size * part.accum_steps * self.world_size
+                words = f"one whose sizes are cut evenly (micro-batches of {max_micro} at most)"
+                hint = f"{equal} would be."
+                raise InvalidValueError(must("schedule", words, part.size, hint))
+        for before, after in itertools.pairwise(parts):
+            inside = int(after.start.value) % self.stream.examples
+            if inside and before.accum_steps != after.accum_steps:
+                raise InvalidValueError(
+                    must("schedule", ONLY_AT_EPOCHS, f"{after.start}:{after.size}", WHY_AT_EPOCHS)
+                )
 
 
 def _examples(data: Sized | int) -> int:
@@ -215,9 +366,11 @@ def _examples(data: Sized | int) -> int:
     return len(data)
 
 
-def _resolved(batch_size: int | str, examples: int, last: Last) -> BatchSchedule:
+def _resolved(batch_size: int | str | BatchSchedule, examples: int, last: Last) -> BatchSchedule:
     """The schedule in samples; refuses what cannot be kept to."""
-    schedule = batch_schedule(batch_size)
+    given = isinstance(batch_size, BatchSchedule)
+    schedule = batch_size if given else batch_schedule(batch_size)
+    batch_size = str(batch_size) if given else batch_size
     if max(schedule.sizes) > examples:
         words = f"at most the number of examples, {examples}"
         raise InvalidValueError(must("batch_size", words, batch_size))

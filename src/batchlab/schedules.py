@@ -124,10 +124,27 @@ class Step(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Batches begun, and the sample at which the next one starts."""
+    """Batches begun, the sample at which the next one starts, the size of the last (0: none)."""
 
     updates: int
     samples: int
+    last: int
+
+
+class Micro(NamedTuple):
+    """How the batches of a step come about.
+
+    Attributes:
+        start: Where the step begins.
+        size: The batch, all processes together.
+        micro_batch_size: Examples of one forward pass, at most.
+        accum_steps: Forward passes of an update.
+    """
+
+    start: Position
+    size: int
+    micro_batch_size: int
+    accum_steps: int
 
 
 @dataclass(frozen=True)
@@ -250,19 +267,52 @@ class BatchSchedule:
             end: Samples before which they begin.
 
         Returns:
-            Their number, and the first sample after them, which is at least ``end``.
+            Their number, the first sample after them, which is at least ``end``, and the size of
+            the last.
 
         Example:
             >>> batch_schedule("0:2 4:3").progress(0, 8)
-            Progress(updates=4, samples=10)
+            Progress(updates=4, samples=10, last=3)
         """
         _must_not_be_negative("start", start)
-        updates, samples, starts = 0, start, self._starts
+        updates, samples, last, starts = 0, start, 0, self._starts
         ends = [following for following, _ in starts[1:]] + [end]
         for (_, size), phase_end in zip(starts, ends, strict=True):
             begun = max(0, math.ceil(Fraction(min(phase_end, end) - samples, size)))
             updates, samples = updates + begun, samples + begun * size
-        return Progress(updates, samples)
+            last = size if begun else last
+        return Progress(updates, samples, last)
+
+    def micro(self, max_micro: int, world_size: int = 1) -> tuple[Micro, ...]:
+        """How to keep every batch of the schedule where no more than ``max_micro`` examples fit.
+
+        :class:`batchlab.accumulation.Accumulator` with ``micro_batch_size=max_micro`` cuts batches
+        in this way.
+
+        Args:
+            max_micro: Examples that fit into one forward pass, at least 1.
+            world_size: Processes that share a batch, at least 1.
+
+        Returns:
+            For each step as few micro-batches as possible, as even as possible: they differ by
+            one example at most.
+
+        Raises:
+            InvalidValueError: If a number is below 1.
+
+        Example:
+            >>> small, large = batch_schedule("0:8 20ep:100").micro(32)
+            >>> small.accum_steps, large.micro_batch_size, large.accum_steps
+            (1, 25, 4)
+        """
+        for name, value in (("max_micro", max_micro), ("world_size", world_size)):
+            if value < 1:
+                raise InvalidValueError(must(name, "at least 1", value))
+        counts = [accum_steps(size, max_micro, world_size) for size in self.sizes]
+        return tuple(
+            Micro(start, size, -(-size // (count * world_size)), count)
+            for (start, size), count in zip(self.steps, counts, strict=True)
+        )
 
     @functools.cached_property
     def _starts(self) -> list[tuple[int, int]]:
@@ -286,6 +336,24 @@ class BatchSchedule:
                 return
             yield start, size
             start += size
+
+
+def accum_steps(size: int, max_micro: int, world_size: int = 1) -> int:
+    """The fewest micro-batches of at most ``max_micro`` examples that make a process's share.
+
+    Args:
+        size: Examples of the batch, all processes together.
+        max_micro: At least 1.
+        world_size: Processes, at least 1.
+
+    Returns:
+        Their number, of the process with the largest share.
+
+    Example:
+        >>> accum_steps(250, 64), accum_steps(250, 64, 2)
+        (4, 2)
+    """
+    return -(-size // (max_micro * world_size))
 
 
 def batch_schedule(spec: int | str) -> BatchSchedule:

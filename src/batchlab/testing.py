@@ -51,7 +51,7 @@ class SampleStream(Protocol):
 
 @runtime_checkable
 class EpochSampler(Protocol):
-    """What :func:`check_batch_sampler` checks; :class:`batchlab.data.StreamBatchSampler` is
+    """What :func:`check_batch_sampler` checks; :class:`batchlab.data.GrowingBatchSampler` is
     one.
     """
 
@@ -337,8 +337,8 @@ def check_batch_sampler(make: Callable[[], EpochSampler], *, epochs: int = 3) ->
         AssertionError: At the first breach, with a sentence.
 
     Example:
-        >>> from batchlab.data import StreamBatchSampler
-        >>> check_batch_sampler(lambda: StreamBatchSampler(10, batch_size=4))
+        >>> from batchlab.data import GrowingBatchSampler
+        >>> check_batch_sampler(lambda: GrowingBatchSampler(10, 4))
     """
     straight = make()
     for epoch in range(epochs):

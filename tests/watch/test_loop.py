@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from batchlab.data import StreamBatchSampler
+from batchlab.data import GrowingBatchSampler
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError
 from batchlab.models.mlp import MLP
 from batchlab.watch import Ending, Kind, Watch, loop, read
@@ -120,7 +120,7 @@ def test_a_batch_without_tensors_needs_a_size():
     ("loader", "count"),
     [
         (loader_of(22, shuffle=True), 22),
-        (DataLoader(features(9)[0], batch_sampler=StreamBatchSampler(9, 3)), 9),
+        (DataLoader(features(9)[0], batch_sampler=GrowingBatchSampler(9, 3)), 9),
         (loader_of(22, sampler=RandomSampler(range(22), replacement=True)), None),
         (iter([torch.ones(2)]), None),
     ],

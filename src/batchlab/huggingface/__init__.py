@@ -1,7 +1,8 @@
 """For a ``transformers.Trainer`` you already have.
 
 :func:`task` reads its whole recipe; ``Watch`` is a callback that measures while it trains, as
-:class:`batchlab.watch.Watch` does.
+:class:`batchlab.watch.Watch` does; ``GrowingTrainer`` is a Trainer whose batch size follows a
+schedule.
 """
 
 import importlib
@@ -13,10 +14,14 @@ from batchlab.huggingface.reading import task
 __all__ = ["task"]
 
 
+LATER = {"Watch": "batchlab.watch._huggingface", "GrowingTrainer": "batchlab.huggingface.growing"}
+"""Their home, which imports transformers."""
+
+
 def __getattr__(name: str) -> Any:
-    if name != "Watch":
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return importlib.import_module("batchlab.watch._huggingface").Watch
+        return getattr(importlib.import_module(LATER[name]), name)
     except ModuleNotFoundError as error:
         raise missing("transformers", error.name or "transformers") from error

@@ -2,7 +2,8 @@
 
 :func:`task` reads the whole recipe of a LightningModule, its data and its trainer, of
 ``lightning`` or ``pytorch_lightning``; ``Watch`` is a callback that measures while it trains, as
-:class:`batchlab.watch.Watch` does. Neither package is imported before it is needed.
+:class:`batchlab.watch.Watch` does; ``GrowingBatch`` is one that lets the batch size follow a
+schedule. Neither package is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ __all__ = ["task"]
 COMPARED_EXAMPLES = 8
 
 
+CALLBACKS = {"Watch": "batchlab.watch._lightning", "GrowingBatch": "batchlab.lightning.growing"}
+"""Their home, which imports Lightning."""
+
+
 def __getattr__(name: str) -> Any:
-    if name != "Watch":
+    if name not in CALLBACKS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return importlib.import_module("batchlab.watch._lightning").Watch
+        return getattr(importlib.import_module(CALLBACKS[name]), name)
     except ModuleNotFoundError as error:
         raise missing("lightning", error.name or "lightning") from error
 

@@ -1,0 +1,146 @@
+"""A batch size that grows in the Trainer; ``batchlab.huggingface.GrowingTrainer`` is its public
+name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from batchlab.data import GrowingBatchSampler
+from batchlab.errors import InvalidValueError, must
+from batchlab.optim import InSamples
+from batchlab.schedules import BatchSchedule
+
+KEPT = (
+    *("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "prefetch_factor", "persistent_workers"),
+)
+"""What the Trainer says of its loader beside the batches."""
+
+LEFT_ALONE: dict[str, tuple[Any, str]] = {
+    "gradient_accumulation_steps": (1, "The schedule and per_device_train_batch_size say it."),
+    "max_steps": (-1, "The schedule and num_train_epochs say it."),
+    "dataloader_drop_last": (False, "Batches run on across the end of a pass."),
+    "train_sampling_strategy": ("random", "The order is that of batchlab's stream."),
+}
+"""Arguments that would say again what the schedule says → what they are then, and why."""
+
+
+class Epoch(NamedTuple):
+    """Updates of an epoch, and the micro-batches of each."""
+
+    updates: int
+    accumulation: int
+
+
+class GrowingTrainer(Trainer):
+    """The Trainer with a batch size that follows a schedule, checkpoints included.
+
+    It supplies the training loader and derives ``max_steps`` from the schedule and
+    ``num_train_epochs``. ``per_device_train_batch_size`` is what fits into memory: batches above
+    that are accumulated, which may change at the start of an epoch only, since the Trainer counts
+    by a fixed factor within one. The learning-rate schedule, warm-up included, counts steps of the
+    first batch size and goes on by samples; a scheduler of your own counts updates, unless it is
+    made with :class:`batchlab.optim.InSamples`.
+
+    Args:
+        args: As of the Trainer.
+        schedule: The batch size of all processes together, such as ``"0:8 2ep:16"``; see
+            :class:`batchlab.data.GrowingBatchSampler`.
+        kwargs: As of the Trainer.
+
+    Raises:
+        InvalidValueError: If an argument says otherwise what the schedule says, or the schedule
+            cannot be kept in this memory.
+    """
+
+    def __init__(self, *args: Any, schedule: int | str | BatchSchedule, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.schedule = schedule
+        if not hasattr(Trainer, "_run_epoch"):
+            words = "one whose Trainer goes epoch by epoch, 5.0 or newer"
+            raise InvalidValueError(must("transformers", words, transformers.__version__))
+        for name, (only, hint) in LEFT_ALONE.items():
+            if getattr(self.args, name, only) != only:
+                raise InvalidValueError(
+                    must(name, f"left at {only!r}", getattr(self.args, name), hint)
+                )
+        if self.args.n_gpu > 1:
+            hint = "Start one process for each with torchrun."
+            raise InvalidValueError(must("n_gpu", "1 in a process", self.args.n_gpu, hint))
+
+    def sampler(self) -> GrowingBatchSampler:
+        """This process's micro-batches of the whole training, from its start."""
+        args = self.args
+        return GrowingBatchSampler(
+            self.train_dataset,
+            self.schedule,
+            args.seed if args.data_seed is None else args.data_seed,
+            rank=args.process_index,
+            world_size=args.world_size,
+            max_micro=self._train_batch_size,
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's own loader with the batches of the schedule."""
+        own = super().get_train_dataloader()
+        kept = {name: getattr(own, name) for name in KEPT}
+        return DataLoader(own.dataset, batch_sampler=self.sampler(), **kept)
+
+    def set_initial_training_values(self, args: Any, dataloader: DataLoader) -> tuple[Any, ...]:
+        """Epochs and updates by the schedule."""
+        given = super().set_initial_training_values(args, dataloader)
+        _, _, examples, samples, *_ = given
+        sampler, self._epochs = self.sampler(), []
+        for epoch in range(math.ceil(args.num_train_epochs)):
+            sampler.set_epoch(epoch)
+            accumulation = sampler.accumulation
+            self._epochs.append(Epoch(len(sampler) // accumulation, accumulation))
+        begun = 1.0 - (len(self._epochs) - args.num_train_epochs)
+        updates = sum(e.updates for e in self._epochs[:-1])
+        updates += math.ceil(begun * self._epochs[-1].updates)
+        first = self._epochs[0]
+        return (
+            *(len(self._epochs), first.updates, examples, samples, sampler.schedule.at(0)),
+            *(first.updates * first.accumulation, updates),
+        )
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> Any:
+        """The Trainer's scheduler over the samples of the training."""
+        if self.lr_scheduler is None:
+            schedule = self.sampler().schedule
+            size, examples = schedule.at(0), len(self.train_dataset)
+            steps = math.ceil(self.args.num_train_epochs * examples / size)
+            made = super().create_scheduler(steps, optimizer)
+            if isinstance(made, LRScheduler) and not isinstance(made, ReduceLROnPlateau):
+                self.lr_scheduler = InSamples(made, size, schedule)
+        return self.lr_scheduler
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        super()._init_training_state(*args, **kwargs)
+        epoch, done = 0, self.state.global_step
+        while epoch < len(self._epochs) and done >= self._epochs[epoch].updates:
+            epoch, done = epoch + 1, done - self._epochs[epoch].updates
+        if not done or self.args.ignore_data_skip:
+            return epoch, 0
+        return epoch, done * self._epochs[epoch].accumulation
+
+    def _run_epoch(self, **known: Any) -> None:
+        updates, accumulation = self._epochs[known["epoch"]]
+        known["train_dataloader"].batch_sampler.set_epoch(known["epoch"])
+        known["num_update_steps_per_epoch"] = updates
+        known["steps_in_epoch"] = updates * accumulation
+        self.args.gradient_accumulation_steps = accumulation
+        try:
+            super()._run_epoch(**known)
+        finally:
+            self.args.gradient_accumulation_steps = 1

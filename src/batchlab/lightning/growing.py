@@ -1,0 +1,115 @@
+"""A batch size that grows in a Lightning training; ``batchlab.lightning.GrowingBatch`` is its
+public name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from batchlab.data import GrowingBatchSampler
+from batchlab.errors import InvalidValueError, must
+
+NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
+
+
+class GrowingBatch(Callback):
+    """Lets a Lightning training follow the schedule of a sampler, checkpoints included.
+
+    The batch changes at any point; the accumulation factor, from the sampler's ``max_micro``, at
+    the start of an epoch only, since Lightning counts windows by a fixed factor. Ranks, lengths of
+    epochs and the places of validations follow the sampler. ``fit`` with ``ckpt_path`` goes on at
+    the batch after the last one trained, on another number of devices too.
+
+    Under several devices pass ``use_distributed_sampler=False`` to the Trainer: the sampler gives
+    each its share. Lightning averages their means, so sizes should be multiples of their number.
+
+    Args:
+        sampler: The ``batch_sampler`` of the training loader.
+
+    Raises:
+        InvalidValueError: At the start of ``fit``, if the loader has another sampler, or the
+            Trainer is told itself how many batches make an update or an epoch.
+
+    Example:
+        >>> sampler = GrowingBatchSampler(60_000, "0:64 10ep:512", max_micro=128)
+        >>> callback = GrowingBatch(sampler)  # Trainer(callbacks=[callback])
+        >>> callback.state_dict()["samples"]
+        0
+    """
+
+    def __init__(self, sampler: GrowingBatchSampler) -> None:
+        self.sampler, self._trained, self._finished = sampler, 0, 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take this process's share."""
+        if stage != "fit":
+            return
+        for name, only in (("accumulate_grad_batches", 1), ("limit_train_batches", 1.0)):
+            if getattr(trainer, name) != only:
+                hint = "The sampler's schedule and `max_micro` say it."
+                raise InvalidValueError(must(name, "left out", getattr(trainer, name), hint))
+        self.sampler.divide(trainer.global_rank, trainer.world_size)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Also where an epoch is gone on with, which begins no epoch for Lightning."""
+        found = getattr(trainer.train_dataloader, "batch_sampler", None)
+        if found is not self.sampler:
+            words = "the `batch_sampler` of the training loader"
+            raise InvalidValueError(must("sampler", words, type(found).__name__))
+        self._tell(trainer)
+        if self._finished:
+            # By this Lightning sees that the epoch of its checkpoint was at its end.
+            trainer.fit_loop.max_batches = self._finished
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go to the epoch, unless its batches are being fetched already."""
+        if self.sampler.epoch != trainer.current_epoch:
+            self.sampler.set_epoch(trainer.current_epoch)
+            self._trained = 0
+        self._tell(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """After that, the length is that of the new epoch."""
+        if self._finished:
+            self._finished = 0
+            self._tell(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count: a loader with workers has fetched more than that."""
+        self._trained = batch_idx + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands, for Lightning's checkpoint."""
+        return self.sampler.state_dict(trained=self._trained)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint of Lightning's."""
+        self.sampler.load_state_dict(state_dict)
+        self._trained, self._finished = state_dict["drawn"] * self.sampler.accumulation, 0
+        if self._trained == len(self.sampler):
+            self._trained, self._finished = 0, self._trained
+            self.sampler.set_epoch(state_dict["epoch"] + 1)
+        # The loader has no state; its batch sampler has just been put where it stood.
+        warnings.filterwarnings("ignore", message=NOT_RESUMABLE)
+
+    def _tell(self, trainer: Trainer) -> None:
+        """Lightning holds what it reads of the first epoch for that of all."""
+        batches = len(self.sampler)
+        trainer.accumulate_grad_batches = self.sampler.accumulation
+        trainer.fit_loop.max_batches = batches
+        if trainer.fit_loop._combined_loader is not None:
+            trainer.fit_loop._combined_loader.limits = None
+        if isinstance(trainer.val_check_interval, float):
+            trainer.val_check_batch = max(1, int(batches * trainer.val_check_interval))

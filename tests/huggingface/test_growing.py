@@ -1,0 +1,160 @@
+"""A batch size that grows in real trainings by the Trainer."""
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from batchlab.data import GrowingBatchSampler
+from batchlab.errors import InvalidValueError
+from batchlab.huggingface import GrowingTrainer
+from tests.huggingface import tiny
+
+EPOCHS = 4
+SCHEDULES = {
+    "grows inside epochs": ("0:4 60:8 100:12", 12),
+    "lengths differ by one": ("20", 20),
+    "above memory at an epoch": ("0:4 70:8 2ep:16 3ep:24", 8),
+}
+
+
+class Seen(TrainerCallback):
+    """Learning rate of each update, and where evaluations came."""
+
+    def __init__(self):
+        self.rates, self.evaluated, self.steps = [], [], None
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evaluated.append(state.global_step)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.steps = state.max_steps
+
+
+def fit(folder, name, resume=None, dropout=0.0, **changes):
+    schedule, fits = SCHEDULES[name]
+    seen = Seen()
+    trainer = tiny.classifier(
+        folder,
+        kind=GrowingTrainer,
+        model=lambda: tiny.bert(dropout),
+        given={"schedule": schedule, "callbacks": [seen]},
+        **{
+            **{"per_device_train_batch_size": fits, "gradient_accumulation_steps": 1},
+            **{"max_steps": -1, "num_train_epochs": EPOCHS, "eval_strategy": "epoch", "seed": 2},
+            **changes,
+        },
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, seen
+
+
+def plan(name, epochs=EPOCHS):
+    schedule, _ = SCHEDULES[name]
+    sampler = GrowingBatchSampler(tiny.EXAMPLES, schedule, 2)
+    return [list(sampler) for _ in range(epochs)]
+
+
+def plain(name, rates):
+    """The same updates of whole batches in a plain loop, at these learning rates."""
+    model, data = tiny.bert().train(), tiny.rows()
+    trainer = tiny.classifier("unused", model=lambda: model, max_steps=1)
+    optimizer = trainer.create_optimizer()
+    batches = [batch for epoch in plan(name) for batch in epoch]
+    for batch, rate in zip(batches, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        model(**tiny.pad([data[i] for i in batch])).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+    return model
+
+
+# An evaluation at the end of an epoch draws from the generator after the last step's checkpoint,
+# with any Trainer; so none here, where dropout draws from it too.
+SAVING = {"save_strategy": "steps", "save_steps": 1, "dropout": 0.1, "eval_strategy": "no"}
+
+
+def far(a, b):
+    a, b = tiny.weights(a), tiny.weights(b)
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_trainer_makes_the_updates_of_the_schedule(tmp_path, name):
+    trainer, seen = fit(tmp_path, name)
+    lengths = [len(epoch) for epoch in plan(name)]
+    assert seen.steps == trainer.state.global_step == sum(lengths)
+    assert seen.evaluated == [sum(lengths[: k + 1]) for k in range(EPOCHS)]
+    assert trainer.state.epoch == EPOCHS
+    # Padded to other lengths and added up in another order, in float32, through Adam.
+    assert far(trainer.model, plain(name, seen.rates)) < 2e-5
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rate_falls_by_samples(tmp_path, name):
+    """Linear, after 3 warm-up steps of the first batch size."""
+    _, seen = fit(tmp_path, name)
+    sizes = [len(batch) for epoch in plan(name) for batch in epoch]
+    total = -(-EPOCHS * tiny.EXAMPLES // sizes[0])
+    places = [sum(sizes[:k]) // sizes[0] for k in range(len(sizes))]
+    wanted = [3e-3 * (k / 3 if k < 3 else max(0, (total - k) / (total - 3))) for k in places]
+    assert seen.rates == pytest.approx(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, name):
+    """Resumed from every checkpoint: inside epochs and at their ends."""
+    whole, seen = fit(tmp_path / "whole", name, **SAVING)
+    for step in range(1, len(seen.rates)):
+        path = str(tmp_path / "whole" / f"checkpoint-{step}")
+        resumed, rest = fit(tmp_path / "resumed", name, resume=path, **SAVING)
+        assert rest.rates == seen.rates[step:], step
+        assert far(resumed.model, whole.model) == 0.0, step
+
+
+@pytest.mark.parametrize("step", [5, 21, 24])
+def test_training_goes_on_inside_and_between_epochs(tmp_path, step):
+    name = "above memory at an epoch"
+    whole, seen = fit(tmp_path / "whole", name, **SAVING)
+    path = str(tmp_path / "whole" / f"checkpoint-{step}")
+    resumed, rest = fit(tmp_path / "resumed", name, resume=path, **SAVING)
+    assert rest.rates == seen.rates[step:]
+    assert far(resumed.model, whole.model) == 0.0
+
+
+def test_half_an_epoch_is_half_of_its_updates(tmp_path):
+    trainer, _ = fit(tmp_path, "above memory at an epoch", num_train_epochs=2.5)
+    lengths = [len(epoch) for epoch in plan("above memory at an epoch")]
+    assert trainer.state.global_step == lengths[0] + lengths[1] + -(-lengths[2] // 2)
+
+
+def test_columns_and_workers_are_the_trainers(tmp_path):
+    trainer, _ = fit(tmp_path, "grows inside epochs", num_train_epochs=1)
+    loader = trainer.get_train_dataloader()
+    assert set(next(iter(loader))) == {"input_ids", "attention_mask", "labels"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"max_steps": 10},
+        {"dataloader_drop_last": True},
+        {"train_sampling_strategy": "group_by_length"},
+    ],
+)
+def test_arguments_that_say_it_otherwise_are_refused(tmp_path, option):
+    (name,) = option
+    with pytest.raises(InvalidValueError, match=f"`{name}` must be left at"):
+        fit(tmp_path, "grows inside epochs", **option)
+
+
+def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence(tmp_path):
+    words = r"only where an epoch starts; got .* fixed within an epoch"
+    with pytest.raises(InvalidValueError, match=words):
+        fit(tmp_path, "grows inside epochs", per_device_train_batch_size=4)

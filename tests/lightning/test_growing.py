@@ -1,0 +1,216 @@
+"""A batch size that grows in real Lightning trainings."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from batchlab.data import GrowingBatchSampler
+from batchlab.errors import InvalidValueError
+from batchlab.lightning import GrowingBatch
+from batchlab.optim import NSHB, InSamples
+from batchlab.schedules import batch_schedule
+from tests.lightning import made
+
+lightning = pytest.importorskip("lightning.pytorch")
+pytestmark = pytest.mark.filterwarnings("ignore")
+EXAMPLES, EPOCHS = 40, 4
+SCHEDULES = {
+    "grows inside epochs": ("0:4 50:8 100:12", None),
+    "lengths differ by one": ("12", None),
+    "above memory at an epoch": ("0:4 60:8 2ep:16 3ep:24", 8),
+}
+
+
+class Seen(lightning.Callback):
+    """Which examples each update was made of, and what ran when."""
+
+    def __init__(self):
+        self.updates, self.window, self.validated, self.rates, self.steps = [], [], [], [], None
+
+    def on_train_start(self, trainer, pl_module):
+        self.steps = trainer.global_step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.window += batch[2].tolist()
+        if trainer.global_step > self.steps:
+            self.steps = trainer.global_step
+            self.updates.append(self.window)
+            self.window = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.validated.append(trainer.current_epoch)
+
+
+def points():
+    inputs, labels = made.points(EXAMPLES).tensors
+    return TensorDataset(inputs.double(), labels, torch.arange(EXAMPLES))
+
+
+def step(self, batch, batch_idx):
+    loss = torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+    self.log("loss", loss)
+    return loss
+
+
+def validation(self, batch, batch_idx):
+    self.log("val_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+def shb(module):
+    return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+
+
+def fit(folder, schedule, max_micro=None, ckpt_path=None, configure=shb, workers=0, **options):
+    data, seen = points(), Seen()
+    sampler = GrowingBatchSampler(data, schedule, 3, max_micro=max_micro)
+    given = {"max_epochs": EPOCHS, "enable_checkpointing": True, "default_root_dir": folder}
+    callbacks = [GrowingBatch(sampler), seen, *options.pop("callbacks", [])]
+    trainer = made.trainer(callbacks=callbacks, **(given | options))
+    module = made.module(
+        training_step=step, validation_step=validation, configure_optimizers=configure
+    ).double()
+    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers)
+    trainer.fit(module, loader, DataLoader(data, batch_size=20), ckpt_path=ckpt_path)
+    return trainer, module, seen
+
+
+def plain(schedule, epochs=EPOCHS):
+    """The same updates in a plain loop over whole batches."""
+    data, module = points(), made.module(configure_optimizers=shb).double()
+    sampler = GrowingBatchSampler(data, schedule, 3)
+    optimizer, batches = shb(module), []
+    for _ in range(epochs):
+        for batch in sampler:
+            inputs, labels, _ = data[batch]
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(module(inputs), labels).backward()
+            optimizer.step()
+            batches.append(batch)
+    return module, batches
+
+
+def far(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return max(float((x - y).abs().max()) for x, y in pairs)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_lightning_trains_on_the_batches_of_the_schedule(tmp_path, name):
+    schedule, max_micro = SCHEDULES[name]
+    trainer, module, seen = fit(tmp_path, schedule, max_micro)
+    wanted, batches = plain(schedule)
+    assert seen.updates == batches
+    assert trainer.global_step == len(batches)
+    assert far(module, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_validation_comes_after_every_epoch(tmp_path, name):
+    _, _, seen = fit(tmp_path, *SCHEDULES[name])
+    assert seen.validated == list(range(EPOCHS))
+
+
+def checkpoints(folder, every):
+    return lightning.callbacks.ModelCheckpoint(
+        folder, filename="{step}", save_top_k=-1, every_n_train_steps=every
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, name):
+    """Resumed from every checkpoint: inside epochs and at their ends."""
+    schedule, max_micro = SCHEDULES[name]
+    keep = checkpoints(tmp_path / "kept", 1)
+    _, whole, seen = fit(tmp_path, schedule, max_micro, callbacks=[keep])
+    saved = sorted((tmp_path / "kept").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(saved) == len(seen.updates)
+    for path in saved[:-1]:
+        done = int(path.stem.partition("=")[2])
+        _, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path)
+        assert rest.updates == seen.updates[done:], path.stem
+        assert far(resumed, whole) == 0.0
+
+
+@pytest.mark.parametrize("name", ["lengths differ by one", "above memory at an epoch"])
+def test_training_goes_on_from_the_end_of_an_epoch(tmp_path, name):
+    schedule, max_micro = SCHEDULES[name]
+    keep = lightning.callbacks.ModelCheckpoint(tmp_path / "kept", "{epoch}", save_top_k=-1)
+    _, whole, seen = fit(tmp_path, schedule, max_micro, callbacks=[keep])
+    saved = sorted((tmp_path / "kept").glob("*.ckpt"))
+    assert len(saved) == EPOCHS
+    for path in saved[:-1]:
+        _, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path)
+        assert rest.updates == seen.updates[-len(rest.updates) :]
+        assert far(resumed, whole) == 0.0
+
+
+def test_training_goes_on_inside_an_epoch_with_workers(tmp_path):
+    schedule, max_micro = SCHEDULES["above memory at an epoch"]
+    keep = checkpoints(tmp_path / "kept", 7)
+    _, whole, seen = fit(tmp_path, schedule, max_micro, callbacks=[keep], workers=2)
+    path = tmp_path / "kept" / "step=14.ckpt"
+    _, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path, workers=2)
+    assert rest.updates == seen.updates[14:]
+    assert far(resumed, whole) == 0.0
+
+
+def test_the_batches_of_an_epoch_would_be_cut_off_without_the_callback(tmp_path):
+    """Lightning holds the first epoch's length for all: 3 batches of 16 of 40, then 2 and 3."""
+    data, seen = points(), Seen()
+    sampler = GrowingBatchSampler(data, "0:16 3ep:4", 3)
+    trainer = made.trainer(callbacks=[seen], max_epochs=EPOCHS)
+    trainer.fit(made.module(training_step=step).double(), DataLoader(data, batch_sampler=sampler))
+    assert len(seen.updates) < len(plain("0:16 3ep:4")[1])
+
+
+def cosine(module):
+    """In updates of 4 examples, over the samples of the training."""
+    optimizer = NSHB(module.parameters(), lr=0.5)
+    schedule = batch_schedule(SCHEDULES["grows inside epochs"][0]).resolve(EXAMPLES)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * EXAMPLES // 4)
+    scheduler = InSamples(scheduler, 4, schedule)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def test_a_scheduler_in_samples_follows_the_growth_and_a_resume(tmp_path):
+    keep = checkpoints(tmp_path / "kept", 5)
+    schedule, _ = SCHEDULES["grows inside epochs"]
+    _, whole, seen = fit(tmp_path, schedule, configure=cosine, callbacks=[keep])
+    plain_one = torch.optim.SGD([torch.nn.Parameter(torch.ones(()))], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(plain_one, EPOCHS * EXAMPLES // 4)
+    wanted = []
+    for _ in range(EPOCHS * EXAMPLES // 4 + 1):
+        wanted.append(plain_one.param_groups[0]["lr"])
+        plain_one.step()
+        scheduler.step()
+    places = [sum(map(len, seen.updates[:k])) for k in range(len(seen.updates))]
+    assert seen.rates == [wanted[place // 4] for place in places]
+    path = tmp_path / "kept" / "step=15.ckpt"
+    _, resumed, rest = fit(tmp_path, schedule, configure=cosine, ckpt_path=path)
+    assert rest.rates == seen.rates[15:]
+    assert far(resumed, whole) == 0.0
+
+
+@pytest.mark.parametrize("option", [{"accumulate_grad_batches": 2}, {"limit_train_batches": 3}])
+def test_a_trainer_that_counts_batches_itself_is_refused(tmp_path, option):
+    (name,) = option
+    with pytest.raises(InvalidValueError, match=f"`{name}` must be left out; got {option[name]}"):
+        fit(tmp_path, "8", **option)
+
+
+def test_a_loader_with_another_sampler_is_refused(tmp_path):
+    trainer = made.trainer(callbacks=[GrowingBatch(GrowingBatchSampler(40, 8))])
+    module = made.module(training_step=step).double()
+    with pytest.raises(InvalidValueError, match="`batch_sampler` of the training loader; got"):
+        trainer.fit(module, DataLoader(points(), batch_size=8))
+
+
+def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence():
+    words = r"only where an epoch starts; got .* fixed within an epoch"
+    with pytest.raises(InvalidValueError, match=words):
+        GrowingBatch(GrowingBatchSampler(40, "0:8 1.5ep:16", max_micro=8))
