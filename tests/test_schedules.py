@@ -420,3 +420,13 @@ def test_share_outside_the_budget_is_refused(share):
 def test_rate_schedule_of_another_type_is_refused():
     with pytest.raises(InvalidTypeError, match="`lr_schedule` must be text"):
         rate_schedule(0.1)
+
+
+@given(steps=sample_steps(), updates=st.integers(0, 60))
+def test_samples_drawn_by_updates_are_those_of_a_walk(steps, updates):
+    schedule = batch_schedule(" ".join(f"{start}:{size}" for start, _, size in steps))
+    walked = 0
+    for _ in range(updates):
+        walked += schedule.at(walked)
+    assert schedule.drawn(updates) == walked
+    assert schedule.count(0, walked) == updates

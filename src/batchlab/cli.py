@@ -221,8 +221,9 @@ def noise(
 def compare(
     task: Task,
     /,
-    batch_sizes: tuple[int, ...],
+    batch_sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")],
     learning_rates: Reals = None,
+    rate_growth: Reals = None,
     seeds: int = 3,
     samples: Words = None,
     robustness: bool = False,
@@ -239,8 +240,10 @@ def compare(
 
     Args:
         task: Built-in name, file.py:function or module:function.
-        batch_sizes: Batch sizes of the grid.
+        batch_sizes: Batch sizes of the grid, or schedules in quotes, such as "0:8 2ep:16".
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
+        rate_growth: Powers with which the learning rate follows a schedule: 0 keeps it, 0.5
+            follows the root, 1 is linear; default: the recipe's.
         seeds: Repeats, at least 2.
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
@@ -260,6 +263,7 @@ def compare(
             task,
             batch_sizes=batch_sizes,
             learning_rates=learning_rates,
+            rate_growth=rate_growth,
             seeds=seeds,
             samples=samples,
             robustness=robustness,

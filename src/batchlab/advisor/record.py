@@ -7,14 +7,18 @@ two languages.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchlab import _platform
 from batchlab.measure.units import Unit
+from batchlab.schedules import batch_schedule
 from batchlab.types import Estimate, Evidence, Status, from_plain, to_plain
+
+Key = TypeVar("Key")
 
 
 class Verdict(StrEnum):
@@ -97,6 +101,33 @@ class Setting:
     eps: float = 1e-8
     rate_growth: float = 0.0
     other: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+def short_name(batch_size: int | str, learning_rate: float, rate_growth: float = 0.0) -> str:
+    """What identifies a setting; of a schedule only its first and last size.
+
+    Example:
+        >>> short_name(64, 0.2), short_name("0:8 2ep:16 4ep:64", 0.1, rate_growth=0.5)
+        ('B64-lr0.2', 'B8→64-lr0.1-p0.5')
+    """
+    schedule = batch_schedule(batch_size)
+    grown = f"-p{rate_growth:g}" if rate_growth and not schedule.is_constant else ""
+    return f"B{schedule.ends}-lr{learning_rate:.4g}{grown}"
+
+
+def distinct(names: Mapping[Key, str]) -> dict[Key, str]:
+    """The same names, with a number at the end of all but the first of those that are alike.
+
+    Example:
+        >>> distinct({1: "a", 2: "b", 3: "a"})
+        {1: 'a', 2: 'b', 3: 'a-2'}
+    """
+    seen: dict[str, int] = {}
+    found = {}
+    for key, name in names.items():
+        seen[name] = seen.get(name, 0) + 1
+        found[key] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+    return found
 
 
 @dataclass(frozen=True)
