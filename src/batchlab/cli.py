@@ -61,6 +61,7 @@ def advise(
         Literal["repeatable", "sparse", "flat"] | None,
         tyro.conf.arg(metavar="{repeatable,sparse,flat}", help_behavior_hint=""),
     ] = None,
+    growing: bool = True,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -94,6 +95,7 @@ def advise(
         prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
             trainings agree best, sparse the one whose decisions rest on the fewest internal
             features, flat the one whose loss is least sharp around it.
+        growing: Also try batches that grow during a training, where the budget pays for it.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.

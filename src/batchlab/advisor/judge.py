@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats as student
 
+from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.project import end_loss, equal_fall
 from batchlab.advisor.record import Price
-from batchlab.advisor.stages import Curve, Machine, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Machine, Projection, parts_of
 from batchlab.engine import evaluation_grid
 from batchlab.measure.throughput import SOURCE
-from batchlab.schedules import batch_schedule
 from batchlab.stats import (
     LogMean,
     Paired,
@@ -68,18 +69,17 @@ class Yardstick:
         parts = self._parts(samples, batch_size)
         return np.sum([part * self._of_sample(quantity, size) for size, part in parts], axis=0)
 
+    def updates(
+        self, samples: Float[np.ndarray, " n"], batch_size: int | str
+    ) -> Float[np.ndarray, " n"]:
+        """Updates that so many samples take."""
+        parts = self._parts(samples, batch_size)
+        return np.sum([part / size * self.reuse for size, part in parts], axis=0)
+
     def _parts(
         self, samples: Float[np.ndarray, " n"], batch_size: int | str
     ) -> list[tuple[int, Float[np.ndarray, " n"]]]:
-        """(size, samples drawn at it) of every step of a schedule."""
-        schedule = batch_schedule(batch_size)
-        if self.examples is not None:
-            schedule = schedule.resolve(self.examples)
-        ends = [*(start for start, _ in schedule.starts[1:]), math.inf]
-        return [
-            (size, np.clip(samples - start, 0, end - start))
-            for (start, size), end in zip(schedule.starts, ends, strict=True)
-        ]
+        return parts_of(batch_size, samples, self.examples)
 
     def _of_sample(self, quantity: str, size: int) -> float:
         """Seconds, or cost, of a sample that is drawn at this size."""
@@ -129,8 +129,8 @@ class Yardstick:
     def _weights(
         self, quantity: str, batch_size: int | str, samples: Float[np.ndarray, " n"]
     ) -> dict[int, float]:
-        """Size → d log quantity / d log seconds per update, at the median of the samples: the share
-        of the quantity that is computing at this size.
+        """Size → d log quantity / d log seconds per update, at the median of the samples: the
+        share of the quantity that is computing at this size.
         """
         if quantity == "samples":
             return {}
@@ -145,7 +145,7 @@ class Yardstick:
         return weights
 
     def _variance(self, weights: Mapping[int, float]) -> tuple[float, float]:
-        """Σ wᵢ² Var log(seconds per update)ᵢ with its degrees of freedom by Welch–Satterthwaite."""
+        """Σ wᵢ² Var log(seconds per update)ᵢ, and by Welch–Satterthwaite its degrees of freedom."""
         parts = [
             (weight**2 * known.log_var, known.dof)
             for size, weight in weights.items()
@@ -201,6 +201,82 @@ class Yardstick:
             grid_log_var=grid if math.isfinite(grid) else 0.0,
             source="paired by seed",
         )
+
+
+def against(
+    curves: Sequence[Curve],
+    rival: Sequence[Curve],
+    yardstick: Yardstick,
+    objective: str,
+    target: float,
+    maximise: bool,
+    spacing: float = 0.0,
+) -> Paired:
+    """Runs of one setting against those of another on the same seeds.
+
+    Args:
+        curves: Of the setting.
+        rival: Of the other, seed by seed in the same order.
+        yardstick: The machine.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        target: Metric value that counts as trained.
+        maximise: Direction of the metric.
+        spacing: Samples between two evaluations.
+
+    Returns:
+        What the rival takes / what this takes, above 1 where this is better; for ``accuracy``
+        this − the rival.
+    """
+    if objective == "accuracy":
+        return paired_difference(final_metric(rival), final_metric(curves), maximise=maximise)
+    theirs, mine = (
+        (to_target(side, target, maximise), side[0].batch_size) for side in (rival, curves)
+    )
+    return yardstick.compare(objective, theirs, mine, spacing)
+
+
+def front(
+    groups: Mapping[str, Sequence[Curve]],
+    yardstick: Yardstick,
+    objective: str,
+    target: float,
+    maximise: bool,
+    changes: Mapping[str, int] | None = None,
+) -> str:
+    """The best of several settings on the seeds that choose.
+
+    Args:
+        groups: Name → its runs, the same seeds in the same order.
+        yardstick: The machine.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        target: Metric value that counts as trained.
+        maximise: Direction of the metric.
+        changes: Name → settings in which it differs from today's.
+    """
+    if objective == "accuracy":
+        return choose_accuracy({n: final_metric(runs) for n, runs in groups.items()}, maximise)
+    times = {
+        n: yardstick.measure(objective, to_target(runs, target, maximise), runs[0].batch_size)
+        for n, runs in groups.items()
+    }
+    return choose(times, changes=changes)
+
+
+def changed(choice: Choice, today: Choice) -> int:
+    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 4 where it grows.
+
+    Example:
+        >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))
+        (2, 1)
+    """
+    return len(choice) if isinstance(choice, Grown) else 1 + (choice[0] != today[0])
+
+
+def better(found: Estimate, objective: str, maximise: bool) -> bool:
+    """Whether the whole range of a comparison by :func:`against` is on the better side."""
+    if objective != "accuracy":
+        return found.low > 1
+    return found.low > 0 if maximise else found.high < 0
 
 
 def to_target(curves: Sequence[Curve], target: float, maximise: bool) -> Float[np.ndarray, " n"]:
@@ -328,11 +404,11 @@ def _projected(
     return Projected(size, rate, fall, today_fall, ratio)
 
 
-def of_setting(curves: Sequence[Curve], size: int, rate: float) -> dict[int, Curve]:
-    """Seed → the run of one setting that went furthest."""
+def of_setting(curves: Sequence[Curve], *choice: Any) -> dict[int, Curve]:
+    """Seed → the run of one setting, given field by field, that went furthest."""
     found: dict[int, Curve] = {}
     for curve in curves:
-        if curve.batch_size == size and curve.learning_rate == rate:
+        if curve.choice == choice:
             best = found.get(curve.seed)
             if best is None or curve.samples[-1] >= best.samples[-1]:
                 found[curve.seed] = curve

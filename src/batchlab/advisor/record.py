@@ -39,6 +39,7 @@ class Reason(StrEnum):
     WHOLE_RANGE = "whole range, noise scale not resolved"
     REQUESTED = "requested"
     WATCHED = "watched"
+    GROWING = "growing"
 
 
 @dataclass(frozen=True)
@@ -575,6 +576,36 @@ class FeatureUse:
 
 
 @dataclass(frozen=True)
+class Growing:
+    """Whether it pays to let the batch grow.
+
+    Attributes:
+        why_not: Why it was not tried, as a code: ``off`` (not asked for), ``budget``, ``no room``
+            (the small useful batch cannot grow), ``too short`` or ``failed`` (none learnt); empty
+            where it was.
+        seconds: What trying takes, where the budget did not pay for it.
+        rules: Rules for growing that gave a schedule.
+        tried: Settings in the pilot: rules, growth of the learning rate, its schedule.
+        setting: The best of them, or None.
+        rival: The best setting of constant batch size, under today's learning-rate schedule.
+        quantity: ``time``, ``cost``, ``samples`` or ``validation``.
+        difference: What growing takes / what the rival takes; for ``validation`` growing − rival.
+            Paired by choosing seed.
+        pays: Whether the whole range is on the better side.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    rules: tuple[str, ...] = ()
+    tried: int = 0
+    setting: Setting | None = None
+    rival: Setting | None = None
+    quantity: str = "time"
+    difference: Estimate | None = None
+    pays: bool = False
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -637,6 +668,7 @@ class Advice:
         robustness: Of today's settings and those compared, or None if it was not asked for.
         features: On how many internal features the decisions rest, or why that was not measured;
             None where nothing was confirmed.
+        growing: Whether it pays to let the batch grow; None where that did not come up.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -694,6 +726,7 @@ class Advice:
     robustness: Robustness | None = None
     features: FeatureUse | None = None
     watched: int = 0
+    growing: Growing | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

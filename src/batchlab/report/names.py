@@ -70,6 +70,7 @@ REASONS = {
     ),
     Reason.REQUESTED: Text("asked for", "指定による"),
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
+    Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
 }
 STATUSES = {
     Status.OK: Text("trained", "学習できた"),
