@@ -19,7 +19,6 @@ from batchlab.advisor.judge import (
     final_metric,
     front,
     meets,
-    to_target,
 )
 from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session

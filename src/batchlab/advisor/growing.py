@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 from batchlab.advisor.decision import not_separated
@@ -235,17 +236,18 @@ def written(steps: Steps, samples: int, examples: int) -> str:
         examples: Training examples N: positions are in epochs, to three digits.
 
     Returns:
-        Text that :func:`batchlab.schedules.batch_schedule` reads; steps that fall on one position
-        are one.
+        Text that :func:`batchlab.schedules.batch_schedule` reads; of steps that fall on one sample
+        the last is left.
 
     Example:
         >>> written(at_fixed_progress((8, 16, 32)), samples=2000, examples=100)
         '0:8 6.67ep:16 13.3ep:32'
     """
-    sizes = {
-        _epochs(step.share * samples / examples): step.size for step in steps if step.share < 1
-    }
-    return " ".join(f"{at}{'ep' if at != '0' else ''}:{size}" for at, size in sizes.items())
+    found = {0: f"0:{steps[0].size}"}
+    for share, size in steps[1:]:
+        position = _epochs(max(1.0, share * samples) / examples)
+        found[math.ceil(Fraction(position) * examples)] = f"{position}ep:{size}"
+    return " ".join(found.values())
 
 
 def _epochs(value: float) -> str:

@@ -145,7 +145,7 @@ class Yardstick:
         return weights
 
     def _variance(self, weights: Mapping[int, float]) -> tuple[float, float]:
-        """Σ wᵢ² Var log(seconds per update)ᵢ, and by Welch–Satterthwaite its degrees of freedom."""
+        """Σ wᵢ² Var log(seconds per update)ᵢ, and its degrees of freedom (Welch–Satterthwaite)."""
         parts = [
             (weight**2 * known.log_var, known.dof)
             for size, weight in weights.items()

@@ -1,11 +1,11 @@
 """Before stage C: which batches that grow are worth a confirmation.
 
 One run of today's settings, with the noise scale measured on the way, turns every rule for growing
-into a schedule (:mod:`batchlab.advisor.growing`). Each schedule is then trained with each growth of
-the learning rate, under today's learning-rate schedule and at a constant rate, on tuning seeds that
-nothing else uses; the best are repeated, and the best of these join the finalists. Where the budget
-does not pay for whole trainings the pilot is shorter, and its schedules with it: they are shares of
-a training.
+into a schedule (:mod:`batchlab.advisor.growing`). Each schedule is then trained with each growth
+of the learning rate, under today's learning-rate schedule and at a constant rate, on tuning seeds
+that nothing else uses; the best are repeated, and the best of these join the finalists. Where the
+budget does not pay for whole trainings the pilot is shorter, and its schedules with it: they are
+shares of a training.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _reasons(advice: Advice) -> tuple[Text, ...]:
         evidence.speed_title(advice) if advice.memory else Text("", ""),
         evidence.noise_title(advice) if advice.noise else Text("", ""),
         evidence.plane_title(advice) if advice.plane else Text("", ""),
-        growing.sentence(advice.growing, advice) if advice.growing else Text("", ""),
+        growing.sentence(advice.growing, advice.metric) if advice.growing else Text("", ""),
         evidence.target_source(advice),
         _labelled("Is it worth it?", "", _worth(advice)),
         _labelled("Next step:", "", wording.next_step(advice)),

@@ -59,7 +59,7 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         if charts or in_words:
             kept.append(replace(section, charts=charts))
     if advice.growing is not None:
-        told = growing.sentence(advice.growing, advice), growing.notes(advice.growing, advice)
+        told = growing.sentence(advice.growing, advice.metric), growing.notes(advice.growing)
         kept.append(Section("growing", *told, ()))
     if advice.robustness is not None:
         charts = ("robustness",) if "robustness" in drawn else ()

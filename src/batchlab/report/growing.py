@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchlab._text import Text, join, same, say, verbatim
 from batchlab.accumulation import identity
-from batchlab.advisor.record import Advice, Growing
+from batchlab.advisor.record import Growing, MetricInfo
 from batchlab.report import findings, formats, names
 
 QUANTITIES = {
@@ -55,12 +55,12 @@ WHY_NOT = {
 }
 
 
-def sentence(found: Growing, advice: Advice) -> Text:
+def sentence(found: Growing, metric: MetricInfo) -> Text:
     """Whether growing pays, or why that is not known.
 
     Args:
         found: What is known of it.
-        advice: The record.
+        metric: Of the task.
     """
     if found.why_not == "budget":
         return say(
@@ -81,18 +81,18 @@ def sentence(found: Growing, advice: Advice) -> Text:
         f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}（{{n}}回の繰り返し）。",
         s=names.setting(found.setting),
         c=names.setting(found.rival),
-        r=_compared(found, advice),
+        r=_compared(found, metric),
         n=found.difference.n,
     )
 
 
-def _compared(found: Growing, advice: Advice) -> Text:
+def _compared(found: Growing, metric: MetricInfo) -> Text:
     gap = found.difference
     assert gap is not None
     if found.quantity == "validation":
         return say(
-            "{m} differs by {d} from", "{m}の差は{d}", m=names.metric(advice.metric),
-            d=findings.difference(gap, advice.metric),
+            "{m} differs by {d} from", "{m}の差は{d}", m=names.metric(metric),
+            d=findings.difference(gap, metric),
         )  # fmt: skip
     return say(
         "it takes {v}× ({r}) {q} of",
@@ -103,25 +103,24 @@ def _compared(found: Growing, advice: Advice) -> Text:
     )
 
 
-def notes(found: Growing, advice: Advice) -> tuple[Text, ...]:
+def notes(found: Growing) -> tuple[Text, ...]:
     """How it was tried: the rules, that they became fixed plans, and how the largest batch comes
     about.
 
     Args:
         found: What is known of it.
-        advice: The record.
     """
     if not found.tried:
         return ()
     rules = join([RULES.get(rule, same(verbatim(rule))) for rule in found.rules], "; ", "、")
     told = say(
-        "{n} settings were tried on tuning seeds of their own: {r}; the learning rate kept, by the "
-        "root and linear, under your own schedule and constant. A rule that reacts was read off "
-        "one run of today's settings and is a fixed plan since then, so that a training can be "
-        "resumed and repeated.",
+        "{n} settings were tried on tuning seeds of their own: {r}; the learning rate kept, by "
+        "the root and linear, under your own schedule and constant. A rule that reacts was read "
+        "off one run of today's settings and is a fixed plan since then, so that a training can "
+        "be resumed and repeated.",
         "専用のシードで{n}通りを試しました：{r}。学習率は据え置き・平方根・比例の3通りを、今の"
-        "スケジュールと一定の学習率の両方で試しています。状況に応じて増やす規則は、現在の設定の学習1回"
-        "から読み取って固定の計画にしました（中断後の再開や再現のため）。",
+        "スケジュールと一定の学習率の両方で試しています。状況に応じて増やす規則は、現在の設定の"
+        "学習1回から読み取って固定の計画にしました（中断後の再開や再現のため）。",
         n=found.tried,
         r=rules,
     )
