@@ -282,7 +282,10 @@ def _chosen(constant, grown, objective="time", today=8000):
     plan = ConfirmationPlan(((32, 0.2), GROWN), tuple(range(100, 105)), (1000,), False)
     runs = [
         *(made.run_to(today, seed=s) for s in plan.seeds),
-        *(made.run_to(at, pair=(32, 0.2), seed=s) for at, s in zip(constant, plan.seeds)),
+        *(
+            made.run_to(at, pair=(32, 0.2), seed=s)
+            for at, s in zip(constant, plan.seeds, strict=True)
+        ),
         *(
             replace(
                 made.run_to(at, seed=s),
@@ -290,7 +293,7 @@ def _chosen(constant, grown, objective="time", today=8000):
                 rate_growth=0.5,
                 lr_schedule="constant",
             )
-            for at, s in zip(grown, plan.seeds)
+            for at, s in zip(grown, plan.seeds, strict=True)
         ),
     ]
     session = made.session(rates={32: 0.001, 64: 0.002}, options=Options(objective=objective))
