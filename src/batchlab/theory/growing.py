@@ -251,7 +251,7 @@ def sums(plan: Plan, samples: int) -> Sums:
     """
     found = phases(plan.batches, samples)
     if plan.rates is None:
-        return _constant(plan.step, found)
+        return sums_of(plan.step, found)
     return _changing(plan.step, *_each(plan, samples))
 
 
@@ -264,8 +264,17 @@ def _each(plan: Plan, samples: int) -> tuple[Float[np.ndarray, " T"], Float[np.n
     return 1.0 / np.array([size for _, size in pairs]), eta
 
 
-def _constant(step: Step, found: Sequence[Phase]) -> Sums:
-    """At a constant rate all sums are geometric series, phase by phase."""
+def sums_of(step: Step, found: Sequence[Phase]) -> Sums:
+    """At a constant rate all sums are geometric series, phase by phase.
+
+    Args:
+        step: The rule.
+        found: Phases, at least one.
+
+    Example:
+        >>> sums_of(Step.of("sgd", 0.5), [Phase(3, 2), Phase(4, 8)]).fresh
+        0.5
+    """
     eta, q, T = step.learning_rate, step.momentum**2, sum(p.updates for p in found)
     fresh = sum(updates / size for updates, size in found)
     kept = step.nu**2 * (remembered(step.momentum, found) - fresh)
