@@ -15,11 +15,14 @@ from batchlab.advisor.growing import (
     by_noise_scale,
     first_size,
     ladder,
+    lemma_prefers,
     rules_for,
     written,
 )
+from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError
 from batchlab.schedules import batch_schedule
+from batchlab.theory.growing import Problem
 from batchlab.types import Estimate
 
 SIZES = (8, 16, 32, 64)
@@ -154,3 +157,39 @@ def test_the_small_useful_batch_is_the_smallest_within_the_range_of_the_best():
 def test_a_size_that_never_learns_is_no_useful_batch():
     assert first_size({8: _fall(math.inf, 0), 32: _fall(100, 1)}) == 32
     assert first_size({8: _fall(math.inf, 0)}) is None
+
+
+# What the lemma prefers.
+
+
+def _run(rate, **given):
+    recipe = {"rule": "sgd", "batch_size": "0:8 500:64", "learning_rate": rate, "samples": 2000}
+    return RunConfig(**recipe | given).resolved(examples=1000)
+
+
+@pytest.mark.parametrize(
+    ("noise", "sizes", "power"),
+    [(0.0, "0:8 500:64", 1.0), (1e6, "0:8 500:64", 0.5), (1e6, "0:8 1000:16", 0.0)],
+)
+def test_the_bound_prefers_long_steps_without_noise_and_shorter_ones_with_it(noise, sizes, power):
+    """Without noise it is 2Δ/Ση, least for the largest rates; with noise alone Lσ²Σ(η²/B)/Ση:
+    0.096, 0.084 and 0.125 for the first schedule, 0.104, 0.110 and 0.125 for the other.
+    """
+    assert lemma_prefers(Problem(1.0, noise, 1.0), _run(0.01, batch_size=sizes), 1000) == power
+
+
+def test_the_bound_that_is_preferred_is_the_smallest_by_enumeration():
+    """η_t and B_t written out: 62 updates of 8 run over 500, the rest are of 64."""
+    problem, run = Problem(2.0, 3.0, 0.7), _run(0.02)
+    sizes = [8] * 63 + [64] * 23
+    values = {}
+    for power in (0.0, 0.5, 1.0):
+        rates = [0.02 * (size / 8) ** power for size in sizes]
+        noise = sum(r**2 / b for r, b in zip(rates, sizes, strict=True))
+        values[power] = (2 * 0.7 + 2 * 2.0 * 3.0 * noise) / sum(rates)
+    assert lemma_prefers(problem, run, 1000) == min(values, key=values.get)
+
+
+@pytest.mark.parametrize("given", [{"rule": "adam"}, {"reuse": 2}, {"clip_norm": 1.0}])
+def test_where_nothing_is_proved_the_lemma_prefers_nothing(given):
+    assert lemma_prefers(Problem(1.0, 1.0, 1.0), _run(0.01, **given), 1000) is None

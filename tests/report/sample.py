@@ -776,7 +776,7 @@ GROWS = dataclasses.replace(
 def growing(pays: bool) -> Growing:
     """The best that grows beside the best constant batch."""
     ratio = Estimate(0.8, 0.7, 0.9, 5) if pays else Estimate(1.1, 0.9, 1.3, 5)
-    return Growing("", None, ("fixed ×2", "plateau"), 24, GROWS, BEST, "time", ratio, pays)
+    return Growing("", None, ("fixed ×2", "plateau"), 24, 1.0, GROWS, BEST, "time", ratio, pays)
 
 
 def grows() -> Advice:

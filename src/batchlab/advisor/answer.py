@@ -498,7 +498,7 @@ def growing(view: View) -> Growing | None:
         return Growing("off") if off else None
     rules = tuple(dict.fromkeys(rule for found in pilot.policies.values() for rule in found))
     tried = len({c.choice for c in pilot.curves if isinstance(c.choice, Grown)})
-    known = Growing(pilot.why_not, pilot.seconds, rules, tried)
+    known = Growing(pilot.why_not, pilot.seconds, rules, tried, pilot.lemma)
     if pilot.why_not:
         return known
     if record is None or not view.grown:

@@ -17,10 +17,13 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from batchlab.advisor.decision import not_separated
+from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
+from batchlab.schedules import RateSchedule, batch_schedule
+from batchlab.theory.growing import RULES, Plan, Problem, Step, evaluated, sums
 from batchlab.types import Estimate
 
 FACTOR, FAST_FACTOR = 2, 4
@@ -225,6 +228,47 @@ def rules_for(
         "plateau": at_plateaus(sizes, losses, patience),
     }
     return {rule: steps for rule, steps in found.items() if any(0 < s.share < 1 for s in steps)}
+
+
+def lemma_prefers(problem: Problem, config: RunConfig, examples: int) -> float | None:
+    """The growth of the learning rate with the smallest bound of min E‖∇f‖².
+
+    Args:
+        problem: L, σ² and Δ.
+        config: A resolved run whose batch grows; its own growth of the rate does not matter.
+        examples: Training examples N.
+
+    Returns:
+        A power of :data:`POWERS`; None for a rule or a loop for which nothing is proved.
+
+    Assumes:
+        A bound ranks guarantees, not trainings.
+
+    Source:
+        kamo2025, lemma; umeda2024 for a rate that grows.
+
+    Example:
+        >>> config = RunConfig(rule="sgd", batch_size="0:8 2ep:64", learning_rate=0.01)
+        >>> config = config.replace(samples=4000).resolved(examples=1000)
+        >>> lemma_prefers(Problem(smoothness=1.0, noise=1.0, gap=1.0), config, examples=1000)
+        1.0
+    """
+    if config.rule not in RULES or config.reuse != 1 or config.clip_norm is not None:
+        return None
+    bounds = {p: _bound(problem, config.replace(rate_growth=p), examples) for p in POWERS}
+    return min(bounds, key=lambda power: bounds[power])
+
+
+def _bound(problem: Problem, config: RunConfig, examples: int) -> float:
+    """The lemma's right-hand side; silent where a rate is larger than its proof allows."""
+    samples, sizes, share = config.samples, config.batch_size, config.multiplier(examples)
+    assert isinstance(samples, int)
+    assert sizes is not None
+    assert config.learning_rate is not None
+    step = Step.of(config.rule, config.learning_rate, config.momentum or 0.0, config.nu)  # pyright: ignore[reportArgumentType]
+    rates = cast(RateSchedule, lambda fraction: share(round(fraction * samples)))
+    plan = Plan(step, batch_schedule(sizes).resolve(examples), rates)
+    return evaluated(problem, sums(plan, samples)).value
 
 
 def written(steps: Steps, samples: int, examples: int) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from batchlab.advisor.growing import (
     at_fixed_progress,
     first_size,
     ladder,
+    lemma_prefers,
     rules_for,
     written,
 )
@@ -30,9 +31,13 @@ from batchlab.advisor.judge import Projected, Yardstick, final_metric
 from batchlab.advisor.project import LEAST_FALL, LEAST_UPDATES, end_loss, samples_to
 from batchlab.advisor.screen import noise_along
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Curve, Grown, Pilot, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Pilot, Projection, choice_of
 from batchlab.engine import Job, evaluation_grid
+from batchlab.errors import UserError
+from batchlab.measure.insight import curvature_seconds
 from batchlab.measure.noise import COST, EXAMPLES, NoiseResult, noise_probe
+from batchlab.measure.smoothness import measure_constants
+from batchlab.theory.growing import RULES as RULES_PROVED
 from batchlab.types import Status
 
 TUNING = 50
@@ -44,6 +49,8 @@ MOST = 2
 SHARES = (1.0, 0.5, 0.25)
 """Lengths of the pilot that are tried, as shares of a whole training."""
 PROBES = 12
+MOMENTS = 2
+"""Moments of a pass at which L, σ² and Δ are measured."""
 RULES = 5
 """Rules for growing, for pricing: some may give the same schedule, or none."""
 NO_ROOM, TOO_SHORT, FAILED, BUDGET = "no room", "too short", "failed", "budget"
@@ -61,6 +68,7 @@ class PilotPlan:
         seeds: Tuning seeds.
         powers: Growths of the learning rate.
         schedules: Learning-rate schedules.
+        lemma: Whether L, σ² and Δ are measured, for the growth of the rate that the lemma prefers.
     """
 
     first: int
@@ -70,6 +78,7 @@ class PilotPlan:
     seeds: tuple[int, ...]
     powers: tuple[float, ...]
     schedules: tuple[str, ...]
+    lemma: bool = False
 
     def typical(self, examples: int) -> str:
         """A schedule of the kind it tries, for pricing."""
@@ -105,8 +114,12 @@ def plan_pilot(
     plans = [plan for plan in plans if plan.samples >= LEAST_UPDATES * cap]
     if not plans:
         return Pilot(TOO_SHORT)
-    fitting = (plan for plan in plans if seconds_of(session, plan) <= seconds)
-    return next(fitting, Pilot(BUDGET, seconds_of(session, plans[-1])))
+    for plan in plans:
+        left = seconds - seconds_of(session, plan)
+        if left >= 0:
+            paid = MOMENTS * curvature_seconds(session.prepared) <= left
+            return replace(plan, lemma=paid and session.baseline.rule in RULES_PROVED)
+    return Pilot(BUDGET, seconds_of(session, plans[-1]))
 
 
 def largest(session: Session) -> int:
@@ -174,7 +187,21 @@ def run_pilot(session: Session, plan: PilotPlan, yardstick: Callable[[], Yardsti
     whole = session.samples, session.prepared.examples
     policies = {written(steps, *whole): names for steps, names in rules.items()}
     everything = (*race.references, *race.curves)
-    return Pilot("" if best else FAILED, None, plan.samples, policies, noise, everything, best)
+    power = _lemma(session, plan, choice_of(best[0])) if best and plan.lemma else None
+    why = "" if best else FAILED
+    return Pilot(why, None, plan.samples, policies, noise, everything, best, power)
+
+
+def _lemma(session: Session, plan: PilotPlan, best: Choice) -> float | None:
+    """The growth of the rate that the lemma prefers for the best schedule."""
+    session.listener.progress("what the bound prefers", 0.0)
+    seed, short = plan.seeds[0], min(session.samples, session.prepared.examples)
+    try:
+        found = measure_constants(session.prepared, samples=short, points=MOMENTS, seed=seed)
+    except UserError as error:
+        session.listener.say(f"the bound says nothing of a rate that grows: {error}")
+        return None
+    return lemma_prefers(found.problem, session.of(best, seed), session.prepared.examples)
 
 
 def _today_with_noise(session: Session, plan: PilotPlan) -> tuple[Curve, tuple[NoiseResult, ...]]:

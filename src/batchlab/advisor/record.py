@@ -586,6 +586,8 @@ class Growing:
         seconds: What trying takes, where the budget did not pay for it.
         rules: Rules for growing that gave a schedule.
         tried: Settings in the pilot: rules, growth of the learning rate, its schedule.
+        lemma: Growth of the learning rate, a power, with the smallest proved bound for the best
+            schedule of the pilot; None where that was not measured or nothing is proved.
         setting: The best of them, or None.
         rival: The best setting of constant batch size, under today's learning-rate schedule.
         quantity: ``time``, ``cost``, ``samples`` or ``validation``.
@@ -598,6 +600,7 @@ class Growing:
     seconds: float | None = None
     rules: tuple[str, ...] = ()
     tried: int = 0
+    lemma: float | None = None
     setting: Setting | None = None
     rival: Setting | None = None
     quantity: str = "time"

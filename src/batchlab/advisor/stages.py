@@ -335,6 +335,7 @@ class Pilot:
         noise: Noise scale along today's settings.
         curves: Every run; the schedules in them are those of the pilot's own length.
         best: The best over a whole training, best first, each a :data:`Choice`.
+        lemma: Growth of the learning rate with the smallest bound for the best schedule, or None.
     """
 
     why_not: str = ""
@@ -344,6 +345,7 @@ class Pilot:
     noise: tuple[NoiseResult, ...] = ()
     curves: tuple[Curve, ...] = ()
     best: tuple[tuple[Any, ...], ...] = ()
+    lemma: float | None = None
 
 
 @dataclass(frozen=True)

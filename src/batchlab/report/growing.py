@@ -28,6 +28,11 @@ RULES = {
         "検証損失が学習全体の1割のあいだ下がらないとき2倍",
     ),
 }
+POWERS = {
+    0.0: Text("kept", "据え置き"),
+    0.5: Text("raised by the root of the batch", "バッチの平方根に比例"),
+    1.0: Text("raised with the batch", "バッチに比例"),
+}
 WHY_NOT = {
     "off": Text(
         "Batches that grow were not tried: that was switched off.",
@@ -124,6 +129,8 @@ def notes(found: Growing) -> tuple[Text, ...]:
         n=found.tried,
         r=rules,
     )
+    if found.lemma is not None:
+        told = join((told, _lemma(found.lemma)))
     if found.setting is None:
         return (told,)
     size = found.setting.micro_batch_size * found.setting.accum_steps * found.setting.world_size
@@ -133,3 +140,15 @@ def notes(found: Growing) -> tuple[Text, ...]:
         i=identity(size, found.setting.micro_batch_size, found.setting.world_size),
     )
     return (told, largest)
+
+
+def _lemma(power: float) -> Text:
+    """What the bound prefers; all of it was trained anyway."""
+    how = POWERS.get(power, same(f"B^{power:g}"))
+    return say(
+        "By the proved bound of the gradient (kamo2025, with L and σ² measured here) the learning "
+        "rate is best {h} for the best schedule: a guarantee, not a prediction.",
+        "証明された勾配の上界（kamo2025、Lとσ²は実測）によれば、最も良い計画での学習率は{h}が最善です"
+        "（保証の比較であり、予測ではありません）。",
+        h=how,
+    )
