@@ -453,3 +453,13 @@ def test_micro_keeps_the_steps_of_the_schedule():
 def test_micro_of_nothing_is_refused(given):
     with pytest.raises(InvalidValueError, match="must be at least 1; got 0"):
         batch_schedule(8).micro(**given)
+
+
+@given(steps=sample_steps(), updates=st.integers(0, 60))
+def test_samples_drawn_by_updates_are_those_of_a_walk(steps, updates):
+    schedule = batch_schedule(" ".join(f"{start}:{size}" for start, _, size in steps))
+    walked = 0
+    for _ in range(updates):
+        walked += schedule.at(walked)
+    assert schedule.drawn(updates) == walked
+    assert schedule.count(0, walked) == updates

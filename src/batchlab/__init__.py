@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from batchlab.measure.alignment import alignment
     from batchlab.measure.features import features
     from batchlab.measure.sharpness import Sharpness, sharpness
+    from batchlab.measure.smoothness import rank_schedules
     from batchlab.measure.sparsity import sparsity
     from batchlab.optuna import optuna_trials
     from batchlab.progress import Quiet
@@ -61,6 +62,7 @@ _HOMES = {
     "batchlab.measure.alignment": ("alignment",),
     "batchlab.measure.features": ("features",),
     "batchlab.measure.sharpness": ("Sharpness", "sharpness"),
+    "batchlab.measure.smoothness": ("rank_schedules",),
     "batchlab.measure.sparsity": ("sparsity",),
     "batchlab.optuna": ("optuna_trials",),
     "batchlab.progress": ("Quiet",),
@@ -104,6 +106,7 @@ __all__ = [
     "noise",
     "optuna_trials",
     "plan",
+    "rank_schedules",
     "rate_schedule",
     "render",
     "sharpness",

@@ -61,6 +61,7 @@ def advise(
         Literal["repeatable", "sparse", "flat"] | None,
         tyro.conf.arg(metavar="{repeatable,sparse,flat}", help_behavior_hint=""),
     ] = None,
+    growing: bool = True,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -94,6 +95,7 @@ def advise(
         prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
             trainings agree best, sparse the one whose decisions rest on the fewest internal
             features, flat the one whose loss is least sharp around it.
+        growing: Also try batches that grow during a training, where the budget pays for it.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
@@ -290,8 +292,9 @@ def critical(
 def compare(
     task: Task,
     /,
-    batch_sizes: tuple[int, ...],
+    batch_sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")],
     learning_rates: Reals = None,
+    rate_growth: Reals = None,
     seeds: int = 3,
     samples: Words = None,
     robustness: bool = False,
@@ -308,8 +311,10 @@ def compare(
 
     Args:
         task: Built-in name, file.py:function or module:function.
-        batch_sizes: Batch sizes of the grid.
+        batch_sizes: Batch sizes of the grid, or schedules in quotes, such as "0:8 2ep:16".
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
+        rate_growth: Powers with which the learning rate follows a schedule: 0 keeps it, 0.5
+            follows the root, 1 is linear; default: the recipe's.
         seeds: Repeats, at least 2.
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
@@ -329,6 +334,7 @@ def compare(
             task,
             batch_sizes=batch_sizes,
             learning_rates=learning_rates,
+            rate_growth=rate_growth,
             seeds=seeds,
             samples=samples,
             robustness=robustness,

@@ -94,10 +94,14 @@ def _runs(folder: Path) -> tuple[RunResult, ...]:
 
 def _spaces(report: CompareReport) -> dict[str, BaseDistribution]:
     """The range of the grid."""
-    sizes = [int(one.setting.batch_size) for one in report.settings]
+    sizes = [one.setting.batch_size for one in report.settings]
+    grown = [size for size in sizes if isinstance(size, str)]
+    if grown:
+        hint = "Optuna's batch_size is a number."
+        raise InvalidValueError(must("comparison", "one of constant batch sizes", grown[0], hint))
     rates = [one.setting.learning_rate for one in report.settings]
     return {
-        "batch_size": IntDistribution(min(sizes), max(sizes), log=True),
+        "batch_size": IntDistribution(min(map(int, sizes)), max(map(int, sizes)), log=True),
         "learning_rate": FloatDistribution(min(rates), max(rates), log=True),
     }
 

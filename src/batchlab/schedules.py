@@ -177,6 +177,12 @@ class BatchSchedule:
         """Whether there is only one size."""
         return len(set(self.sizes)) == 1
 
+    @property
+    def ends(self) -> str:
+        """The first and the last size, or the one there is: ``8→64``."""
+        first, last = self.sizes[0], self.sizes[-1]
+        return str(first) if len(self.steps) == 1 else f"{first}→{last}"
+
     def resolve(self, examples: int) -> BatchSchedule:
         """The same schedule with every position in samples.
 
@@ -222,7 +228,7 @@ class BatchSchedule:
             16
         """
         _must_not_be_negative("samples", samples)
-        return next(size for start, size in reversed(self._starts) if start <= samples)
+        return next(size for start, size in reversed(self.starts) if start <= samples)
 
     def updates(self, start: int, budget: int) -> Iterator[tuple[int, int]]:
         """The batches between two places in the stream.
@@ -245,7 +251,7 @@ class BatchSchedule:
             [(0, 2), (2, 2), (4, 3)]
         """
         _must_not_be_negative("start", start)
-        return self._walk(self._starts, start, budget)
+        return self._walk(self.starts, start, budget)
 
     def count(self, start: int, budget: int) -> int:
         """Number of :meth:`updates`, without listing them.
@@ -275,7 +281,7 @@ class BatchSchedule:
             Progress(updates=4, samples=10, last=3)
         """
         _must_not_be_negative("start", start)
-        updates, samples, last, starts = 0, start, 0, self._starts
+        updates, samples, last, starts = 0, start, 0, self.starts
         ends = [following for following, _ in starts[1:]] + [end]
         for (_, size), phase_end in zip(starts, ends, strict=True):
             begun = max(0, math.ceil(Fraction(min(phase_end, end) - samples, size)))
@@ -314,8 +320,25 @@ class BatchSchedule:
             for (start, size), count in zip(self.steps, counts, strict=True)
         )
 
+    def drawn(self, updates: int) -> int:
+        """Samples that the first so many updates draw: the inverse of :meth:`count`.
+
+        Args:
+            updates: Updates from the beginning of training, 0 or more.
+
+        Example:
+            >>> batch_schedule("0:2 4:3").drawn(3)
+            7
+        """
+        _must_not_be_negative("updates", updates)
+        samples, left = 0, updates
+        for (_, size), (following, _) in itertools.pairwise(self.starts):
+            here = min(left, max(0, math.ceil(Fraction(following - samples, size))))
+            samples, left = samples + here * size, left - here
+        return samples + left * self.sizes[-1]
+
     @functools.cached_property
-    def _starts(self) -> list[tuple[int, int]]:
+    def starts(self) -> list[tuple[int, int]]:
         """(first sample, size) of every step; refuses positions that are not in samples."""
         for step in self.steps:
             if step.start.unit in ("ep", "upd"):
@@ -391,6 +414,16 @@ def batch_schedule(spec: int | str) -> BatchSchedule:
     for before, after in itertools.pairwise(steps):
         _must_rise_where_comparable(before, after)
     return BatchSchedule(steps)
+
+
+def sizes_of(batch_size: int | str) -> tuple[int, ...]:
+    """The sizes of a batch size or schedule, in the order of use.
+
+    Example:
+        >>> sizes_of(32), sizes_of("0:8 2ep:16")
+        ((32,), (8, 16))
+    """
+    return batch_schedule(batch_size).sizes
 
 
 def _batch_step(token: str) -> Step:

@@ -63,6 +63,20 @@ class Estimate:
     source: str = ""
     level: float = 0.9
 
+    def times(self, factor: float, unit: str) -> Estimate:
+        """So many times as much, exactly.
+
+        Args:
+            factor: Above 0.
+            unit: Of the product.
+
+        Example:
+            >>> print(Estimate(2.0, 1.0, 3.0, n=5).times(0.5, "s"))
+            1 s (0.5 to 1.5, n = 5)
+        """
+        value, low, high = (factor * x for x in (self.value, self.low, self.high))
+        return dataclasses.replace(self, value=value, low=low, high=high, unit=unit)
+
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         if math.isnan(self.low) or math.isnan(self.high):
@@ -125,8 +139,9 @@ def from_plain(kind: Any, data: Any) -> Any:
         return cast(Any, kind)(**{name: from_plain(hints[name], data[name]) for name in known})
     if hasattr(kind, "_fields"):
         hints = typing.get_type_hints(kind)
+        # Fields that came later have a default, which a shorter row leaves as it is.
         return kind(
-            *(from_plain(hints[name], v) for name, v in zip(kind._fields, data, strict=True))
+            *(from_plain(hints[name], v) for name, v in zip(kind._fields, data, strict=False))
         )
     if origin in (tuple, list):
         items = [from_plain(args[0], value) for value in data]

@@ -376,7 +376,7 @@ def test_an_advice_measures_it_unasked_and_the_page_is_made_again_from_the_recor
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_workers")
 def test_killed_in_the_middle_it_ends_with_the_same_numbers(prepared, tmp_path):
-    options = Options(budget=600.0, seeds=3, confirm_seeds=4, batch_sizes=(16, 64))
+    options = Options(budget=600.0, seeds=3, confirm_seeds=4, batch_sizes=(16, 64), growing=False)
     first = run_stages(prepared, options, tmp_path, workers=0).records
     (tmp_path / "features.json").unlink()
     plan = json.loads((tmp_path / "plan.json").read_text())

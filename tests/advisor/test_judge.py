@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchlab.advisor import judge
 from batchlab.advisor.judge import Yardstick, final_metric, meets, of_setting, projected
 from batchlab.advisor.project import end_loss, equal_fall, samples_to, score
 from batchlab.advisor.record import Price
+from batchlab.errors import InvalidValueError
 from batchlab.types import Status
 from tests.advisor import made
 
@@ -210,6 +213,82 @@ def test_a_grid_of_evaluations_widens_the_range():
     rounded = yard.compare("samples", (before, 32), (after, 32), spacing=250.0).estimate
     assert exact.low == exact.high == 2.0
     assert rounded.low < 2.0 < rounded.high
+
+
+# Schedules of batch sizes.
+
+
+SCHEDULE = "0:32 4ep:64"
+
+
+def timed(**rates):
+    found = {int(name[1:]): seconds for name, seconds in rates.items()}
+    return Yardstick(made.machine(found), Price(3600.0, "USD", 0.25), 2, examples=100)
+
+
+def test_the_time_of_a_schedule_is_the_sum_over_its_phases():
+    """400 samples are drawn by 32, whatever comes after by 64."""
+    yard = timed(b32=0.5, b64=0.8)
+    samples = np.array([64.0, 400.0, 528.0, INF])
+    by_hand = [2 * 0.5 * 2, 12.5 * 0.5 * 2, 12.5 * 0.5 * 2 + 2 * 0.8 * 2, INF]
+    assert yard.measure("time", samples, SCHEDULE) == pytest.approx(by_hand)
+    cost = np.array(by_hand) + 0.25 * samples
+    assert yard.measure("cost", samples, SCHEDULE) == pytest.approx(cost)
+    assert yard.measure("samples", samples, SCHEDULE) is samples
+
+
+@pytest.mark.parametrize("quantity", ["time", "cost"])
+def test_a_schedule_of_one_size_is_that_size(quantity):
+    yard = timed(b32=[0.4, 0.5, 0.6], b64=[0.7, 0.8, 0.9])
+    samples = np.array([100.0, 900.0])
+    assert yard.measure(quantity, samples, "0:32 4ep:32") == pytest.approx(
+        yard.measure(quantity, samples, 32)
+    )
+    assert yard.spread(quantity, "0:32 4ep:32", samples) == pytest.approx(
+        yard.spread(quantity, 32)
+    )
+
+
+@given(
+    samples=st.lists(st.floats(1, 1e5), min_size=2, max_size=5),
+    change=st.integers(1, 50_000),
+)
+def test_time_rises_with_samples_and_lies_between_that_of_the_sizes(samples, change):
+    yard = timed(b32=0.5, b64=0.8)
+    ordered = np.sort(np.array(samples))
+    slow, fast = (yard.measure("time", ordered, size) for size in (32, 64))
+    mixed = yard.measure("time", ordered, f"0:32 {change}:64")
+    assert (np.diff(mixed) >= 0).all()
+    assert (mixed <= slow * (1 + 1e-9)).all()
+    assert (mixed >= fast * (1 - 1e-9)).all()
+
+
+def test_the_spread_of_a_schedule_weighs_each_size_by_its_share_of_the_time():
+    yard = timed(b32=[0.4, 0.5, 0.6], b64=[0.7, 0.8, 1.0])
+    reached = np.array([800.0, INF, 800.0])
+    parts = [12.5 * yard.rate(32).value, 6.25 * yard.rate(64).value]
+    shares = np.array(parts) / sum(parts)
+    pieces = shares**2 * [yard.rate(size).log_var for size in (32, 64)]
+    var, dof = yard.spread("time", SCHEDULE, reached)
+    assert var == pytest.approx(pieces.sum())
+    assert dof == pytest.approx(pieces.sum() ** 2 / (pieces**2 / 2).sum())
+
+
+def test_what_both_are_timed_by_cancels_in_the_ratio():
+    """Of a schedule against its second size only the share of the first one stays uncertain."""
+    yard = timed(b32=[0.5, 0.5], b64=[0.1, 1.0])
+    before, after = np.array([800.0, 900.0, 700.0]), np.array([800.0, 700.0, 900.0])
+    late = yard.compare("time", (before, "0:32 1:64"), (after, 64)).estimate
+    same = yard.compare("time", (before, 64), (after, 64)).estimate
+    assert (late.low, late.high) == pytest.approx((same.low, same.high), rel=0.02)
+    other = yard.compare("time", (before, 32), (after, 64)).estimate
+    assert other.high / other.low > 2 * late.high / late.low
+
+
+def test_positions_in_epochs_need_the_number_of_examples():
+    yard = Yardstick(made.machine({32: 0.5, 64: 0.5}), None)
+    with pytest.raises(InvalidValueError, match="in samples before it is read"):
+        yard.measure("time", np.array([10.0]), SCHEDULE)
 
 
 # The search, seen as a comparison.

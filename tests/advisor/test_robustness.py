@@ -19,7 +19,12 @@ from batchlab.types import from_plain
 from tests.advisor import tiny
 
 OPTIONS = Options(
-    budget=600.0, seeds=3, confirm_seeds=4, batch_sizes=(16, 64), prefer="repeatable"
+    budget=600.0,
+    seeds=3,
+    confirm_seeds=4,
+    batch_sizes=(16, 64),
+    prefer="repeatable",
+    growing=False,
 )
 ASKED = dataclasses.replace(OPTIONS, robustness=True)
 

@@ -214,7 +214,7 @@ def test_without_a_part_nothing_is_said_of_one():
 # --- planning and training ---
 
 RECIPE = RunConfig(rule="sgd", batch_size=32, learning_rate=0.1, samples="3ep", momentum=0.0)
-OPTIONS = Options(budget=600.0, subset="40%")
+OPTIONS = Options(budget=600.0, subset="40%", growing=False)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from batchlab.app.compare import At, Grid, Pair, at, compare
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
-from batchlab.errors import InvalidValueError, ResultError, TaskError
+from batchlab.errors import InvalidValueError, ResultError
+from batchlab.report.measured import readings
 from batchlab.stats import paired_difference
 from batchlab.tasks import prepare
 from batchlab.types import Status
@@ -331,6 +333,122 @@ def test_an_impossible_grid_is_refused_by_name(given, name, tmp_path):
         compare(task(), **({"batch_sizes": (4,), "out": tmp_path} | given))
 
 
-def test_a_batch_schedule_as_baseline_is_refused(tmp_path):
-    with pytest.raises(TaskError, match="one number in the baseline"):
-        compare(task(batch_size="0:4 64:8"), batch_sizes=(4,), out=tmp_path)
+# ------------------------------------------------------------------ growing batches
+
+
+GROWING = Pair("0:4 1ep:16", 0.1)
+
+
+def test_a_schedule_that_never_changes_is_its_size(tmp_path):
+    """Two steps of 8 are trained as such and give today's runs bit for bit; its twin grows."""
+    report = compare(
+        task(), batch_sizes=("0:8 64:8", "0:8 64:16"), learning_rates=(0.1,), seeds=2,
+        out=tmp_path, device="cpu",
+    )  # fmt: skip
+    today, same, other = report.settings
+    assert same.setting.batch_size == "0:8 64:8"
+    assert same.at_samples.metric == today.at_samples.metric
+    assert same.at_samples.difference.value == same.at_samples.difference.high == 0.0
+    assert other.at_samples.difference.value != 0.0
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """Today 8, and 4 that becomes 16 after a pass, kept and with the rate growing."""
+    folder = tmp_path_factory.mktemp("grown")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_SECONDS", 0.002)
+        asked = {"batch_sizes": ("0:4 1ep:16",), "rate_growth": (0.0, 1.0), "seeds": 2}
+        return compare(task(), **asked, out=folder, device="cpu"), folder
+
+
+def test_a_schedule_is_named_by_its_ends_and_the_growth_of_its_rate(grown):
+    ids = [one.setting.id for one in grown[0].settings]
+    assert ids == ["today", "B4→16-lr0.05", "B4→16-lr0.05-p1"]
+    assert "batch size 0:4 1ep:16, learning rate 0.05, growing as B^1" in str(grown[0])
+
+
+def test_schedules_of_the_same_ends_have_names_of_their_own():
+    made = grid([TODAY, GROWING, Pair("0:4 32:16", 0.1)])
+    names = [made.id(pair) for pair in made.pairs]
+    assert names == ["today", "B4→16-lr0.1", "B4→16-lr0.1-2"]
+
+
+def test_equal_samples_and_equal_updates_of_a_schedule_are_counted_step_by_step(grown):
+    """64 samples by 4 are 16 updates, 64 by 16 are 4; today's 16 updates are 64 samples."""
+    for one in grown[0].settings[1:]:
+        assert (one.at_samples.samples, one.at_samples.updates) == (128, 20)
+        assert (one.at_updates.samples, one.at_updates.updates) == (64, 16)
+
+
+def test_the_seconds_of_a_schedule_are_the_sum_over_its_phases(grown):
+    report, folder = grown
+    blocks = json.loads((folder / "machine.json").read_text())["blocks"]
+    each = {
+        int(size): np.exp(np.mean(np.log([b["seconds"] / b["updates"] for b in timed])))
+        for size, timed in blocks.items()
+    }
+    assert set(each) == {4, 8, 16}
+    for one in report.settings[1:]:
+        assert one.at_samples.seconds.value == pytest.approx(16 * each[4] + 4 * each[16])
+        assert one.at_updates.seconds.value == pytest.approx(16 * each[4])
+        assert one.seconds_per_update.value == pytest.approx(one.at_samples.seconds.value / 20)
+
+
+def test_memory_is_that_of_the_largest_phase(grown):
+    assert [one.setting.micro_batch_size for one in grown[0].settings] == [8, 16, 16]
+
+
+def test_the_growth_of_the_rate_changes_the_training_after_the_batch_has_grown(grown):
+    report, _ = grown
+    points = {(p.id, p.samples): p.value for p in report.curves if p.name == "metric"}
+    kept, followed = (one.setting.id for one in report.settings[1:])
+    assert points[kept, 64] == points[followed, 64]
+    assert points[kept, 128] != points[followed, 128]
+
+
+def test_a_curves_seconds_end_where_the_reading_says(grown):
+    report, _ = grown
+    last = {p.id: p.seconds for p in report.curves if p.samples == 128 and p.name == "metric"}
+    for one in report.settings:
+        assert last[one.setting.id] == pytest.approx(one.at_samples.seconds.value)
+
+
+def test_the_picture_places_a_schedule_at_its_mean_batch(grown):
+    rows = {(r["id"], r["kind"]): r for r in readings(grown[0]).rows}
+    assert rows["B4→16-lr0.05", "samples"]["batch"] == pytest.approx(128 / 20)
+    assert rows["today", "samples"]["batch"] == 8
+
+
+def test_a_schedule_may_be_todays_setting(tmp_path):
+    report = compare(
+        task(batch_size="0:4 1ep:16"), batch_sizes=(8,), seeds=2, out=tmp_path, device="cpu"
+    )
+    assert report.today.batch_size == "0:4 1ep:16"
+    assert report.updates == 20
+    assert report.settings[1].setting.learning_rate == pytest.approx(0.2)
+    assert report.settings[1].at_updates.samples == 160
+
+
+def test_updates_of_a_schedule_that_take_too_many_samples_are_left_out_and_said(tmp_path):
+    report = compare(
+        task(batch_size=1), batch_sizes=("0:1 8:64",), seeds=2, out=tmp_path, device="cpu",
+        samples=64,
+    )  # fmt: skip
+    assert report.settings[1].at_updates is None
+    assert "Batch size 0:1 8:64 is not compared at equal updates" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"batch_sizes": ("0:8 8",)}, "`batch_sizes` must be pairs such as 20ep:16"),
+        ({"batch_sizes": ("4:8",)}, "`batch_sizes` must be a schedule that starts at 0"),
+        ({"batch_sizes": ("0:8 1ep:65",)}, "`batch_sizes` must be whole numbers from 1 to 64"),
+        ({"batch_sizes": ("0:8 2ep:16",)}, "begins within the 128 samples of a training"),
+        ({"batch_sizes": ("0:4 1ep:8",), "rate_growth": (-1.0,)}, "`rate_growth` must be"),
+    ],
+)
+def test_an_impossible_schedule_is_refused_by_name(given, words, tmp_path):
+    with pytest.raises(InvalidValueError, match=re.escape(words)):
+        compare(task(), **given, out=tmp_path)

@@ -461,6 +461,21 @@ def test_an_unknown_kind_is_refused(advice):
         advice.apply("keras")
 
 
+@pytest.mark.parametrize("kind", list(SCRIPTS))
+def test_a_batch_that_grows_is_refused_as_a_patch_and_shown_as_a_sampler(script, kind):
+    """No number in the script can hold it; what the snippet says is what the advice says."""
+    advice = Advice.of(sample.grows())
+    found = make(advice, files=[script(SCRIPTS[kind])])
+    assert found.kind == kind
+    assert not found.changed
+    assert "which no number in a script can hold" in found.by_hand[0]
+    code = "\n".join(found.snippet)
+    assert "batchlab.data.GrowingBatchSampler(train_set, '0:8 2ep:16 4ep:64')" in code
+    assert "# learning rate at batch size B: 0.1 * (B / 8) ** 0.5, schedule: constant" in code
+    with pytest.raises(ResultError, match="Nothing is written"):
+        found.write()
+
+
 def test_the_kind_of_the_task_is_the_kind_of_the_snippet():
     advice = Advice.of(sample.change(framework="huggingface"))
     assert advice.apply().kind == "huggingface"

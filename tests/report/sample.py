@@ -19,6 +19,7 @@ from batchlab.advisor.record import (
     Failures,
     FeatureSide,
     FeatureUse,
+    Growing,
     KeptPoint,
     Memory,
     MemoryPoint,
@@ -762,9 +763,45 @@ def _time_is(advice: Advice, **fields: Any) -> Advice:
     return dataclasses.replace(advice, comparisons=told)
 
 
+GROWS = dataclasses.replace(
+    BEST,
+    id="B8→64-lr0.1-p0.5-constant",
+    batch_size="0:8 2ep:16 4ep:64",
+    learning_rate=0.1,
+    rate_growth=0.5,
+    lr_schedule="constant",
+)
+
+
+def growing(pays: bool) -> Growing:
+    """The best that grows beside the best constant batch."""
+    ratio = Estimate(0.8, 0.7, 0.9, 5) if pays else Estimate(1.1, 0.9, 1.3, 5)
+    return Growing("", None, ("fixed ×2", "plateau"), 24, 1.0, GROWS, BEST, "time", ratio, pays)
+
+
+def grows() -> Advice:
+    """The advice is to let the batch grow."""
+    full = change()
+    row = dataclasses.replace(
+        full.candidates[-1], setting=GROWS, reason=Reason.GROWING, rate_low=None, rate_high=None
+    )
+    names = ("batch_size", "learning_rate", "rate_growth", "lr_schedule")
+    told = tuple(Change(n, getattr(TODAY, n), getattr(GROWS, n)) for n in names)
+    return dataclasses.replace(
+        full,
+        recommended=GROWS,
+        changes=told,
+        candidates=(*full.candidates, row),
+        curves=tuple(
+            dataclasses.replace(p, id=GROWS.id if p.id == BEST.id else p.id) for p in full.curves
+        ),
+        growing=growing(True),
+    )
+
+
 def odd() -> dict[str, Advice]:
     """Records at the edge of what can be."""
-    full, growing = change(), dataclasses.replace(TODAY, batch_size="0:8 20ep:16")
+    full, schedule = change(), dataclasses.replace(TODAY, batch_size="0:8 20ep:16")
     stopped = Memory(0, "nothing fits", 0, "", 0, (MemoryPoint(1, False, 0, reason="too large"),))
     return {
         "nothing but a baseline": screened(
@@ -773,8 +810,11 @@ def odd() -> dict[str, Advice]:
         "nothing fits": screened(memory=stopped, useful_low=None),
         "one candidate": screened(candidates=screened().candidates[:2]),
         "batch schedule": change(
-            today=growing, changes=(Change("batch_size", "0:8 20ep:16", 64),)
+            today=schedule, changes=(Change("batch_size", "0:8 20ep:16", 64),)
         ),
+        "a batch that grows": grows(),
+        "growing does not pay": keep(growing=growing(False)),
+        "growing not paid for": keep(growing=Growing("budget", 30.0)),
         "accumulation": change(
             recommended=dataclasses.replace(BEST, micro_batch_size=16, accum_steps=4)
         ),

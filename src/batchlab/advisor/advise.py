@@ -21,8 +21,12 @@ from batchlab.advisor.confirm import (
     seconds_of,
 )
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.judge import Yardstick, projected
+from batchlab.advisor.judge import Projected, Yardstick, projected
 from batchlab.advisor.options import Options
+from batchlab.advisor.pilot import BUDGET as GROWING_UNPAID
+from batchlab.advisor.pilot import MOST as MOST_GROWING
+from batchlab.advisor.pilot import PilotPlan, plan_pilot, run_pilot
+from batchlab.advisor.pilot import price as price_of_pilot
 from batchlab.advisor.project import (
     Search,
     checkpoints,
@@ -43,7 +47,17 @@ from batchlab.advisor.screen import (
     time_evaluation,
 )
 from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
-from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
+from batchlab.advisor.stages import (
+    Choice,
+    Confirmation,
+    Machine,
+    OnAll,
+    Pilot,
+    Projection,
+    Records,
+    Screening,
+    choice_of,
+)
 from batchlab.advisor.view import View, bare_facts
 from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
 from batchlab.engine import Engine, RunState
@@ -61,6 +75,8 @@ SEARCH_SHARE = 0.3
 RESERVE = 0.05
 """Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
+PARTS = {"R": "robustness", "G": "batches that grow"}
+"""What comes besides the three stages, by letter."""
 FIT_SECONDS, LEAST_SEARCH_SECONDS = 5.0, 10.0
 """What finding the largest batch and the shortest useful search usually take."""
 
@@ -152,7 +168,10 @@ def _fields(options: Options) -> dict[str, Any]:
     before it could be are read.
     """
     asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    return {name: value for name, value in asked.items() if value is not False}
+    told = {name: value for name, value in asked.items() if value is not False}
+    return {k: v for k, v in told.items() if k != "growing"} | (
+        {} if options.growing else {"growing": False}
+    )
 
 
 def _content(prepared: Prepared, engine: Engine) -> str:
@@ -218,6 +237,7 @@ class _Stages:
     Attributes:
         screening: Stage A, or None.
         projection: Stage B, or None.
+        pilot: What was tried of batches that grow, or None.
         confirmation: Stage C, or None.
         on_all: The pair on all data, or None.
         insight: What the models look at, or None.
@@ -229,6 +249,7 @@ class _Stages:
         self.session, self.journal = session, journal
         self.screening: Screening | None = journal.load("screening", Screening)
         self.projection: Projection | None = journal.load("projection", Projection)
+        self.pilot: Pilot | None = journal.load("growing", Pilot)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
         self.survey: Survey | None = journal.load("robustness", Survey)
@@ -245,6 +266,7 @@ class _Stages:
         """All stages the budget pays for."""
         self._screen()
         if self._search():
+            self._try_growing()
             self._confirm()
             self._repeat_more()
             self._repeat_on_all()
@@ -278,9 +300,7 @@ class _Stages:
         """The price of each stage, where only the first is run."""
         known = prices(self.session)
         told = ", ".join(
-            f"{'robustness' if k == 'R' else f'stage {k}'} about {_time(v)}"
-            for k, v in known.items()
-            if k != KEY
+            f"{PARTS.get(k, f'stage {k}')} about {_time(v)}" for k, v in known.items() if k != KEY
         )
         self.session.listener.say(f"without --budget this stops after stage A; expected: {told}")
 
@@ -377,7 +397,54 @@ class _Stages:
     def yardstick(self) -> Yardstick:
         """Turns samples into the objective on this machine."""
         session = self.session
-        return Yardstick(session.machine(), session.options.price, session.baseline.reuse)
+        reuse, examples = session.baseline.reuse, session.prepared.examples
+        return Yardstick(session.machine(), session.options.price, reuse, examples)
+
+    def _rows(self, objective: str) -> list[Projected]:
+        """What the search says of every batch size."""
+        session, projection = self.session, self.projection
+        assert projection is not None
+        return projected(
+            projection,
+            self.yardstick(),
+            objective=objective,
+            today=(session.batch_size, session.learning_rate),
+            maximise=session.prepared.metric.maximise,
+        )
+
+    def _try_growing(self) -> None:
+        """The pilot of batches that grow, if it is paid for and nothing is confirmed yet."""
+        session, known = self.session, self.journal.plan("G")
+        unpaid = self.pilot is None or self.pilot.why_not == GROWING_UNPAID
+        if not session.options.growing or self.confirmation is not None or not unpaid:
+            return
+        self._enter(3)
+        plan = from_plain(PilotPlan, known) if known else self._plan_pilot()
+        if isinstance(plan, Pilot):
+            self.pilot = plan
+            self.prices |= {"G": plan.seconds} if plan.seconds is not None else {}
+        else:
+            self.journal.plan("G", asdict(plan))
+            self.pilot = run_pilot(session, plan, self.yardstick)
+            self.prices.pop("G", None)
+        self._save("growing", self.pilot)
+
+    def _plan_pilot(self) -> PilotPlan | Pilot:
+        """The longest pilot that leaves room for all that comes after it, finalists that grow
+        among it.
+        """
+        session, projection = self.session, self.projection
+        assert projection is not None
+        finalists = TYPICAL_FINALISTS + MOST_GROWING
+        kept = price_of_confirmation(session, finalists, session.batch_size)
+        kept += price_on_all(session, session.batch_size)
+        kept += _kept_for_noise(session) + self._kept_for_features()
+        return plan_pilot(session, projection, self._rows("samples"), _spendable(session) - kept)
+
+    @property
+    def _growing(self) -> tuple[Choice, ...]:
+        """The batches that grow among the finalists."""
+        return () if self.pilot is None else tuple(map(choice_of, self.pilot.best))
 
     def _confirm(self) -> None:
         """Stage C, if it is paid for."""
@@ -395,16 +462,9 @@ class _Stages:
             self._save("confirmation", self.confirmation)
 
     def _plan_confirmation(self) -> ConfirmationPlan | None:
-        session, projection = self.session, self.projection
-        assert projection is not None
-        rows = projected(
-            projection,
-            self.yardstick(),
-            objective=session.options.objective,
-            today=(session.batch_size, session.learning_rate),
-            maximise=session.prepared.metric.maximise,
-        )
-        full = plan_confirmation(session, rows, math.inf)
+        session, growing = self.session, self._growing
+        rows = self._rows(session.options.objective)
+        full = plan_confirmation(session, rows, math.inf, growing)
         if full is None:
             self.prices.pop("C", None)
             session.listener.say(
@@ -417,7 +477,7 @@ class _Stages:
         pair = price_on_all(session, session.batch_size)
         # What comes after stage C never costs it: first the noise gives way, then the pair.
         plans = (
-            plan_confirmation(session, rows, left - kept)
+            plan_confirmation(session, rows, left - kept, growing)
             for kept in sorted({noise + pair, pair, noise, 0.0}, reverse=True)
         )
         return next((plan for plan in plans if plan is not None), None)
@@ -435,7 +495,7 @@ class _Stages:
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
         left = _spendable(session) - self._kept_for_later(record)
-        count = affordable_repeats(session, int(record.chosen[0]), left)
+        count = affordable_repeats(session, record.choice[0], left)
         made = {"seeds": list(range(first, first + count))} if count else None
         plan = self.journal.plan(name, made)
         if plan is None:
@@ -446,7 +506,7 @@ class _Stages:
 
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""
-        pair = 0.0 if self.on_all else price_on_all(self.session, int(record.chosen[0]))
+        pair = 0.0 if self.on_all else price_on_all(self.session, record.choice[0])
         return pair + self._kept_for_features() + self._kept_for_robustness()
 
     def _kept_for_robustness(self) -> float:
@@ -462,7 +522,7 @@ class _Stages:
         session, record = self.session, self.confirmation
         if session.prepared.drawn is None or record is None or self.on_all is not None:
             return
-        self.prices[KEY] = price_on_all(session, int(record.chosen[0]))
+        self.prices[KEY] = price_on_all(session, record.choice[0])
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
         left = _spendable(session)
@@ -543,6 +603,7 @@ class _Stages:
             self.on_all,
             self.survey,
             self.insight,
+            self.pilot,
         )
 
 
@@ -568,6 +629,8 @@ def prices(session: Session) -> dict[str, float]:
         "B": max(whole, LEAST_SEARCH_SECONDS),
         "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
     }
+    if session.options.growing:
+        found["G"] = price_of_pilot(session)
     repeat = price_on_all(session, session.batch_size)
     if repeat:
         found[KEY] = repeat

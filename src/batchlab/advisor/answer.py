@@ -11,8 +11,12 @@ import numpy as np
 from batchlab.advisor.decision import decide, decide_accuracy, fails_more, stands_out
 from batchlab.advisor.judge import (
     Yardstick,
+    against,
+    better,
+    changed,
     failed,
     final_metric,
+    front,
     grid_spacing,
     meets,
     of_setting,
@@ -24,13 +28,14 @@ from batchlab.advisor.record import (
     Change,
     Comparison,
     Failures,
+    Growing,
     MetricInfo,
     NextStage,
     Target,
     Verdict,
 )
 from batchlab.advisor.session import over_workers
-from batchlab.advisor.stages import Confirmation
+from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown
 from batchlab.advisor.view import View
 from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
@@ -75,7 +80,7 @@ def _ratio_row(
     after: np.ndarray,
     spacing: float,
 ) -> Comparison:
-    (b0, _), (b1, _) = view.today, view.chosen
+    b0, b1 = view.today[0], view.chosen[0]
     paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
@@ -288,20 +293,16 @@ def at_least(view: View) -> dict[str, bool]:
     return meets(runs, view.facts.metric.name, view.maximise, demands)
 
 
-def recommended(view: View) -> tuple[int, float]:
+def recommended(view: View) -> Choice:
     """What to use from now on: the best alternative if a change is advised, else today's."""
     return view.chosen if verdict(view) is Verdict.CHANGE else view.today
 
 
 def changes(view: View) -> tuple[Change, ...]:
     """The fields in which the best alternative differs from today."""
-    found = []
-    (b0, r0), (b1, r1) = view.today, recommended(view)
-    if b0 != b1:
-        found.append(Change("batch_size", b0, b1))
-    if r0 != r1:
-        found.append(Change("learning_rate", r0, r1))
-    return tuple(found)
+    before, after = view.setting(view.today), view.setting(recommended(view))
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in Grown._fields}
+    return tuple(Change(name, old, new) for name, (old, new) in pairs.items() if old != new)
 
 
 def _paired(view: View) -> Paired | None:
@@ -428,9 +429,9 @@ def _pair_seconds(view: View) -> float:
         (screening.engine_factor, screening.evaluation_seconds) if screening else (1.5, 0.0)
     )
     evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
+    whole = np.array([float(view.samples)])
     each = [
-        view.samples / b * view.facts.baseline.reuse * view.yardstick.rate(b).value * factor
-        + evaluations * evaluation
+        float(view.yardstick.measure("time", whole, b)[0]) * factor + evaluations * evaluation
         for b in (view.today[0], view.chosen[0])
     ]
     # Many pairs share the workers evenly: one pair's part of them.
@@ -445,9 +446,10 @@ def price_of(view: View, seconds: float) -> float | None:
 
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
-    record, (size, rate) = view.confirmation, view.chosen
-    if size == view.today[0] or rate == view.today[1]:
+    record, chosen = view.confirmation, view.chosen
+    if isinstance(chosen, Grown) or chosen[0] == view.today[0] or chosen[1] == view.today[1]:
         return None
+    size, _ = chosen
     if record is not None and record.batch_only:
         before = tuple(of_setting(record.choosing, *view.today).values())
         pairs = {c.seed: c for c in record.batch_only}
@@ -484,6 +486,55 @@ def failures(view: View) -> Failures | None:
         )
     ]
     return Failures(counts[0], len(record.today), counts[1], len(record.recommended))
+
+
+def growing(view: View) -> Growing | None:
+    """Whether it pays to let the batch grow: the best that does against the best constant batch,
+    today's among them, on the choosing seeds; None before anything was searched.
+    """
+    pilot, record = view.records.pilot, view.confirmation
+    if pilot is None:
+        off = view.projection is not None and not view.options.growing
+        return Growing("off") if off else None
+    rules = tuple(dict.fromkeys(rule for found in pilot.policies.values() for rule in found))
+    tried = len({c.choice for c in pilot.curves if isinstance(c.choice, Grown)})
+    known = Growing(pilot.why_not, pilot.seconds, rules, tried, pilot.lemma)
+    if pilot.why_not:
+        return known
+    if record is None or not view.grown:
+        return replace(known, why_not="unconfirmed")
+    return _growing(view, record, known)
+
+
+def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
+    groups: dict[str, list[Curve]] = {}
+    for curve in record.choosing:
+        groups.setdefault(view.id(curve.choice), []).append(curve)
+    objective, maximise = view.options.objective, view.maximise
+    asked = view.yardstick, objective, record.target, maximise
+    grown = {view.id(choice) for choice in view.grown} & groups.keys()
+    fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
+    leader, rival = (
+        front({n: groups[n] for n in groups if (n in grown) == grows}, *asked, fewest)
+        for grows in (True, False)
+    )
+    gain = against(groups[leader], groups[rival], *asked, view.spacing).estimate
+    return replace(
+        known,
+        setting=view.setting(groups[leader][0].choice),
+        rival=view.setting(groups[rival][0].choice),
+        quantity="validation" if objective == "accuracy" else objective,
+        difference=gain if objective == "accuracy" else _inverted(gain),
+        pays=better(gain, objective, maximise),
+    )
+
+
+def _inverted(ratio: Estimate) -> Estimate:
+    """The other way round."""
+    value, low, high = (
+        math.inf if x == 0 else 1 / x for x in (ratio.value, ratio.high, ratio.low)
+    )
+    return replace(ratio, value=value, low=low, high=high)
 
 
 def target(view: View) -> Target | None:

@@ -89,6 +89,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         part=_part(view),
         robustness=_robustness(view),
         features=_features(view),
+        growing=answer.growing(view),
     )
 
 

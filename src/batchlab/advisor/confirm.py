@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from batchlab.advisor.decision import choose, choose_accuracy, not_separated
+from batchlab.advisor.decision import not_separated
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.judge import Projected, Yardstick, final_metric, meets, to_target
+from batchlab.advisor.judge import (
+    Projected,
+    Yardstick,
+    against,
+    better,
+    changed,
+    final_metric,
+    front,
+    meets,
+)
 from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Confirmation, Curve
+from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown, all_sizes, choice_of
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
 
@@ -30,32 +39,33 @@ PARTS = 4
 CHOOSING_RUNS = "today's settings and the finalists"
 """What these runs are called while they train."""
 
-Pair = tuple[int, float]
-
 
 @dataclass(frozen=True)
 class ConfirmationPlan:
     """The plan of stage C.
 
     Attributes:
-        finalists: (batch size, learning rate), best first.
+        finalists: Settings, each a :data:`Choice`, best first.
         seeds: Choosing seeds.
         fresh: Confirmation seeds.
         batch_only: Whether the batch changed alone is run too.
     """
 
-    finalists: tuple[tuple[float, ...], ...]
+    finalists: tuple[tuple[Any, ...], ...]
     seeds: tuple[int, ...]
     fresh: tuple[int, ...]
     batch_only: bool
 
-    def pairs(self) -> tuple[Pair, ...]:
-        """The finalists with whole-number batch sizes."""
-        return tuple((int(size), rate) for size, rate in self.finalists)
+    def pairs(self) -> tuple[Choice, ...]:
+        """The finalists."""
+        return tuple(map(choice_of, self.finalists))
 
 
 def plan_confirmation(
-    session: Session, rows: Sequence[Projected], seconds: float
+    session: Session,
+    rows: Sequence[Projected],
+    seconds: float,
+    growing: Sequence[Choice] = (),
 ) -> ConfirmationPlan | None:
     """The fullest confirmation that fits: fewer finalists first, never fewer fresh seeds.
 
@@ -63,16 +73,18 @@ def plan_confirmation(
         session: The advice in the making.
         rows: What the search says of every batch size.
         seconds: What it may take.
+        growing: Batches that grow, best first: the best comes second, the others last.
 
     Returns:
         The plan, or None if not even one finalist can be confirmed.
     """
-    order = finalists(session, rows)
+    constant = finalists(session, rows)
+    order = [*constant[:1], *growing[:1], *constant[1:], *growing[1:]]
     plans = (_plan(session, order[:count]) for count in range(len(order), 0, -1))
     return next((plan for plan in plans if seconds_of(session, plan) <= seconds), None)
 
 
-def finalists(session: Session, rows: Sequence[Projected]) -> list[Pair]:
+def finalists(session: Session, rows: Sequence[Projected]) -> list[Choice]:
     """The settings besides today's that the search could not separate, best first."""
     maximise, objective = session.prepared.metric.maximise, session.options.objective
     burdens = {
@@ -92,24 +104,24 @@ def seconds_of(session: Session, plan: ConfirmationPlan) -> float:
     return session.wall_seconds(_runs(session, plan))
 
 
-def _plan(session: Session, finalists: Sequence[Pair]) -> ConfirmationPlan:
+def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
     first, options = session.options.seed, session.options
     return ConfirmationPlan(
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(size != session.batch_size for size, _ in finalists),
+        any(c[0] != session.batch_size for c in finalists if not isinstance(c, Grown)),
     )
 
 
-def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int, int, int]]:
+def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int | str, int, int]]:
     """(batch size, samples, evaluations) of everything, for pricing."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
     chosen = max(plan.pairs(), key=lambda pair: session.run_seconds(pair[0], session.samples))
-    sizes = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [chosen[0]] * len(
-        plan.fresh
-    )
-    sizes += [size for size, _ in plan.pairs()] * len(plan.seeds)
+    sizes: list[int | str] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [
+        chosen[0]
+    ] * len(plan.fresh)
+    sizes += [choice[0] for choice in plan.pairs()] * len(plan.seeds)
     if plan.batch_only:
         sizes += [chosen[0]] * len(plan.seeds)
     return [(size, session.samples, count) for size in sizes]
@@ -136,7 +148,7 @@ def confirm(
         recommendation in it was fixed before the fresh seeds ran.
     """
     today = (session.batch_size, session.learning_rate)
-    sizes = sorted({size for size, _ in plan.pairs()} | {session.batch_size})
+    sizes = all_sizes([today, *plan.pairs()])
     session.visit(sizes)
     choosing = _curves(session, CHOOSING_RUNS, [today, *plan.pairs()], plan.seeds)
     found = _target(session, choosing[: len(plan.seeds)])
@@ -149,7 +161,7 @@ def confirm(
     target, chosen_by = found
     session.visit(sizes)
     choice = _fixed(session, journal, plan, choosing, target, yardstick)
-    chosen = (int(choice["batch_size"]), float(choice["learning_rate"]))
+    chosen = choice_of([choice[name] for name in Grown._fields if name in choice])
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
     timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
@@ -184,21 +196,25 @@ def _fixed(
     if prefer is not None:
         shares = judged(prefer)(session, _ends_of_finalists(session, plan))
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
-    made = {"batch_size": chosen[0], "learning_rate": chosen[1], "target": target}
+    made: dict[str, Any] = dict(zip(Grown._fields, chosen, strict=False)) | {"target": target}
     made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
 
 
-def _alone(session: Session, plan: ConfirmationPlan, chosen: Pair) -> tuple[Curve, ...]:
-    """The chosen batch size with today's learning rate; nothing where either is today's."""
+def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Curve, ...]:
+    """The chosen batch size with today's learning rate; nothing where either is today's, or the
+    batch grows.
+    """
+    if isinstance(chosen, Grown):
+        return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
     unchanged = (chosen[0], session.learning_rate)
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
 
 
-def affordable_repeats(session: Session, size: int, seconds: float) -> int:
+def affordable_repeats(session: Session, size: int | str, seconds: float) -> int:
     """How many more pairs of fresh runs fit, at most 64.
 
     Args:
@@ -217,13 +233,12 @@ def affordable_repeats(session: Session, size: int, seconds: float) -> int:
 
 def confirm_more(session: Session, record: Confirmation, seeds: Sequence[int]) -> Confirmation:
     """The same comparison on further fresh seeds, joined to the earlier ones."""
-    size, rate = int(record.chosen[0]), record.chosen[1]
-    before, after = _fresh(session, (size, rate), seeds)
+    before, after = _fresh(session, record.choice, seeds)
     return replace(record, today=record.today + before, recommended=record.recommended + after)
 
 
 def _fresh(
-    session: Session, chosen: Pair, seeds: Sequence[int]
+    session: Session, chosen: Choice, seeds: Sequence[int]
 ) -> tuple[tuple[Curve, ...], tuple[Curve, ...]]:
     """Today's settings and the recommendation on fresh seeds, in parts with timing between
     them.
@@ -232,10 +247,10 @@ def _fresh(
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()
     for part in _parts(seeds):
-        session.visit(sorted({session.batch_size, chosen[0]}))
+        session.visit(all_sizes([today, chosen]))
         runs = _curves(session, "fresh repeats", [today, chosen], part, test=True)
         before, after = before + runs[: len(part)], after + runs[len(part) :]
-    session.visit(sorted({session.batch_size, chosen[0]}))
+    session.visit(all_sizes([today, chosen]))
     return before, after
 
 
@@ -246,7 +261,7 @@ def _parts(seeds: Sequence[int]) -> list[Sequence[int]]:
 
 
 def end_states(
-    session: Session, chosen: Pair, seeds: Sequence[int], train: bool = True
+    session: Session, chosen: Choice, seeds: Sequence[int], train: bool = True
 ) -> tuple[dict[int, RunState], dict[int, RunState]] | None:
     """Where the runs on fresh seeds ended, read from disk if they were kept.
 
@@ -265,7 +280,7 @@ def end_states(
     after: dict[int, RunState] = {}
     job = _job(session, keep_end=True)
     for part in _parts(seeds):
-        configs = [session.config(*pair, seed) for pair in (today, chosen) for seed in part]
+        configs = [session.of(pair, seed) for pair in (today, chosen) for seed in part]
         if not train and not session.engine.keeps(configs, job):
             return None
         _, states = session.train("ends of the fresh repeats", configs, job)
@@ -297,7 +312,7 @@ def _choose(
     target: float,
     yardstick: Yardstick,
     shares: Mapping[str, float] | None = None,
-) -> tuple[Pair, bool]:
+) -> tuple[Choice, bool]:
     """The best finalist on the choosing seeds, among those that meet every demand if any does, and
     whether today's settings were better still. With what each finalist is preferred by, the least
     of those that cannot be told from the best.
@@ -308,27 +323,50 @@ def _choose(
     name, demands = session.prepared.metric.name, session.options.at_least
     able = [n for n in names[1:] if all(meets(groups[n], name, maximise, demands).values())]
 
-    def best(among: Sequence[str]) -> str:
-        if session.options.objective == "accuracy":
-            return choose_accuracy({n: final_metric(groups[n]) for n in among}, maximise)
-        reached = {n: to_target(groups[n], target, maximise) for n in among}
-        objective = session.options.objective
-        sizes = {n: groups[n][0].batch_size for n in among}
-        times = {n: yardstick.measure(objective, reached[n], sizes[n]) for n in among}
-        fewest = {n: 1 + (sizes[n] != session.batch_size) for n in among if n != "today"}
-        return choose(times, changes={"today": 1} | fewest)
+    today = (session.batch_size, session.learning_rate)
+    fewest = {n: changed(runs_[0].choice, today) for n, runs_ in groups.items()}
 
-    chosen = best(able or names[1:])
+    def best(among: Sequence[str]) -> str:
+        kept = {n: groups[n] for n in among}
+        return front(kept, yardstick, session.options.objective, target, maximise, fewest)
+
+    rivals = _without_idle_growth(session, groups, able or names[1:], target, yardstick, best)
+    chosen = best(rivals)
     if shares is not None:
-        rivals = {n: groups[n] for n in able or names[1:]}
-        chosen = preferred(session, rivals, chosen, target, yardstick, shares)
+        chosen = preferred(
+            session, {n: groups[n] for n in rivals}, chosen, target, yardstick, shares
+        )
     return plan.pairs()[int(chosen)], best(["today", chosen]) == "today"
+
+
+def _without_idle_growth(
+    session: Session,
+    groups: Mapping[str, Sequence[Curve]],
+    names: Sequence[str],
+    target: float,
+    yardstick: Yardstick,
+    best: Callable[[Sequence[str]], str],
+) -> list[str]:
+    """The finalists without batches that grow, unless the best of these beats the best constant
+    one, today's among them, beyond its range on the choosing seeds. A batch that grows changes
+    more, and was found among more: a draw is not enough.
+    """
+    grown = [n for n in names if isinstance(groups[n][0].choice, Grown)]
+    constant = [n for n in names if n not in grown]
+    if not grown:
+        return constant
+    leader, rival = best(grown), best([*constant, "today"])
+    maximise, objective = session.prepared.metric.maximise, session.options.objective
+    sides = (groups[leader], groups[rival])
+    gain = against(*sides, yardstick, objective, target, maximise).estimate
+    wins = better(gain, objective, maximise)
+    return [leader] if wins or not constant else constant
 
 
 def _ends_of_finalists(session: Session, plan: ConfirmationPlan) -> dict[str, list[RunState]]:
     """Finalist's number → where its choosing runs ended, those that diverged left out."""
     pairs = [(session.batch_size, session.learning_rate), *plan.pairs()]
-    configs = [session.config(*pair, seed) for pair in pairs for seed in plan.seeds]
+    configs = [session.of(pair, seed) for pair in pairs for seed in plan.seeds]
     _, states = session.train(CHOOSING_RUNS, configs, _job(session, keep_end=True))
     n = len(plan.seeds)
     return {
@@ -338,11 +376,11 @@ def _ends_of_finalists(session: Session, plan: ConfirmationPlan) -> dict[str, li
 
 
 def _curves(
-    session: Session, what: str, pairs: Sequence[Pair], seeds: Sequence[int], test: bool = False
+    session: Session, what: str, pairs: Sequence[Choice], seeds: Sequence[int], test: bool = False
 ) -> tuple[Curve, ...]:
     """Whole runs of several settings, setting by setting, each on every seed."""
-    configs = [session.config(size, rate, seed) for size, rate in pairs for seed in seeds]
-    sizes = [size for size, _ in pairs for _ in seeds]
+    configs = [session.of(choice, seed) for choice in pairs for seed in seeds]
+    sizes = [choice[0] for choice in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
     prefers = what == CHOOSING_RUNS and session.options.prefer is not None
     later = session.options.robustness or session.keeps_ends

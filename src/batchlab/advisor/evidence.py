@@ -30,10 +30,11 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Curve, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Projection
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
+from batchlab.schedules import sizes_of
 from batchlab.stats import mean_estimate, median_estimate, quantile
 from batchlab.types import Estimate, Evidence, Status
 
@@ -180,7 +181,19 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             for p in screening.proposals
             if p.batch_size != view.today[0]
         ]
+    made += [_grown(view, choice) for choice in view.grown]
     return _with_pareto(view, made)
+
+
+def _grown(view: View, choice: Grown) -> Candidate:
+    """A batch that grows, as far as it was confirmed; the pilot's trainings are none of them."""
+    whole = np.array([float(view.samples)])
+    updates = float(view.yardstick.updates(whole, choice.batch_size)[0])
+    each = view.yardstick.seconds(view.samples, choice.batch_size).times(1 / updates, "s/update")
+    made = Candidate(
+        view.setting(choice), Reason.GROWING, Evidence.PROJECTED, seconds_per_update=each
+    )
+    return _with_confirmation(view, made, choice)
 
 
 def _linear(view: View, size: int, power: float | None = None) -> float:
@@ -264,7 +277,7 @@ def _with_projection(
     )
 
 
-def _with_confirmation(view: View, made: Candidate, pair: tuple[int, float]) -> Candidate:
+def _with_confirmation(view: View, made: Candidate, pair: Choice) -> Candidate:
     """The runs to the target, fresh seeds if there are any."""
     record = view.confirmation
     if record is None:
@@ -286,13 +299,11 @@ def _with_confirmation(view: View, made: Candidate, pair: tuple[int, float]) -> 
 
 
 def _target_columns(
-    view: View, samples: np.ndarray, size: int, yardstick: Yardstick
+    view: View, samples: np.ndarray, size: int | str, yardstick: Yardstick
 ) -> dict[str, Any]:
     columns = {
         "samples_to_target": median_estimate(samples, "examples"),
-        "updates_to_target": median_estimate(
-            samples / size * view.facts.baseline.reuse, "updates"
-        ),
+        "updates_to_target": median_estimate(yardstick.updates(samples, size), "updates"),
         "seconds_to_target": median_estimate(yardstick.measure("time", samples, size), "s"),
     }
     if view.options.price is not None:
@@ -318,8 +329,10 @@ def curves(view: View) -> tuple[CurvePoint, ...]:
     record, projection = view.confirmation, view.projection
     points: list[CurvePoint] = []
     if record is not None:
-        groups = {view.today: record.today, view.chosen: record.recommended}
-        for pair in sorted({(c.batch_size, c.learning_rate) for c in record.choosing} - {*groups}):
+        groups: dict[Choice, tuple[Curve, ...]] = {view.today: record.today}
+        groups[view.chosen] = record.recommended
+        others = {c.choice for c in record.choosing} - {*groups}
+        for pair in sorted(others, key=lambda c: (max(sizes_of(c[0])), c[1], str(c))):
             groups[pair] = tuple(of_setting(record.choosing, *pair).values())
     elif projection is not None:
         pairs = [view.today, *((r.batch_size, r.learning_rate) for r in view.rows)]
@@ -347,11 +360,11 @@ def curves_on_all(view: View) -> tuple[CurvePoint, ...]:
     return tuple(point for pair in ended for point in _points(there, pair, ended[pair]))
 
 
-def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> list[CurvePoint]:
+def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoint]:
     if not curves:
         return []
     length = min(len(c.samples) for c in curves)
-    rate = view.yardstick.machine.seconds(pair[0])
+    seconds = _seconds_along(view, pair, curves[0])
     points = []
     for name in ("loss", "metric"):
         values = np.array([getattr(c, name)[:length] for c in curves])
@@ -364,7 +377,7 @@ def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> lis
                     samples,
                     samples / view.facts.train_examples,
                     updates,
-                    updates * rate.value if rate else math.nan,
+                    seconds[t],
                     float(np.median(values[:, t])),
                     float(quantile(values[:, t], 0.05)),
                     float(quantile(values[:, t], 0.95)),
@@ -372,6 +385,15 @@ def _points(view: View, pair: tuple[int, float], curves: Sequence[Curve]) -> lis
                 )
             )
     return points
+
+
+def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
+    """Seconds at each evaluation of a run, NaN where nothing was timed."""
+    if isinstance(choice, Grown):
+        reached = np.array(curve.samples, float)
+        return view.yardstick.measure("time", reached, choice.batch_size).tolist()
+    rate = view.yardstick.machine.seconds(choice[0])
+    return [updates * rate.value if rate else math.nan for updates in curve.updates]
 
 
 def epochs_to_plateau(view: View) -> Estimate | None:

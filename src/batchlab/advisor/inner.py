@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from batchlab.advisor.confirm import ConfirmationPlan, Pair, end_states
+from batchlab.advisor.confirm import ConfirmationPlan, end_states
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.options import Options
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Confirmation
+from batchlab.advisor.stages import Choice, Confirmation
 from batchlab.errors import reason
 from batchlab.measure import insight as inside
 from batchlab.measure.features import Reader
@@ -93,7 +93,7 @@ def measure(
     record: Confirmation,
     found: Inside,
     spendable: float,
-    again: Callable[[Pair], float],
+    again: Callable[[Choice], float],
 ) -> Insight:
     """The features of both settings' models, on the runs with fresh seeds.
 
@@ -113,7 +113,7 @@ def measure(
         if found.said:
             session.listener.say(f"the model cannot be taken apart into features: {found.said}")
         return Insight(why_not=found.why_not)
-    chosen = (int(record.chosen[0]), record.chosen[1])
+    chosen = record.choice
     cost = 2 * len(plan.fresh) * found.seconds + again(chosen)
     paid = cost <= min(spendable, allowed(session.options))
     if journal.plan("features", {"expected_seconds": cost} if paid else None) is None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats as student
 
+from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.project import end_loss, equal_fall
 from batchlab.advisor.record import Price
-from batchlab.advisor.stages import Curve, Machine, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Machine, Projection, parts_of
 from batchlab.engine import evaluation_grid
+from batchlab.measure.throughput import SOURCE
 from batchlab.stats import (
     LogMean,
     Paired,
@@ -25,42 +29,65 @@ from batchlab.types import Estimate, Status
 
 UNKNOWN_LOG_SD = 0.1
 """Log-sd of seconds per update from a single block, whose spread is not known."""
+ONE_SAMPLE = np.ones(1)
 
 
 @dataclass(frozen=True)
 class Yardstick:
     """Turns samples to the target into what is asked for, on one machine.
 
+    A batch size may be a schedule: every sample then counts at the speed of the size it was drawn
+    at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ with sᵢ of the s samples drawn at size Bᵢ.
+
     Attributes:
         machine: Seconds per update.
         price: Or None.
         reuse: Updates per batch.
+        examples: Training examples, to which positions in epochs refer; None where there are none.
     """
 
     machine: Machine
     price: Price | None
     reuse: int = 1
+    examples: int | None = None
 
     def measure(
-        self, quantity: str, samples: Float[np.ndarray, " n"], batch_size: int
+        self, quantity: str, samples: Float[np.ndarray, " n"], batch_size: int | str
     ) -> Float[np.ndarray, " n"]:
         """Samples to target → seconds, cost or samples.
 
         Args:
             quantity: ``time``, ``cost`` or ``samples``.
             samples: Examples to the target per seed, infinite if never.
-            batch_size: Examples per update.
+            batch_size: Examples per update, or a schedule.
 
         Returns:
             The quantity per seed.
         """
         if quantity == "samples":
             return samples
-        seconds = self.rate(batch_size).value * self.reuse / batch_size
+        parts = self._parts(samples, batch_size)
+        return np.sum([part * self._of_sample(quantity, size) for size, part in parts], axis=0)
+
+    def updates(
+        self, samples: Float[np.ndarray, " n"], batch_size: int | str
+    ) -> Float[np.ndarray, " n"]:
+        """Updates that so many samples take."""
+        parts = self._parts(samples, batch_size)
+        return np.sum([part / size * self.reuse for size, part in parts], axis=0)
+
+    def _parts(
+        self, samples: Float[np.ndarray, " n"], batch_size: int | str
+    ) -> list[tuple[int, Float[np.ndarray, " n"]]]:
+        return parts_of(batch_size, samples, self.examples)
+
+    def _of_sample(self, quantity: str, size: int) -> float:
+        """Seconds, or cost, of a sample that is drawn at this size."""
+        seconds = self.rate(size).value * self.reuse / size
         if quantity == "time":
-            return samples * seconds
+            return seconds
         assert self.price is not None
-        return samples * (seconds * self.price.per_hour / 3600 + self.price.per_sample)
+        return seconds * self.price.per_hour / 3600 + self.price.per_sample
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -68,25 +95,79 @@ class Yardstick:
         assert found is not None
         return found
 
-    def spread(self, quantity: str, batch_size: int) -> tuple[float, float]:
-        """Variance of the log quantity that comes from timing, and its degrees of freedom."""
+    def seconds(self, samples: int, batch_size: int | str) -> Estimate:
+        """Seconds of a training of so many samples alone; the interval is that of timing.
+
+        Args:
+            samples: Examples.
+            batch_size: Examples per update, or a schedule.
+
+        Returns:
+            n is the fewest timed blocks of a size; without a range where that is one.
+        """
+        known = np.array([float(samples)])
+        value = float(self.measure("time", known, batch_size)[0])
+        weights = self._weights("time", batch_size, known)
+        blocks = [self.rate(size).dof + 1 for size, weight in weights.items() if weight]
+        n = int(min(blocks))
+        var, dof = self._variance(weights)
+        half = float(student.t.ppf(0.95, dof)) * math.sqrt(var) if n > 1 else math.nan
+        return Estimate(value, value * math.exp(-half), value * math.exp(half), n, "s", SOURCE)
+
+    def spread(
+        self, quantity: str, batch_size: int | str, samples: Float[np.ndarray, " n"] = ONE_SAMPLE
+    ) -> tuple[float, float]:
+        """Variance of the log quantity that comes from timing, and its degrees of freedom.
+
+        Args:
+            quantity: ``time``, ``cost`` or ``samples``.
+            batch_size: Examples per update, or a schedule.
+            samples: Examples per seed, by which the steps of a schedule weigh.
+        """
+        return self._variance(self._weights(quantity, batch_size, samples))
+
+    def _weights(
+        self, quantity: str, batch_size: int | str, samples: Float[np.ndarray, " n"]
+    ) -> dict[int, float]:
+        """Size → d log quantity / d log seconds per update, at the median of the samples: the
+        share of the quantity that is computing at this size.
+        """
         if quantity == "samples":
-            return 0.0, math.inf
-        rate = self.rate(batch_size)
-        if not rate.dof > 0:
-            rate = rate._replace(log_var=UNKNOWN_LOG_SD**2, dof=1.0)
-        share = 1.0
-        if quantity == "cost" and self.price is not None:
-            hourly = rate.value * self.reuse * self.price.per_hour / 3600
-            total = hourly + batch_size * self.price.per_sample
-            share = hourly / total if total > 0 else 0.0
-        return rate.log_var * share**2, rate.dof
+            return {}
+        reached = samples[np.isfinite(samples)]
+        middle = np.array([np.median(reached)]) if reached.size else ONE_SAMPLE
+        total = float(self.measure(quantity, middle, batch_size)[0])
+        hourly = 1.0 if quantity == "time" or self.price is None else self.price.per_hour / 3600
+        weights: dict[int, float] = {}
+        for size, part in self._parts(middle, batch_size):
+            timed = float(part[0]) * self._of_sample("time", size) * hourly
+            weights[size] = weights.get(size, 0.0) + (timed / total if total > 0 else 0.0)
+        return weights
+
+    def _variance(self, weights: Mapping[int, float]) -> tuple[float, float]:
+        """Σ wᵢ² Var log(seconds per update)ᵢ, and its degrees of freedom (Welch–Satterthwaite)."""
+        parts = [
+            (weight**2 * known.log_var, known.dof)
+            for size, weight in weights.items()
+            if weight
+            for known in [self._known(size)]
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        total = sum(var for var, _ in parts)
+        lost = sum(var**2 / dof for var, dof in parts)
+        return total, total**2 / lost if lost > 0 else math.inf
+
+    def _known(self, size: int) -> LogMean:
+        """Seconds per update; a single block is not taken for certain."""
+        found = self.rate(size)
+        return found if found.dof > 0 else found._replace(log_var=UNKNOWN_LOG_SD**2, dof=1.0)
 
     def compare(
         self,
         quantity: str,
-        today: tuple[Float[np.ndarray, " n"], int],
-        recommended: tuple[Float[np.ndarray, " n"], int],
+        today: tuple[Float[np.ndarray, " n"], int | str],
+        recommended: tuple[Float[np.ndarray, " n"], int | str],
         spacing: float = 0.0,
     ) -> Paired:
         """Ratio today / recommended with its interval.
@@ -101,23 +182,101 @@ class Yardstick:
             The paired comparison.
         """
         (before, size), (after, other) = today, recommended
-        var, dof = self.spread(quantity, size)
-        # One batch size, one timing: seconds per update cancel in the ratio.
-        same = size == other and quantity != "samples"
-        other_var, other_dof = self.spread(quantity, other)
+        mine = self._weights(quantity, size, before)
+        theirs = self._weights(quantity, other, after)
+        # What both are timed by cancels in the ratio, all of it where both are one batch size.
+        shared = {b: w - theirs.get(b, 0.0) for b, w in mine.items()}
+        var, dof = self._variance(shared)
+        other_var, other_dof = self._variance({b: w for b, w in theirs.items() if b not in mine})
         grid = (
             0.0 if spacing == 0 else sum(grid_log_var(side, spacing) for side in (before, after))
         )
         return paired_log_ratio(
             self.measure(quantity, before, size),
             self.measure(quantity, after, other),
-            today_seconds_log_var=0.0 if same else var,
+            today_seconds_log_var=var,
             today_seconds_dof=dof,
-            recommended_seconds_log_var=0.0 if same else other_var,
+            recommended_seconds_log_var=other_var,
             recommended_seconds_dof=other_dof,
             grid_log_var=grid if math.isfinite(grid) else 0.0,
             source="paired by seed",
         )
+
+
+def against(
+    curves: Sequence[Curve],
+    rival: Sequence[Curve],
+    yardstick: Yardstick,
+    objective: str,
+    target: float,
+    maximise: bool,
+    spacing: float = 0.0,
+) -> Paired:
+    """Runs of one setting against those of another on the same seeds.
+
+    Args:
+        curves: Of the setting.
+        rival: Of the other, seed by seed in the same order.
+        yardstick: The machine.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        target: Metric value that counts as trained.
+        maximise: Direction of the metric.
+        spacing: Samples between two evaluations.
+
+    Returns:
+        What the rival takes / what this takes, above 1 where this is better; for ``accuracy``
+        this − the rival.
+    """
+    if objective == "accuracy":
+        return paired_difference(final_metric(rival), final_metric(curves), maximise=maximise)
+    theirs, mine = (
+        (to_target(side, target, maximise), side[0].batch_size) for side in (rival, curves)
+    )
+    return yardstick.compare(objective, theirs, mine, spacing)
+
+
+def front(
+    groups: Mapping[str, Sequence[Curve]],
+    yardstick: Yardstick,
+    objective: str,
+    target: float,
+    maximise: bool,
+    changes: Mapping[str, int] | None = None,
+) -> str:
+    """The best of several settings on the seeds that choose.
+
+    Args:
+        groups: Name → its runs, the same seeds in the same order.
+        yardstick: The machine.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        target: Metric value that counts as trained.
+        maximise: Direction of the metric.
+        changes: Name → settings in which it differs from today's.
+    """
+    if objective == "accuracy":
+        return choose_accuracy({n: final_metric(runs) for n, runs in groups.items()}, maximise)
+    times = {
+        n: yardstick.measure(objective, to_target(runs, target, maximise), runs[0].batch_size)
+        for n, runs in groups.items()
+    }
+    return choose(times, changes=changes)
+
+
+def changed(choice: Choice, today: Choice) -> int:
+    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 4 where it grows.
+
+    Example:
+        >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))
+        (2, 1)
+    """
+    return len(choice) if isinstance(choice, Grown) else 1 + (choice[0] != today[0])
+
+
+def better(found: Estimate, objective: str, maximise: bool) -> bool:
+    """Whether the whole range of a comparison by :func:`against` is on the better side."""
+    if objective != "accuracy":
+        return found.low > 1
+    return found.low > 0 if maximise else found.high < 0
 
 
 def to_target(curves: Sequence[Curve], target: float, maximise: bool) -> Float[np.ndarray, " n"]:
@@ -245,11 +404,11 @@ def _projected(
     return Projected(size, rate, fall, today_fall, ratio)
 
 
-def of_setting(curves: Sequence[Curve], size: int, rate: float) -> dict[int, Curve]:
-    """Seed → the run of one setting that went furthest."""
+def of_setting(curves: Sequence[Curve], *choice: Any) -> dict[int, Curve]:
+    """Seed → the run of one setting, given field by field, that went furthest."""
     found: dict[int, Curve] = {}
     for curve in curves:
-        if curve.batch_size == size and curve.learning_rate == rate:
+        if curve.choice == choice:
             best = found.get(curve.seed)
             if best is None or curve.samples[-1] >= best.samples[-1]:
                 found[curve.seed] = curve

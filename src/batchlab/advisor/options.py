@@ -42,6 +42,7 @@ class Options:
             whose trainings agree best, ``sparse`` the one whose decisions rest on the fewest
             internal features, ``flat`` the one with the smallest largest eigenvalue of the
             Hessian; or None.
+        growing: Whether batches that grow are tried where the budget pays for it.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds
@@ -63,6 +64,7 @@ class Options:
     subset: str | None = None
     robustness: bool = False
     prefer: str | None = None
+    growing: bool = True
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

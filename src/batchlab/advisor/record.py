@@ -7,14 +7,18 @@ two languages.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchlab import _platform
 from batchlab.measure.units import Unit
+from batchlab.schedules import batch_schedule
 from batchlab.types import Estimate, Evidence, Status, from_plain, to_plain
+
+Key = TypeVar("Key")
 
 
 class Verdict(StrEnum):
@@ -35,6 +39,7 @@ class Reason(StrEnum):
     WHOLE_RANGE = "whole range, noise scale not resolved"
     REQUESTED = "requested"
     WATCHED = "watched"
+    GROWING = "growing"
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,33 @@ class Setting:
     eps: float = 1e-8
     rate_growth: float = 0.0
     other: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+def short_name(batch_size: int | str, learning_rate: float, rate_growth: float = 0.0) -> str:
+    """What identifies a setting; of a schedule only its first and last size.
+
+    Example:
+        >>> short_name(64, 0.2), short_name("0:8 2ep:16 4ep:64", 0.1, rate_growth=0.5)
+        ('B64-lr0.2', 'B8→64-lr0.1-p0.5')
+    """
+    schedule = batch_schedule(batch_size)
+    grown = f"-p{rate_growth:g}" if rate_growth and not schedule.is_constant else ""
+    return f"B{schedule.ends}-lr{learning_rate:.4g}{grown}"
+
+
+def distinct(names: Mapping[Key, str]) -> dict[Key, str]:
+    """The same names, with a number at the end of all but the first of those that are alike.
+
+    Example:
+        >>> distinct({1: "a", 2: "b", 3: "a"})
+        {1: 'a', 2: 'b', 3: 'a-2'}
+    """
+    seen: dict[str, int] = {}
+    found = {}
+    for key, name in names.items():
+        seen[name] = seen.get(name, 0) + 1
+        found[key] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -544,6 +576,39 @@ class FeatureUse:
 
 
 @dataclass(frozen=True)
+class Growing:
+    """Whether it pays to let the batch grow.
+
+    Attributes:
+        why_not: Why it was not tried, as a code: ``off`` (not asked for), ``budget``, ``no room``
+            (the small useful batch cannot grow), ``too short`` or ``failed`` (none learnt); empty
+            where it was.
+        seconds: What trying takes, where the budget did not pay for it.
+        rules: Rules for growing that gave a schedule.
+        tried: Settings in the pilot: rules, growth of the learning rate, its schedule.
+        lemma: Growth of the learning rate, a power, with the smallest proved bound for the best
+            schedule of the pilot; None where that was not measured or nothing is proved.
+        setting: The best of them, or None.
+        rival: The best setting of constant batch size, under today's learning-rate schedule.
+        quantity: ``time``, ``cost``, ``samples`` or ``validation``.
+        difference: What growing takes / what the rival takes; for ``validation`` growing − rival.
+            Paired by choosing seed.
+        pays: Whether the whole range is on the better side.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    rules: tuple[str, ...] = ()
+    tried: int = 0
+    lemma: float | None = None
+    setting: Setting | None = None
+    rival: Setting | None = None
+    quantity: str = "time"
+    difference: Estimate | None = None
+    pays: bool = False
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -606,6 +671,7 @@ class Advice:
         robustness: Of today's settings and those compared, or None if it was not asked for.
         features: On how many internal features the decisions rest, or why that was not measured;
             None where nothing was confirmed.
+        growing: Whether it pays to let the batch grow; None where that did not come up.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -663,6 +729,7 @@ class Advice:
     robustness: Robustness | None = None
     features: FeatureUse | None = None
     watched: int = 0
+    growing: Growing | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
-from batchlab.advisor.stages import Machine, seconds_at
+from batchlab.advisor.stages import Choice, Grown, Machine, parts_of, seconds_at
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.cell import one_thread
@@ -165,8 +166,15 @@ class Session:
         """What was measured of this machine so far."""
         return machine_of(self.prepared, self.stopwatch, self.fit)
 
+    def of(self, choice: Choice, seed: int, samples: int | None = None) -> RunConfig:
+        """The baseline with another setting, seed and length."""
+        config = self.config(choice[0], choice[1], seed, samples)
+        if not isinstance(choice, Grown):
+            return config
+        return config.replace(rate_growth=choice.rate_growth, lr_schedule=choice.lr_schedule)
+
     def config(
-        self, batch_size: int, learning_rate: float, seed: int, samples: int | None = None
+        self, batch_size: int | str, learning_rate: float, seed: int, samples: int | None = None
     ) -> RunConfig:
         """The baseline with another batch size, learning rate, seed and length."""
         config = self.baseline.replace(
@@ -174,9 +182,13 @@ class Session:
         )
         return config if batch_size == self.batch_size else config.replace(batch_size=batch_size)
 
-    def run_seconds(self, batch_size: int, samples: int) -> float:
+    def run_seconds(self, batch_size: int | str, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""
-        return samples / batch_size * self.baseline.reuse * self.stopwatch.rate(batch_size)
+        parts = parts_of(batch_size, np.array([float(samples)]), self.prepared.examples)
+        reuse = self.baseline.reuse
+        return sum(
+            float(part[0]) / size * reuse * self.stopwatch.rate(size) for size, part in parts
+        )
 
     def visit(self, sizes: Sequence[int]) -> None:
         """Time one more block of one run alone at each batch size, in a small part of the
@@ -191,7 +203,7 @@ class Session:
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
                 self.stopwatch.visit([size], seconds)
 
-    def wall_seconds(self, runs: Sequence[tuple[int, int, int]]) -> float:
+    def wall_seconds(self, runs: Sequence[tuple[int | str, int, int]]) -> float:
         """What a sweep takes on this machine.
 
         Args:
@@ -242,11 +254,10 @@ class Session:
             assert isinstance(config.samples, int)
             end = config.samples if job.until is None else job.until
             assert config.batch_size is not None
-            size = (
-                schedules.batch_schedule(config.batch_size)
-                .resolve(self.prepared.examples)
-                .at(begin)
-            )
+            size = config.batch_size
+            if begin:
+                schedule = schedules.batch_schedule(size).resolve(self.prepared.examples)
+                size = schedule.at(begin)
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
             work.append((size, max(0, end - begin), evaluations))
         return self.wall_seconds(work)

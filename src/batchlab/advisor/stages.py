@@ -8,10 +8,12 @@ judged again for another machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
 from batchlab.advisor.candidates import Proposal
 from batchlab.engine import RunResult
@@ -20,6 +22,7 @@ from batchlab.measure.insight import Insight
 from batchlab.measure.noise import NoiseResult
 from batchlab.measure.sturdiness import Survey
 from batchlab.measure.throughput import Block
+from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.stats import LogMean, log_mean
 from batchlab.types import Status
 
@@ -89,6 +92,76 @@ def seconds_at(blocks: Mapping[str, Sequence[Block]], batch_size: int) -> LogMea
     return max(known[below], known[above], key=lambda mean: mean.log_var)._replace(value=value)
 
 
+def parts_of(
+    batch_size: int | str, samples: Float[np.ndarray, " n"], examples: int | None
+) -> list[tuple[int, Float[np.ndarray, " n"]]]:
+    """How many of the first samples are drawn at each size.
+
+    Args:
+        batch_size: Examples per update, or a schedule.
+        samples: Examples drawn in all, each 0 or more; may be infinite.
+        examples: Training examples, to which positions in epochs refer; None where there are none.
+
+    Returns:
+        (size, samples drawn at it) of every step, in order.
+
+    Example:
+        >>> parts_of("0:8 2ep:16", np.array([250.0]), examples=100)
+        [(8, array([200.])), (16, array([50.]))]
+    """
+    schedule = batch_schedule(batch_size)
+    if examples is not None:
+        schedule = schedule.resolve(examples)
+    ends = [*(start for start, _ in schedule.starts[1:]), math.inf]
+    return [
+        (size, np.clip(samples - start, 0, end - start))
+        for (start, size), end in zip(schedule.starts, ends, strict=True)
+    ]
+
+
+class Grown(NamedTuple):
+    """A batch that grows, with its learning rate: what a candidate of constant size needs no word
+    for stands here.
+
+    Attributes:
+        batch_size: Schedule.
+        learning_rate: Peak rate at its first size.
+        rate_growth: Power with which the rate follows the batch.
+        lr_schedule: Today's, or ``constant``.
+    """
+
+    batch_size: str
+    learning_rate: float
+    rate_growth: float
+    lr_schedule: str
+
+
+Choice: TypeAlias = tuple[int, float] | Grown
+"""A setting that may be advised: (batch size, learning rate), or a batch that grows."""
+
+
+def choice_of(plain: Sequence[Any]) -> Choice:
+    """A setting as it stands in a plan or record.
+
+    Example:
+        >>> choice_of([64.0, 0.2]), choice_of(["0:8 2ep:16", 0.1, 0.5, "cosine"]).rate_growth
+        ((64, 0.2), 0.5)
+    """
+    if isinstance(plain[0], str):
+        return Grown(*plain)
+    return int(plain[0]), float(plain[1])
+
+
+def all_sizes(choices: Iterable[Choice]) -> list[int]:
+    """Every batch size that settings train with, ascending.
+
+    Example:
+        >>> all_sizes([(64, 0.2), Grown("0:8 2ep:16", 0.1, 0.0, "constant")])
+        [8, 16, 64]
+    """
+    return sorted({size for choice in choices for size in sizes_of(choice[0])})
+
+
 @dataclass(frozen=True)
 class Screening:
     """Stage A.
@@ -113,7 +186,7 @@ class Curve:
     """One run, as far as decisions need it.
 
     Attributes:
-        batch_size: Examples.
+        batch_size: Examples, or a schedule.
         learning_rate: Peak rate.
         seed: Seed.
         status: How it ended.
@@ -123,9 +196,11 @@ class Curve:
         metric: Validation metric.
         rung: Last rung of the search, from 0.
         test: Metric on test data at the end, or None.
+        rate_growth: Power with which the rate follows a batch that grows.
+        lr_schedule: Of a batch that grows; empty for a constant one, which has today's.
     """
 
-    batch_size: int
+    batch_size: int | str
     learning_rate: float
     seed: int
     status: Status
@@ -135,13 +210,25 @@ class Curve:
     metric: tuple[float, ...]
     rung: int = 0
     test: float | None = None
+    rate_growth: float = 0.0
+    lr_schedule: str = ""
+
+    @property
+    def choice(self) -> Choice:
+        """The setting it is a run of."""
+        if isinstance(self.batch_size, int):
+            return self.batch_size, self.learning_rate
+        return Grown(self.batch_size, self.learning_rate, self.rate_growth, self.lr_schedule)
 
     @staticmethod
-    def of(run: RunResult, batch_size: int, rung: int = 0, test: float | None = None) -> Curve:
+    def of(
+        run: RunResult, batch_size: int | str, rung: int = 0, test: float | None = None
+    ) -> Curve:
         """The decisive part of a finished run; a diverged run's curve ends in NaN."""
         loss, metric = run.series["loss"], run.series["metric"]
         assert run.config.learning_rate is not None
         lost = (math.nan,) if run.status is Status.DIVERGED else ()
+        grows = isinstance(batch_size, str)
         return Curve(
             batch_size,
             run.config.learning_rate,
@@ -153,6 +240,8 @@ class Curve:
             tuple(metric.values.tolist()) + lost,
             rung,
             test,
+            run.config.rate_growth if grows else 0.0,
+            run.config.lr_schedule if grows else "",
         )
 
     def joined(self, later: Curve) -> Curve:
@@ -168,6 +257,8 @@ class Curve:
             self.metric + later.metric[1:],
             later.rung,
             later.test,
+            self.rate_growth,
+            self.lr_schedule,
         )
 
 
@@ -203,7 +294,7 @@ class Confirmation:
         chosen_by: ``user`` or ``baseline``.
         choosing: Runs on the choosing seeds: the baseline, the finalists, and the batch changed
             alone.
-        finalists: (batch size, learning rate) of those that could win.
+        finalists: Settings that could win, each a :data:`Choice`.
         chosen: The best alternative to today's settings, fixed before the fresh seeds.
         today_chosen: Whether today's settings did better still on the choosing seeds: then nothing
             is changed.
@@ -217,13 +308,44 @@ class Confirmation:
     target: float
     chosen_by: str
     choosing: tuple[Curve, ...]
-    finalists: tuple[tuple[float, ...], ...]
-    chosen: tuple[float, ...]
+    finalists: tuple[tuple[Any, ...], ...]
+    chosen: tuple[Any, ...]
     today_chosen: bool
     timed: dict[str, int]
     today: tuple[Curve, ...]
     recommended: tuple[Curve, ...]
     batch_only: tuple[Curve, ...] = ()
+
+    @property
+    def choice(self) -> Choice:
+        """The best alternative."""
+        return choice_of(self.chosen)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What was tried of batches that grow, before stage C.
+
+    Attributes:
+        why_not: Why nothing was: a code of :class:`batchlab.advisor.record.Growing`; empty where
+            it was.
+        seconds: What it would take, where the budget did not pay for it.
+        samples: Length of its trainings.
+        policies: Schedule over a whole training → the rules that gave it.
+        noise: Noise scale along today's settings.
+        curves: Every run; the schedules in them are those of the pilot's own length.
+        best: The best over a whole training, best first, each a :data:`Choice`.
+        lemma: Growth of the learning rate with the smallest bound for the best schedule, or None.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    samples: int = 0
+    policies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    noise: tuple[NoiseResult, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    best: tuple[tuple[Any, ...], ...] = ()
+    lemma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -259,3 +381,4 @@ class Records:
     on_all: OnAll | None = None
     survey: Survey | None = None
     insight: Insight | None = None
+    pilot: Pilot | None = None

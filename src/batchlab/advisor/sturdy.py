@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from batchlab.advisor.confirm import ConfirmationPlan, Pair, end_states
+from batchlab.advisor.confirm import ConfirmationPlan, end_states
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import final_metric
 from batchlab.advisor.session import WORKER_START_SECONDS, Session
-from batchlab.advisor.stages import Confirmation, Curve
+from batchlab.advisor.stages import Choice, Confirmation, Curve, all_sizes
 from batchlab.engine import Job, evaluation_grid
 from batchlab.measure.disturbance import TABLE, Disturbance
 from batchlab.measure.robustness import train_altered
@@ -34,7 +34,12 @@ def seconds_of_noise(session: Session, runs: int) -> float:
     return runs * evaluations(session.prepared) * session.evaluation_seconds
 
 
-def seconds_of_training(session: Session, chosen: Pair, seeds: int) -> float:
+def _largest(session: Session, chosen: Choice) -> int:
+    """The largest batch that either setting trains with."""
+    return all_sizes([(session.batch_size, session.learning_rate), chosen])[-1]
+
+
+def seconds_of_training(session: Session, chosen: Choice, seeds: int) -> float:
     """What trainings on one change of the data take, of today's settings and the choice.
 
     Args:
@@ -48,14 +53,14 @@ def seconds_of_training(session: Session, chosen: Pair, seeds: int) -> float:
     return session.wall_seconds([(size, session.samples, count) for size in sizes]) + start
 
 
-def price(session: Session, chosen: Pair) -> float:
+def price(session: Session, chosen: Choice) -> float:
     """What all of it takes.
 
     Args:
         session: The advice in the making.
         chosen: The choice, or a guess of it.
     """
-    options, largest = session.options, max(session.batch_size, chosen[0])
+    options, largest = session.options, _largest(session, chosen)
     changes = sum(what.in_training for what in TABLE)
     if session.prepared.train.in_memory:  # others would have to be read whole to tell
         changes = len(trained(session.prepared, largest))
@@ -97,8 +102,8 @@ def measure(
     Returns:
         The record; what the budget does not pay for stands in it with its price.
     """
-    chosen = (int(record.chosen[0]), record.chosen[1])
-    changes = trained(session.prepared, max(session.batch_size, chosen[0]))
+    chosen = record.choice
+    changes = trained(session.prepared, _largest(session, chosen))
     each = seconds_of_training(session, chosen, len(seeds_of(plan)))
     found = known
     if found is None or NOISE in found.unpaid:
@@ -126,7 +131,7 @@ def _begins(journal: Journal, name: str, cost: float, spendable: Callable[[], fl
     return journal.plan(f"robustness {name}", made) is not None
 
 
-def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Pair) -> float:
+def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Choice) -> float:
     """Seconds for the fresh runs once more, where their ends were not kept.
 
     Args:
@@ -142,14 +147,14 @@ def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Pair) -> flo
     return session.wall_seconds([(size, session.samples, count) for size in sizes])
 
 
-def _noise(session: Session, plan: ConfirmationPlan, chosen: Pair) -> Survey:
+def _noise(session: Session, plan: ConfirmationPlan, chosen: Choice) -> Survey:
     """All that needs no trainings of its own."""
     before, after = end_states(session, chosen, plan.fresh) or ({}, {})
     return survey(
         session.prepared,
         session.baseline,
         {TODAY: before, CHOSEN: after},
-        max(session.batch_size, chosen[0]),
+        _largest(session, chosen),
         seed=session.options.seed,
         tick=lambda share: session.listener.progress("noisy inputs and weights", share),
     )
@@ -159,9 +164,9 @@ def _trained(
     session: Session, out: Path, plan: ConfirmationPlan, record: Confirmation, what: Disturbance
 ) -> list[Scores]:
     """Both settings on changed data, beside their runs on clean data with the same fresh seeds."""
-    chosen, seeds = (int(record.chosen[0]), record.chosen[1]), seeds_of(plan)
+    chosen, seeds = record.choice, seeds_of(plan)
     pairs = [(session.batch_size, session.learning_rate), chosen]
-    configs = [session.config(*pair, seed) for pair in pairs for seed in seeds]
+    configs = [session.of(pair, seed) for pair in pairs for seed in seeds]
     session.engine.close()  # its workers would share the memory with those of the changed data
     trace, told = train_altered(
         session.prepared,

@@ -11,10 +11,18 @@ from jaxtyping import Float
 
 from batchlab.advisor.judge import Projected, Yardstick, grid_spacing, projected, to_target
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import MetricInfo, Setting
-from batchlab.advisor.stages import Confirmation, Machine, Projection, Records
+from batchlab.advisor.record import MetricInfo, Setting, distinct, short_name
+from batchlab.advisor.stages import (
+    Choice,
+    Confirmation,
+    Grown,
+    Machine,
+    Projection,
+    Records,
+    choice_of,
+)
 from batchlab.config import RunConfig
-from batchlab.schedules import batch_schedule
+from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
 
@@ -140,7 +148,8 @@ class View:
     def yardstick(self) -> Yardstick:
         """Turns samples into time and money, by all blocks that were timed."""
         machine = self.records.machine or Machine(None, {}, 1, "cpu", "", 1)
-        return Yardstick(machine, self.options.price, self.facts.baseline.reuse)
+        reuse, examples = self.facts.baseline.reuse, self.facts.train_examples
+        return Yardstick(machine, self.options.price, reuse, examples)
 
     @cached_property
     def fresh_yardstick(self) -> Yardstick:
@@ -153,10 +162,13 @@ class View:
     @cached_property
     def yardstick_on_all(self) -> Yardstick:
         """The same by the blocks that were timed on all data, if they were on this machine."""
-        timed = self.records.on_all.blocks if self.records.on_all is not None else {}
-        if not timed:
+        whole = self.records.on_all
+        if whole is None:
             return self.fresh_yardstick
-        return replace(self.yardstick, machine=replace(self.yardstick.machine, blocks=timed))
+        machine = self.fresh_yardstick.machine
+        if whole.blocks:
+            machine = replace(self.yardstick.machine, blocks=whole.blocks)
+        return replace(self.yardstick, machine=machine, examples=whole.examples)
 
     @cached_property
     def fresh_samples(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -192,10 +204,10 @@ class View:
         )
 
     @cached_property
-    def chosen(self) -> tuple[int, float]:
+    def chosen(self) -> Choice:
         """The best alternative: fixed in stage C, the front runner after stage B."""
         if self.confirmation is not None:
-            return int(self.confirmation.chosen[0]), self.confirmation.chosen[1]
+            return self.confirmation.choice
         burdens = {
             (row.batch_size, row.learning_rate): self.burden(row).value for row in self.rivals
         }
@@ -215,21 +227,22 @@ class View:
         """How a row compares with today, less is better."""
         return row.burden(self.options.objective, self.maximise)
 
-    def setting(self, pair: tuple[int, float]) -> Setting:
-        """The baseline with another batch size and learning rate."""
+    def setting(self, choice: Choice) -> Setting:
+        """The baseline with another batch size and learning rate, or a batch that grows."""
         config = self.facts.baseline
-        size, rate = pair
+        size, rate = choice[:2]
+        grown = choice if isinstance(choice, Grown) else None
         return Setting(
-            id=self.id(pair),
+            id=self.id(choice),
             rule=self.rule,
             batch_size=size,
-            micro_batch_size=size,
+            micro_batch_size=max(sizes_of(size)),
             accum_steps=1,
             world_size=1,
             learning_rate=rate,
             momentum=float(config.momentum or 0.0),
             weight_decay=config.weight_decay,
-            lr_schedule=config.lr_schedule,
+            lr_schedule=config.lr_schedule if grown is None else grown.lr_schedule,
             warmup=config.warmup,
             clip_norm=config.clip_norm,
             precision=config.precision,
@@ -237,12 +250,30 @@ class View:
             nu=config.nu,
             beta2=config.beta2,
             eps=config.eps,
-            rate_growth=config.rate_growth,
+            rate_growth=config.rate_growth if grown is None else grown.rate_growth,
         )
 
-    def id(self, pair: tuple[int, float]) -> str:
+    def id(self, choice: Choice) -> str:
         """Short name of a setting."""
-        return "today" if pair == self.today else f"B{pair[0]}-lr{pair[1]:.4g}"
+        if choice == self.today:
+            return "today"
+        return self._grown_names.get(choice) or short_name(*choice[:2])
+
+    @property
+    def grown(self) -> list[Grown]:
+        """The finalists whose batch grows."""
+        record = self.confirmation
+        choices = [] if record is None else map(choice_of, record.finalists)
+        return [choice for choice in choices if isinstance(choice, Grown)]
+
+    @cached_property
+    def _grown_names(self) -> dict[Choice, str]:
+        """Batches that grow → one name each; those alike are numbered."""
+        record, pilot, own = self.confirmation, self.records.pilot, self.facts.baseline.lr_schedule
+        plain = [*(pilot.best if pilot else ()), *(record.finalists if record else ())]
+        grown = [c for c in dict.fromkeys(map(choice_of, plain)) if isinstance(c, Grown)]
+        held = {c: "" if c.lr_schedule == own else f"-{c.lr_schedule}" for c in grown}
+        return distinct({c: short_name(*c[:3]) + held[c] for c in grown})
 
     def run_seconds(self) -> float:
         """One run of today's settings alone, on all data."""

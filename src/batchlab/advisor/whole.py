@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from batchlab.advisor.confirm import _curves
 from batchlab.advisor.session import Session, Stopwatch
-from batchlab.advisor.stages import Confirmation, OnAll
+from batchlab.advisor.stages import Choice, Confirmation, OnAll, all_sizes, choice_of
 from batchlab.engine import Engine, evaluation_grid
 
 ON_ALL = 2_000_000
@@ -26,14 +27,21 @@ class WholePlan:
         batch_size: Of the best alternative.
         learning_rate: Of the best alternative.
         seeds: One a pair.
+        growth: What a batch that grows has besides, ``rate_growth`` and ``lr_schedule``.
     """
 
-    batch_size: int
+    batch_size: int | str
     learning_rate: float
     seeds: tuple[int, ...]
+    growth: tuple[Any, ...] = ()
+
+    @property
+    def choice(self) -> Choice:
+        """The best alternative."""
+        return choice_of([self.batch_size, self.learning_rate, *self.growth])
 
 
-def price_on_all(session: Session, batch_size: int, pairs: int = 1) -> float:
+def price_on_all(session: Session, batch_size: int | str, pairs: int = 1) -> float:
     """Seconds of so many pairs on all data; 0 where the stages run on all data anyway.
 
     Args:
@@ -60,11 +68,12 @@ def plan_on_all(session: Session, record: Confirmation, seconds: float) -> Whole
     Returns:
         The plan, or None if not even one pair fits.
     """
-    size, rate = int(record.chosen[0]), float(record.chosen[1])
+    size, rate, *growth = record.choice
     fitting = (n for n in range(MOST_PAIRS, 0, -1) if price_on_all(session, size, n) <= seconds)
     count = next(fitting, 0)
     first = session.options.seed + ON_ALL
-    return WholePlan(size, rate, tuple(range(first, first + count))) if count else None
+    seeds = tuple(range(first, first + count))
+    return WholePlan(size, rate, seeds, tuple(growth)) if count else None
 
 
 def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
@@ -78,8 +87,8 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
     Returns:
         The record.
     """
-    sizes = sorted({session.batch_size, plan.batch_size})
-    pairs = [(session.batch_size, session.learning_rate), (plan.batch_size, plan.learning_rate)]
+    pairs = [(session.batch_size, session.learning_rate), plan.choice]
+    sizes = all_sizes(pairs)
     whole = _on_all(session)
     stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads)
     session.engine.close()  # its workers hold the part of the data

@@ -18,13 +18,22 @@ import torch
 from batchlab import _platform, report
 from batchlab._platform import version
 from batchlab._text import Text
-from batchlab.advisor.advise import DEMO_SECONDS, Outcome, price_list, run_stages
+from batchlab.advisor.advise import DEMO_SECONDS, PARTS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
-from batchlab.advisor.stages import Confirmation, Machine, OnAll, Projection, Records, Screening
+from batchlab.advisor.stages import (
+    Confirmation,
+    Grown,
+    Machine,
+    OnAll,
+    Pilot,
+    Projection,
+    Records,
+    Screening,
+)
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
 from batchlab.app import watched
@@ -71,6 +80,7 @@ def advise(
     memory_limit: str | int | None = None,
     robustness: bool = False,
     prefer: str | None = None,
+    growing: bool = True,
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
@@ -107,6 +117,8 @@ def advise(
         prefer: Decides among finalists that the repeats cannot tell apart: ``repeatable`` takes
             the one whose trainings agree best, ``sparse`` the one whose decisions rest on the
             fewest internal features, ``flat`` the one whose loss is least sharp around it.
+        growing: Whether batches that grow during a training are tried too, where the budget pays
+            for it.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -140,6 +152,7 @@ def advise(
         subset=subset,
         robustness=robustness,
         prefer=prefer,
+        growing=growing,
     )
     _refuse_torchrun()
     loaded, argument = found(task, data)
@@ -238,13 +251,17 @@ class DryRun:
     price: Price | None = None
 
     def __str__(self) -> str:
-        told = {"A": "screening", "B": "projection", "C": "confirmation", "R": "robustness"}
+        told = {"A": "screening", "B": "projection", "C": "confirmation"}
         lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
         lines += [
             f"  stage {k}, {told[k]}: about {v:.0f} s{self._cost(v)}"
             for k, v in self.stages.items()
             if k in told
         ]
+        others = {key: name for key, name in PARTS.items() if key in self.stages}
+        for key, name in others.items():
+            seconds = self.stages[key]
+            lines.append(f"  {name}: about {seconds:.0f} s{self._cost(seconds)}")
         if KEY in self.stages:
             pair = self.stages[KEY]
             lines.append(f"  one pair on all data: about {pair:.0f} s{self._cost(pair)}")
@@ -263,7 +280,7 @@ class DryRun:
     def _reach(self, budget: float) -> str:
         """How far the budget should reach; a search can be shorter than usual."""
         a, b, c = (self.stages[letter] for letter in "ABC")
-        names = {KEY: "the pair on all data", "R": "robustness"}
+        names = {"G": PARTS["G"], KEY: "the pair on all data", "R": PARTS["R"]}
         later = " and ".join(name for key, name in names.items() if key in self.stages)
         whole = a + b + c + sum(self.stages.get(key, 0.0) for key in names)
         if later and whole <= budget:
@@ -346,6 +363,7 @@ def again(
         on_all=_stage(folder, "on_all", OnAll),
         survey=_stage(folder, "robustness", Survey),
         insight=_stage(folder, "features", Insight),
+        pilot=_stage(folder, "growing", Pilot),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -491,6 +509,7 @@ def typed_command(
     words += _flag("batch_sizes", list(options.batch_sizes or ()), [])
     words += _flag("subset", options.subset, None)
     words += ["--robustness"] * options.robustness + _flag("prefer", options.prefer, None)
+    words += [] if options.growing else ["--no-growing"]
     words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
     if options.price is not None:
         words += _flag("price_per_hour", options.price.per_hour, None)
@@ -547,7 +566,7 @@ def _write(
         setting = advice.params
         whole = prepared if prepared.drawn is None else prepared.drawn.whole
         config = whole.baseline.replace(
-            batch_size=setting["batch_size"], learning_rate=setting["learning_rate"]
+            **{name: setting[name] for name in Grown._fields if name in setting}
         )
         script = plain.apply_script(
             config,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,16 @@ import numpy as np
 from batchlab import _platform, schedules
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.record import CurvePoint, FeatureUse, MetricInfo, Robustness, Setting
+from batchlab.advisor.judge import Yardstick
+from batchlab.advisor.record import (
+    CurvePoint,
+    FeatureUse,
+    MetricInfo,
+    Robustness,
+    Setting,
+    distinct,
+    short_name,
+)
 from batchlab.advisor.seen import feature_use
 from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
@@ -25,21 +35,21 @@ from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidValueError, TaskError, must
+from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure.disturbance import Disturbance
 from batchlab.measure.features import Reader
 from batchlab.measure.insight import curvature_of, insight, reader_of
 from batchlab.measure.robustness import train_altered
 from batchlab.measure.sturdiness import Scores, survey, trained
-from batchlab.measure.throughput import seconds_per_update
 from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import Compared, CompareReport, Reading, setting_of
 from batchlab.rules import is_sgd_family
+from batchlab.schedules import BatchSchedule, sizes_of
 from batchlab.stats import paired_difference, quantile
 from batchlab.tasks import Prepared, Task, prepare
 from batchlab.tasks.subset import subset_of
-from batchlab.types import Estimate, Status
+from batchlab.types import Status
 
 LONGEST = 10
 """Times today's samples: a setting that needs more for equal updates is left out there."""
@@ -53,8 +63,9 @@ VISITS, BLOCK_SECONDS = 4, 0.1
 def compare(
     task: Task | str,
     *,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int | str],
     learning_rates: Sequence[float] | None = None,
+    rate_growth: Sequence[float] | None = None,
     seeds: int = 3,
     samples: int | str | None = None,
     robustness: bool = False,
@@ -71,15 +82,19 @@ def compare(
 
     *Equal samples*: every setting trains on as many examples as today's. *Equal updates*: on as
     many batches; batch size B then sees B/B₀ times the examples, and is left out beyond 10 times.
+    A schedule of batch sizes keeps its positions in both, and its last size holds to the end.
     A learning-rate schedule spans each training of its own, so with one that is not constant the
     two comparisons are two trainings. Today's settings are always among them; differences are
     paired by seed.
 
     Args:
         task: A :class:`Task`, a built-in name, ``file.py:function`` or ``module:function``.
-        batch_sizes: Batch sizes of the grid.
+        batch_sizes: Batch sizes of the grid, or schedules such as ``"0:8 2ep:16"``.
         learning_rates: Learning rates of the grid, each with every batch size. Left out: today's,
-            scaled to the batch size, linearly for the SGD family and by the root for others.
+            scaled to the batch size, linearly for the SGD family and by the root for others; of a
+            schedule, to its first size.
+        rate_growth: Powers with which the learning rate follows a schedule, each with every
+            schedule: 0 keeps it, 0.5 follows the root, 1 is linear. Left out: the recipe's.
         seeds: Repeats, at least 2.
         samples: Length of a training, such as ``"10ep"``; the recipe's if left out.
         robustness: Also measure how the metric changes with noise, drift, wrong labels and less
@@ -107,7 +122,7 @@ def compare(
     began = time.perf_counter()
     loaded, _ = found(task, data)
     prepared = subset_of(prepare(loaded, device=device), subset, seed)
-    grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples)
+    grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples, rate_growth)
     grid = replace(grid, robustness=robustness, features=features)
     reader = _reader(prepared, grid)
     folder = Path(out) if out is not None else default_out("compare", loaded)
@@ -140,10 +155,15 @@ def compare(
 
 
 class Pair(NamedTuple):
-    """A setting of the grid."""
+    """A setting of the grid: batch size or schedule, the rate it begins with, and its growth."""
 
-    batch_size: int
+    batch_size: int | str
     learning_rate: float
+    rate_growth: float = 0.0
+
+    def told(self) -> tuple[int | str | float, ...]:
+        """For the plan; what is not asked for leaves no word."""
+        return self if self.rate_growth else self[:2]
 
 
 @dataclass(frozen=True)
@@ -151,13 +171,13 @@ class Leg:
     """Trainings of one batch size and length, from which a setting is read.
 
     Attributes:
-        batch_size: Examples.
+        batch_size: Examples, or a schedule.
         length: Samples.
         moments: Sample counts at which settings are judged.
         pairs: Settings trained so.
     """
 
-    batch_size: int
+    batch_size: int | str
     length: int
     moments: tuple[int, ...]
     pairs: tuple[Pair, ...]
@@ -169,7 +189,8 @@ class Leg:
 
     def told(self) -> dict[str, object]:
         """For the plan."""
-        return {"batch_size": self.batch_size, "samples": self.length, "settings": self.pairs}
+        pairs = [pair.told() for pair in self.pairs]
+        return {"batch_size": self.batch_size, "samples": self.length, "settings": pairs}
 
 
 @dataclass(frozen=True)
@@ -183,6 +204,7 @@ class Grid:
         samples: Samples of the first comparison.
         robustness: Whether the trained runs are disturbed, and trained on changed data.
         features: Whether the features of the trained models are counted.
+        examples: Training examples N, to which positions in epochs refer.
     """
 
     baseline: RunConfig
@@ -191,6 +213,7 @@ class Grid:
     samples: int
     robustness: bool = False
     features: bool = False
+    examples: int = 1
 
     @property
     def keeps_ends(self) -> bool:
@@ -200,19 +223,28 @@ class Grid:
     @property
     def updates(self) -> int:
         """Batches of today's settings in ``samples``; so many every setting gets."""
-        return self.samples // self.pairs[0].batch_size
+        return self.schedule(self.pairs[0].batch_size).count(0, self.samples)
 
-    def equal_updates(self, batch_size: int) -> int | None:
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Every batch size that is trained with, ascending."""
+        return tuple(sorted({size for p in self.pairs for size in sizes_of(p.batch_size)}))
+
+    def schedule(self, batch_size: int | str) -> BatchSchedule:
+        """A batch size as a schedule, its positions in samples."""
+        return schedules.batch_schedule(batch_size).resolve(self.examples)
+
+    def equal_updates(self, batch_size: int | str) -> int | None:
         """Samples for as many updates as today's, or None where that is too many."""
         if batch_size == self.pairs[0].batch_size:
             return self.samples
-        needed = self.updates * batch_size
+        needed = self.schedule(batch_size).drawn(self.updates)
         return needed if needed <= LONGEST * self.samples else None
 
     def legs(self) -> tuple[Leg, ...]:
         """The trainings: one a batch size under a constant learning rate, else one a length."""
         legs = []
-        for size in sorted({pair.batch_size for pair in self.pairs}):
+        for size in sorted({pair.batch_size for pair in self.pairs}, key=_place):
             pairs = tuple(pair for pair in self.pairs if pair.batch_size == size)
             wanted = {self.samples, self.equal_updates(size) or self.samples}
             constant = self.baseline.lr_schedule == "constant" and not self.baseline.warmup
@@ -233,16 +265,27 @@ class Grid:
 
     def config(self, pair: Pair, seed: int, samples: int) -> RunConfig:
         """One run."""
-        size, rate = pair
         return self.baseline.replace(
-            batch_size=size, learning_rate=rate, seed=seed, samples=samples
+            batch_size=pair.batch_size,
+            learning_rate=pair.learning_rate,
+            rate_growth=pair.rate_growth,
+            seed=seed,
+            samples=samples,
         )
 
     def id(self, pair: Pair) -> str:
         """A setting's short name."""
-        if pair == self.pairs[0]:
-            return "today"
-        return f"B{pair.batch_size}-lr{pair.learning_rate:.4g}"
+        return "today" if pair == self.pairs[0] else self._names[pair]
+
+    @cached_property
+    def _names(self) -> dict[Pair, str]:
+        """One name each; schedules of the same ends are numbered."""
+        return distinct({pair: short_name(*pair) for pair in self.pairs})
+
+
+def _place(batch_size: int | str) -> tuple[int, str]:
+    """By the largest size, then by the text."""
+    return max(sizes_of(batch_size)), str(batch_size)
 
 
 Runs = dict[tuple[Pair, int], tuple[RunResult, ...]]
@@ -253,40 +296,56 @@ Ends = dict[Pair, dict[int, RunState]]
 
 def _grid(
     prepared: Prepared,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int | str],
     learning_rates: Sequence[float] | None,
     seeds: int,
     seed: int,
     samples: int | str | None,
+    rate_growth: Sequence[float] | None = None,
 ) -> Grid:
     """The settings, checked; today's first, each once."""
     baseline = prepared.baseline
-    today = Pair(_constant(prepared), baseline.learning_rate or 0.0)
+    first = schedules.batch_schedule(baseline.batch_size or 1)
+    today = Pair(_plain(first), baseline.learning_rate or 0.0, baseline.rate_growth)
     whole = length(prepared, samples)
-    _check(prepared, batch_sizes, learning_rates, seeds, seed, whole)
+    wanted = [_read(size) for size in batch_sizes]
+    _check(prepared, wanted, learning_rates, seeds, seed, whole)
     power = 1.0 if is_sgd_family(baseline.rule or "") else 0.5
     asked = [
-        Pair(size, rate)
-        for size in batch_sizes
-        for rate in learning_rates or [scaled_rate(today.learning_rate, today[0], size, power)]
+        Pair(_plain(schedule), rate, growth)
+        for schedule in wanted
+        for rate in learning_rates
+        or [scaled_rate(today.learning_rate, first.sizes[0], schedule.sizes[0], power)]
+        for growth in _growths(schedule, rate_growth, baseline)
     ]
     pairs = tuple(dict.fromkeys([today, *asked]))
-    return Grid(baseline, pairs, tuple(range(seed, seed + seeds)), whole)
+    seeds_ = tuple(range(seed, seed + seeds))
+    return Grid(baseline, pairs, seeds_, whole, examples=prepared.examples)
 
 
-def _constant(prepared: Prepared) -> int:
-    """Today's batch size; a schedule cannot be set against one size."""
-    schedule = schedules.batch_schedule(prepared.baseline.batch_size or 1)
-    if not schedule.is_constant:
-        hint = "compare sets constant batch sizes against one another."
-        size = prepared.baseline.batch_size
-        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
-    return schedule.sizes[0]
+def _read(batch_size: int | str) -> BatchSchedule:
+    """What was asked for; an impossible one is refused by the name of the option."""
+    try:
+        return schedules.batch_schedule(batch_size)
+    except (InvalidValueError, InvalidTypeError) as error:
+        raise type(error)(str(error).replace("`batch_size`", "`batch_sizes`", 1)) from None
+
+
+def _plain(schedule: BatchSchedule) -> int | str:
+    """One size as a number, several as text."""
+    return schedule.sizes[0] if len(schedule.steps) == 1 else str(schedule)
+
+
+def _growths(
+    schedule: BatchSchedule, asked: Sequence[float] | None, baseline: RunConfig
+) -> Sequence[float]:
+    """How the learning rate follows; with one size there is nothing to follow."""
+    return asked if asked and not schedule.is_constant else [baseline.rate_growth]
 
 
 def _check(
     prepared: Prepared,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[BatchSchedule],
     learning_rates: Sequence[float] | None,
     seeds: int,
     seed: int,
@@ -295,9 +354,15 @@ def _check(
     most = min(prepared.examples, samples)
     if not batch_sizes:
         raise InvalidValueError(must("batch_sizes", "at least one batch size", batch_sizes))
-    for size in batch_sizes:
-        if not 1 <= size <= most:
-            raise InvalidValueError(must("batch_sizes", f"whole numbers from 1 to {most}", size))
+    for schedule in batch_sizes:
+        for size in schedule.sizes:
+            if not 1 <= size <= most:
+                raise InvalidValueError(
+                    must("batch_sizes", f"whole numbers from 1 to {most}", size)
+                )
+        if schedule.resolve(prepared.examples).starts[-1][0] >= samples:
+            words = f"schedules whose last size begins within the {samples} samples of a training"
+            raise InvalidValueError(must("batch_sizes", words, str(schedule)))
     for rate in learning_rates or ():
         if not 0 < rate < math.inf:
             raise InvalidValueError(must("learning_rates", "above 0", rate))
@@ -316,6 +381,7 @@ def _asked(prepared: Prepared, grid: Grid) -> dict[str, object]:
         "metric": prepared.metric.name,
         "device": prepared.device,
         **{name: value for name, value in asdict(grid).items() if value is not False},
+        "pairs": [pair.told() for pair in grid.pairs],
     }
 
 
@@ -325,7 +391,6 @@ def _train(
     """Every leg, with one run alone timed before, between and after."""
     known = journal.load("machine", Machine)
     stopwatch = Stopwatch(prepared, 1, known.blocks if known else None)
-    sizes = sorted({pair.batch_size for pair in grid.pairs})
     legs = grid.legs()
     due = sorted({round(i * len(legs) / VISITS) for i in range(VISITS + 1)})
     runs: Runs = {}
@@ -333,7 +398,7 @@ def _train(
     with Engine(prepared, folder) as engine:
         for done, leg in enumerate([*legs, None]):
             if done in due:
-                _visit(stopwatch, sizes, due.index(done) + 1, hears)
+                _visit(stopwatch, grid.sizes, due.index(done) + 1, hears)
                 journal.save("machine", machine_of(prepared, stopwatch, None))
             if leg is not None:
                 found, states = _train_leg(engine, grid, leg, (done, len(legs)), hears)
@@ -411,7 +476,7 @@ def _survey(
     """Setting's id → what noise and changed training data do to it beside today's settings."""
     if not grid.robustness:
         return {}
-    largest = max(pair.batch_size for pair in grid.pairs)
+    largest = max(grid.sizes)
     found = survey(
         prepared,
         grid.baseline,
@@ -502,25 +567,31 @@ def _compared(
     prepared: Prepared, grid: Grid, runs: Runs, machine: Machine
 ) -> tuple[Compared, ...]:
     """Every setting at both lengths."""
-    found = []
+    found, yardstick = [], _yardstick(grid, machine)
     for pair in grid.pairs:
-        timing = seconds_per_update(machine.blocks[str(pair.batch_size)]).seconds_per_update
         lengths = grid.samples, grid.equal_updates(pair.batch_size)
         readings = [
-            None if moment is None else _reading(prepared, grid, runs, pair, moment, timing)
+            None if moment is None else _reading(prepared, grid, runs, pair, moment, yardstick)
             for moment in lengths
         ]
-        assert readings[0] is not None
-        found.append(Compared(_setting(grid, pair), readings[0], readings[1], timing))
+        whole = readings[0]
+        assert whole is not None
+        each = whole.seconds.times(1 / max(1, whole.updates), "s/update")
+        found.append(Compared(_setting(grid, pair), whole, readings[1], each))
     return tuple(found)
 
 
+def _yardstick(grid: Grid, machine: Machine) -> Yardstick:
+    return Yardstick(machine, None, grid.baseline.reuse, grid.examples)
+
+
 def _setting(grid: Grid, pair: Pair) -> Setting:
-    return setting_of(grid.baseline, grid.id(pair), pair.batch_size, pair.learning_rate)
+    config = grid.config(pair, grid.seeds[0], grid.samples)
+    return setting_of(config, grid.id(pair), pair.batch_size, pair.learning_rate)
 
 
 def _reading(
-    prepared: Prepared, grid: Grid, runs: Runs, pair: Pair, moment: int, timing: Estimate
+    prepared: Prepared, grid: Grid, runs: Runs, pair: Pair, moment: int, yardstick: Yardstick
 ) -> Reading:
     """One setting at one moment, against today's settings at the end of their training."""
     today = grid.pairs[0]
@@ -536,10 +607,10 @@ def _reading(
         math.isnan(one.value) or run.status is Status.DID_NOT_LEARN
         for one, run in zip(here, own, strict=True)
     ]
-    updates = max(one.updates for one in here)
+    samples = max(one.samples for one in here)
     return Reading(
-        max(one.samples for one in here),
-        updates,
+        samples,
+        max(one.updates for one in here),
         centre(values, maximise, unit),
         None if paired is None else paired.estimate,
         0 if paired is None else paired.wins,
@@ -547,14 +618,8 @@ def _reading(
         math.nan if paired is None else paired.chance,
         len(own),
         sum(failed),
-        _times(timing, updates),
+        yardstick.seconds(samples, pair.batch_size),
     )
-
-
-def _times(timing: Estimate, updates: int) -> Estimate:
-    """Updates × seconds per update."""
-    value, low, high = (updates * x for x in (timing.value, timing.low, timing.high))
-    return Estimate(value, low, high, timing.n, "s", timing.source, timing.level)
 
 
 def _curves(
@@ -562,32 +627,33 @@ def _curves(
 ) -> tuple[CurvePoint, ...]:
     """Loss and metric along the longest training of every setting."""
     points: list[CurvePoint] = []
+    yardstick = _yardstick(grid, machine)
     for pair in grid.pairs:
         longest = max(samples for known, samples in runs if known == pair)
         good = [r for r in runs[pair, longest] if r.status is not Status.DIVERGED]
-        rate = machine.seconds(pair.batch_size)
-        seconds = math.nan if rate is None else rate.value
         for name in ("loss", "metric"):
-            points += _points(good, grid.id(pair), name, prepared.examples, seconds)
+            points += _points(good, grid.id(pair), name, yardstick, pair.batch_size)
     return tuple(points)
 
 
 def _points(
-    runs: Sequence[RunResult], id_: str, name: str, examples: int, seconds: float
+    runs: Sequence[RunResult], id_: str, name: str, yardstick: Yardstick, batch_size: int | str
 ) -> list[CurvePoint]:
     """Median and range over seeds at each evaluation."""
     if not runs:
         return []
     first = runs[0].series[name]
+    seconds = yardstick.measure("time", first.samples.astype(float), batch_size)
+    assert yardstick.examples is not None
     values = np.array([run.series[name].values for run in runs])
     return [
         CurvePoint(
             id_,
             name,
             int(first.samples[t]),
-            float(first.samples[t] / examples),
+            float(first.samples[t] / yardstick.examples),
             int(first.updates[t]),
-            float(first.updates[t] * seconds),
+            float(seconds[t]),
             float(np.median(values[:, t])),
             quantile(values[:, t], 0.05),
             quantile(values[:, t], 0.95),

@@ -137,7 +137,10 @@ def make(
         return divided(int(advice.recommended.batch_size), limit, old.world_size)
 
     if not isinstance(advice.recommended.batch_size, int):
-        by_hand = ("The batch size is a schedule.",)
+        by_hand = (
+            "The batch size is a schedule, which no number in a script can hold: a sampler draws "
+            "the batches, and apply.py beside the report trains with it.",
+        )
         return Patch(which, title, careful, by_hand, snippet=code)
     sought = find(scripts, which, advice.changes, advice.today, again, world_size)
     notes = careful + sought.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchlab.advisor.record import Setting
 from batchlab.patching.division import Division
 from batchlab.patching.kinds import Kind
+from batchlab.schedules import batch_schedule
 
 _TORCH = {
     "sgd": ("torch.optim.SGD", ("weight_decay",)),
@@ -67,7 +68,7 @@ def written(value: object) -> str:
 
 def _pytorch(one: Setting, cut: Division | None) -> tuple[str, ...]:
     maker = f"loader = {_loader(one, cut)}"
-    return (maker, *_identity(cut), f"optimizer = {optimizer(one)}")
+    return (maker, *_identity(cut), f"optimizer = {optimizer(one)}", *_rate(one))
 
 
 def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
@@ -77,10 +78,18 @@ def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
         f"optimizer = {optimizer(one, 'self.parameters()')}  # configure_optimizers",
         f"trainer = Trainer(accumulate_grad_batches={steps})",
         *_identity(cut),
+        *_rate(one),
     )
 
 
 def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
+    if isinstance(one.batch_size, str):
+        return (
+            "# TrainingArguments hold one batch size; override Trainer.get_train_dataloader:",
+            f"return {_loader(one, cut)}",
+            f"TrainingArguments(learning_rate={written(one.learning_rate)})",
+            *_rate(one),
+        )
     size = written(one.batch_size if cut is None else cut.micro_batch_size)
     return (
         "TrainingArguments(",
@@ -93,8 +102,20 @@ def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _loader(one: Setting, cut: Division | None) -> str:
+    if isinstance(one.batch_size, str):
+        sampler = f"batchlab.data.GrowingBatchSampler(train_set, {written(one.batch_size)})"
+        return f"DataLoader(train_set, batch_sampler={sampler})"
     size = written(one.batch_size if cut is None else cut.micro_batch_size)
     return f"DataLoader(train_set, batch_size={size}, shuffle=True)"
+
+
+def _rate(one: Setting) -> tuple[str, ...]:
+    """What the learning rate does while the batch grows."""
+    if not isinstance(one.batch_size, str):
+        return ()
+    rate, first = written(one.learning_rate), batch_schedule(one.batch_size).sizes[0]
+    power = f" * (B / {first}) ** {one.rate_growth:g}" if one.rate_growth else ""
+    return (f"# learning rate at batch size B: {rate}{power}, schedule: {one.lr_schedule}",)
 
 
 def _identity(cut: Division | None) -> tuple[str, ...]:

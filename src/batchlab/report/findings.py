@@ -29,6 +29,7 @@ from batchlab.report import formats, names
 from batchlab.report.features import ranged, share, signed, span
 from batchlab.report.sturdiness import disturbance, meaning
 from batchlab.rules import is_sgd_family
+from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.types import Estimate, Status
 
 FAR = 4.0
@@ -363,7 +364,8 @@ class Compared:
         setting: Its batch size and learning rate; the id of today's is ``today``.
         at_samples: At as many samples as today's.
         at_updates: At as many updates as today's, or None where that would take too long.
-        seconds_per_update: One run alone, data loading included.
+        seconds_per_update: One run alone, data loading included; of a schedule the mean over the
+            updates at equal samples.
     """
 
     setting: Setting
@@ -434,18 +436,23 @@ class CompareReport:
     def said(self) -> tuple[Text, ...]:
         """What is left out of the comparison at equal updates."""
         left_out = {o.setting.batch_size for o in self.settings if o.at_updates is None}
+        needed = {size: self.equal_updates(size) for size in left_out}
         return tuple(
             say(
                 "Batch size {b} is not compared at equal updates: {u} updates of it take {x} "
                 "times today's samples.",
                 "バッチサイズ{b}は同じ更新回数での比較から外しました：{u}回の更新には現在の{x}倍の"
                 "データが必要です。",
-                b=formats.count(size),
+                b=names.value("batch_size", size),
                 u=formats.count(self.updates),
-                x=formats.number(self.updates * size / self.samples),
+                x=formats.number(samples / self.samples),
             )
-            for size in sorted(map(int, left_out))
+            for size, samples in sorted(needed.items(), key=lambda pair: pair[1])
         )
+
+    def equal_updates(self, batch_size: int | str) -> int:
+        """Samples for as many updates as today's."""
+        return batch_schedule(batch_size).resolve(self.train_examples).drawn(self.updates)
 
     def better(self, kind: str) -> tuple[Compared, ...]:
         """Settings whose whole range is on the better side of today's, best first."""
@@ -698,8 +705,8 @@ def setting_of(config: RunConfig, id_: str, batch_size: int | str, rate: float) 
     Args:
         config: The recipe.
         id_: Its short name.
-        batch_size: Examples.
-        rate: Peak learning rate.
+        batch_size: Examples, or a schedule; the micro-batch is that of its largest size.
+        rate: Peak learning rate; of a schedule, at its first size.
 
     Example:
         >>> config = RunConfig(rule="sgd", samples=100).resolved(examples=100)
@@ -711,7 +718,7 @@ def setting_of(config: RunConfig, id_: str, batch_size: int | str, rate: float) 
         for f in dataclasses.fields(Setting)
         if hasattr(config, f.name)
     }
-    micro = batch_size if isinstance(batch_size, int) else 0
+    micro = max(sizes_of(batch_size))
     known.update(id=id_, batch_size=batch_size, learning_rate=rate, micro_batch_size=micro)
     return Setting(**known, accum_steps=1, world_size=1)
 

@@ -43,6 +43,7 @@ from batchlab.report.findings import (
     scale_text,
 )
 from batchlab.report.sturdiness import meaning
+from batchlab.schedules import batch_schedule
 from batchlab.types import Estimate, Evidence
 
 Table = tuple[Text, tuple[Text, ...], tuple[tuple[Text, ...], ...]]
@@ -516,14 +517,14 @@ def _reading_rows(found: CompareReport) -> tuple[Row, ...]:
 def _reading_row(found: CompareReport, one: Compared, kind: str, reading: Reading) -> Row:
     times = 100.0 if found.metric.unit == "%" else 1.0
     setting = one.setting
-    size, rate = names.value("batch_size", setting.batch_size), formats.rate(setting.learning_rate)
+    grown = isinstance(setting.batch_size, str)
     return {
         "id": setting.id,
-        "words": f"{size} · {rate}",
+        "words": _label(setting),
         "kind": kind,
         "role": "today" if setting.id == "today" else "other",
         "state": "ok" if math.isfinite(reading.metric.value) else "failed",
-        "batch": setting.batch_size,
+        "batch": reading.samples / max(1, reading.updates) if grown else setting.batch_size,
         "samples": reading.samples,
         "updates": reading.updates,
         "seconds": reading.seconds.value,
@@ -532,6 +533,14 @@ def _reading_row(found: CompareReport, one: Compared, kind: str, reading: Readin
         "runs": reading.runs,
         "failed": reading.failed,
     }
+
+
+def _label(one: Setting) -> str:
+    """Batch size and learning rate; of a schedule its first and last size."""
+    schedule = batch_schedule(one.batch_size)
+    grown = f" · B^{one.rate_growth:g}" if one.rate_growth and not schedule.is_constant else ""
+    size = schedule.ends if len(schedule.steps) > 1 else formats.count(schedule.sizes[0])
+    return f"{size} · {formats.rate(one.learning_rate)}{grown}"
 
 
 def _reading_spec(

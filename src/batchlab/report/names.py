@@ -70,6 +70,7 @@ REASONS = {
     ),
     Reason.REQUESTED: Text("asked for", "指定による"),
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
+    Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
 }
 STATUSES = {
     Status.OK: Text("trained", "学習できた"),
@@ -212,7 +213,15 @@ def setting(one: Setting) -> Text:
         say("{n} {v}", "{n} {v}", n=field(name), v=_content(name, content))
         for name, content in one.other.items()
     )
-    return join((usual, *own), ", ", "、")
+    return join((usual, *_grown(one), *own), ", ", "、")
+
+
+def _grown(one: Setting) -> tuple[Text, ...]:
+    """How the learning rate follows a schedule of batch sizes, if it does."""
+    if not (isinstance(one.batch_size, str) and one.rate_growth):
+        return ()
+    power = f"{one.rate_growth:g}"
+    return (say("growing as B^{p}", "バッチの{p}乗で増加", p=power),)
 
 
 def bound(advice: Advice) -> Text:

@@ -1,0 +1,65 @@
+"""Does growing the batch during training help? Bounds, problems with known constants, and nets.
+
+Sums of finitely many losses show what the theorems say, with exact constants. Nets show what the
+source measured, without what stood in its way: a gradient measured at the current batch size in
+training mode, one learning rate for all arms, more updates for the growing arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from batchlab._text import Text
+from batchlab.errors import InvalidValueError, must
+from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
+from batchlab.studies.growing_batch import plateau, vanish
+from batchlab.studies.growing_batch.faults import FAULTS
+
+MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
+    plateau.TABLE: plateau.measure,
+    plateau.IDENTITY: plateau.same,
+    vanish.TABLE: vanish.measure,
+}
+"""Table → what fills it."""
+TOPICS = (plateau, vanish)
+
+QUICK: dict[str, Value] = {"problems": 16, "runs": 16, "updates": 4000, "fault": "none"}
+FULL: dict[str, Value] = {"problems": 48, "runs": 32, "updates": 6000}
+PAPER: dict[str, Value] = {"problems": 48, "runs": 32, "updates": 6000}
+PARAMETERS: dict[Mode, Parameters] = {
+    "quick": QUICK,
+    "full": QUICK | FULL,
+    "paper": QUICK | PAPER,
+}
+
+
+def cells(parameters: Parameters) -> tuple[Cell, ...]:
+    """What is measured for all parts."""
+    if parameters["fault"] not in FAULTS:
+        raise InvalidValueError(must("fault", f"one of {', '.join(FAULTS)}", parameters["fault"]))
+    return tuple(cell for topic in TOPICS for cell in topic.cells(parameters))
+
+
+def measure(cell: Cell, bench: Bench) -> list[Row]:
+    """The rows of a cell, by the part that it belongs to."""
+    return MEASURES[cell.table](cell, bench)
+
+
+def claims(parameters: Parameters) -> tuple[Claim, ...]:
+    """The claims of all parts, then the findings."""
+    found = [claim for topic in TOPICS for claim in topic.claims(parameters)]
+    return (*found, *(claim for topic in TOPICS for claim in topic.findings(parameters)))
+
+
+STUDY = Study(
+    name="growing-batch",
+    title=Text(
+        "growing the batch size during training", "学習中にバッチサイズを大きくしていくこと"
+    ),
+    citations=("kamo2025", "umeda2024", "imaizumi2025"),
+    parameters=PARAMETERS,
+    cells=cells,
+    measure=measure,
+    claims=claims,
+    minutes={"quick": 2, "full": 60},
+)

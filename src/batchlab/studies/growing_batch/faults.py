@@ -1,0 +1,15 @@
+"""What may be planted: each fault makes the claims that rest on it come out *not reproduced*."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "none": "nothing",
+    "batch ignored": "every batch has the smallest size",
+    "rate ignored": "every learning rate is the largest",
+    "no noise": "every batch is all data",
+    "batch counted twice": "the bounds divide the noise by the square of the batch size",
+    "same rate": "SHB runs at the rate of NSHB",
+    "arms exchanged": "the growing arm stands for the constant one and the other way round",
+    "evaluation mode": "what is called training mode is evaluation mode",
+}
+"""Parameter ``fault`` → what is wrong."""

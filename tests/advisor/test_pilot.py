@@ -1,0 +1,459 @@
+"""Batches that grow: the pilot on simulated runs, who joins the finalists, what is told of it."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from batchlab import _platform
+from batchlab.advisor import answer, confirm, evidence, pilot
+from batchlab.advisor.advise import run_stages
+from batchlab.advisor.confirm import CHOOSING, FRESH, ConfirmationPlan, plan_confirmation
+from batchlab.advisor.judge import Projected, Yardstick
+from batchlab.advisor.options import Options
+from batchlab.advisor.pilot import KEPT, SEEDS, TUNING, PilotPlan, burden, plan_pilot, run_pilot
+from batchlab.advisor.record import Growing, MetricInfo, Reason
+from batchlab.advisor.session import Session, Silent
+from batchlab.advisor.stages import Confirmation, Grown, Machine, Pilot, choice_of
+from batchlab.advisor.view import View, bare_facts
+from batchlab.engine import RunResult, Series
+from batchlab.engine.trace import Trace
+from batchlab.report import growing as words
+from batchlab.schedules import batch_schedule
+from batchlab.stats import paired_log_ratio
+from batchlab.tasks import prepare
+from batchlab.types import Status, from_plain, to_plain
+from tests.advisor import made, tiny
+
+EXAMPLES = 510
+"""Of the tiny task; a quarter of them are 127."""
+NOISE = 4.0
+PER_SAMPLE = {size: size / 1000 for size in (4, 8, 16, 32, 64)}
+"""Seconds per update where the computer works at full speed from the smallest batch on."""
+PER_UPDATE = dict.fromkeys(PER_SAMPLE, 0.001)
+"""Seconds per update where an update takes as long whatever its batch."""
+
+
+def descended(config, moments):
+    """Expected loss of a noisy quadratic, e ← (1−η)²e + η²σ²/B: exact, nothing is drawn."""
+    schedule = batch_schedule(config.batch_size).resolve(EXAMPLES)
+    share, loss, values, due = config.multiplier(EXAMPLES), 1.0, [1.0], list(moments[1:])
+    for first, size in schedule.updates(0, config.samples):
+        rate = config.learning_rate * share(first)
+        loss = (1 - rate) ** 2 * loss + rate**2 * NOISE / size
+        while due and first + size >= due[0]:
+            values.append(loss)
+            due.pop(0)
+    return values + [loss] * len(due)
+
+
+def simulated(config, moments):
+    """A run that descends as the equation says."""
+    losses = np.array(descended(config, moments))
+    at = np.array(moments)
+    series = {
+        "loss": Series(at, at, losses),
+        "metric": Series(at, at, 1 - np.minimum(losses, 1.0)),
+    }
+    last = int(at[-1])
+    return RunResult(config, Status.OK, "", last, last, last, 0.0, "loop", 1, series)
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """``(seconds per update, schedule) → session`` that trains by the equation."""
+    trained = []
+
+    def train(_self, what, configs, job, starts=None):
+        trained.append((what, list(configs)))
+        runs = tuple(simulated(config, job.evaluate_at) for config in configs)
+        return Trace(runs), [None] * len(runs)
+
+    monkeypatch.setattr(Session, "train", train)
+    monkeypatch.setattr(Session, "visit", lambda *_: None)
+    monkeypatch.setattr(pilot, "noise_probe", lambda *_: None)
+
+    def make(rates=PER_SAMPLE, schedule="constant", **given):
+        found = made.session(rates=rates, samples=20 * EXAMPLES, **given)
+        recipe = found.baseline.replace(batch_size=8, learning_rate=0.1, lr_schedule=schedule)
+        found.prepared = replace(found.prepared, baseline=recipe)
+        found.fit = SimpleNamespace(largest=64)
+        return SimpleNamespace(session=found, trained=trained)
+
+    return make
+
+
+def yard(session):
+    machine = Machine(None, session.stopwatch.blocks, 1, "cpu", "test", 2)
+    return Yardstick(machine, session.options.price, 1, EXAMPLES)
+
+
+PLAN = PilotPlan(8, 0.1, 64, 20 * EXAMPLES, (50, 51, 52), (0.0, 0.5, 1.0), ("constant",))
+
+
+# ------------------------------------------------------------------ what is tried
+
+
+def test_every_rule_is_tried_with_every_growth_of_the_rate_and_both_schedules(session):
+    made_ = session(schedule="linear")
+    plan = replace(PLAN, schedules=("linear", "constant"))
+    found = run_pilot(made_.session, plan, lambda: yard(made_.session))
+    (what, first) = made_.trained[1]
+    assert what == "batches that grow"
+    settings = {(c.batch_size, c.rate_growth, c.lr_schedule) for c in first}
+    assert len(settings) == len(first) == len(found.policies) * 3 * 2
+    assert {name for names in found.policies.values() for name in names} >= {
+        "fixed ×2",
+        "fixed ×4",
+    }
+    assert {c.seed for c in first} == {50}
+
+
+def test_only_the_best_are_repeated_and_on_tuning_seeds_alone(session):
+    made_ = session()
+    found = run_pilot(made_.session, PLAN, lambda: yard(made_.session))
+    again = next(configs for what, configs in made_.trained if "again" in what)
+    assert len(again) == KEPT * (SEEDS - 1)
+    assert {c.seed for c in found.curves} == {50, 51, 52}
+    assert TUNING + SEEDS <= CHOOSING < FRESH
+    assert len(found.best) == pilot.MOST
+    assert not found.why_not
+
+
+def test_a_shorter_pilot_has_the_same_shares_and_its_best_are_of_whole_trainings(session):
+    made_ = session()
+    short = replace(PLAN, samples=5 * EXAMPLES)
+    found = run_pilot(made_.session, short, lambda: yard(made_.session))
+    tried = {c.choice.batch_size for c in found.curves if isinstance(c.choice, Grown)}
+    assert "0:8 1.25ep:16 2.5ep:32 3.75ep:64" in tried
+    assert "0:8 5ep:16 10ep:32 15ep:64" in found.policies
+    assert {choice_of(best).batch_size for best in found.best} <= set(found.policies)
+
+
+def test_a_record_with_a_batch_that_grows_survives_the_file():
+    grown = Grown("0:8 2ep:16", 0.1, 0.5, "constant")
+    record = replace(
+        made.confirmation((4000,) * 3, (2000,) * 3), finalists=(grown, (64, 0.2)), chosen=grown
+    )
+    read = from_plain(Confirmation, json.loads(json.dumps(to_plain(record))))
+    assert read.choice == grown
+    assert [choice_of(one) for one in read.finalists] == [grown, (64, 0.2)]
+    plan = ConfirmationPlan((grown, (64, 0.2)), (100,), (1000,), True)
+    assert from_plain(ConfirmationPlan, json.loads(json.dumps(to_plain(plan)))).pairs() == (
+        grown,
+        (64, 0.2),
+    )
+
+
+# ------------------------------------------------------------------ who wins, by construction
+
+
+def ratio(found, session):
+    """Time of the best that grows / time of today's settings, to the loss that both reach."""
+    today = next(c for c in found.curves if c.batch_size == 8 and c.seed == 50)
+    each = [
+        burden(curve, today, yard(session), "time", True)
+        for curve in found.curves
+        if isinstance(curve.choice, Grown) and curve.seed == 50
+    ]
+    return math.exp(min(each))
+
+
+def test_growing_wins_where_time_goes_with_examples_and_noise_is_what_is_left(session):
+    """By the equation noise is a plateau of η·σ²/2B: with the rate falling to 0 today's settings
+    get below it at the very end, a growing batch earlier.
+    """
+    made_ = session(PER_SAMPLE, "linear")
+    found = run_pilot(
+        made_.session, replace(PLAN, schedules=("linear",)), lambda: yard(made_.session)
+    )
+    assert ratio(found, made_.session) < 0.8
+
+
+def test_growing_gains_nothing_where_the_loss_is_all_bias(session, monkeypatch):
+    """Without noise every update counts alike, and a growing batch has fewer of them."""
+    monkeypatch.setattr("tests.advisor.test_pilot.NOISE", 0.0)
+    made_ = session(PER_SAMPLE)
+    plan = replace(PLAN, learning_rate=0.001, powers=(0.0,))
+    made_.session.prepared = replace(
+        made_.session.prepared, baseline=made_.session.baseline.replace(learning_rate=0.001)
+    )
+    found = run_pilot(made_.session, plan, lambda: yard(made_.session))
+    assert ratio(found, made_.session) > 1.0
+
+
+def test_a_burden_is_the_log_ratio_of_times_at_the_loss_that_both_reach():
+    slow = made.curve((1.0, 0.8, 0.6, 0.4, 0.2), size=32)
+    fast = replace(
+        made.curve((1.0, 0.6, 0.2, 0.2, 0.2)),
+        batch_size="0:32 200:64",
+        lr_schedule="constant",
+    )
+    by_hand = Yardstick(made.machine({32: 0.32, 64: 0.32}), None)
+    found = burden(fast, slow, by_hand, "time", True)
+    # Means of three: 0.4 is reached at 300 by the slow one, by the fast one between 100 and 200.
+    level_at = pilot.samples_to(fast, 0.4)
+    assert found == pytest.approx(math.log(level_at * 0.01 / 3.0))
+    assert burden(slow, slow, by_hand, "time", True) == pytest.approx(0.0)
+
+
+def test_a_run_that_diverged_or_barely_learnt_is_never_the_best():
+    yardstick = Yardstick(made.machine(made.RATES), None)
+    today = made.curve((1.0, 0.8, 0.6, 0.4, 0.2))
+    assert burden(made.diverged(), today, yardstick, "time", True) == math.inf
+    lazy = made.curve((1.0, 0.99, 0.98, 0.97, 0.96))
+    assert burden(lazy, today, yardstick, "time", True) == math.inf
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_for_accuracy_the_end_decides_in_its_direction(maximise):
+    yardstick = Yardstick(made.machine(made.RATES), None)
+    today, other = (made.curve([1.0] * 5, metric=[m] * 5) for m in (0.8, 0.9))
+    found = burden(other, today, yardstick, "accuracy", maximise)
+    assert found == pytest.approx(-0.1 if maximise else 0.1)
+
+
+# ------------------------------------------------------------------ what the budget pays for
+
+
+def _row(size, fall):
+    falls, today = np.array([fall] * 3), np.array([100.0] * 3)
+    return Projected(size, 0.1, falls, today, paired_log_ratio(today, falls))
+
+
+ROWS = [_row(8, 100.0), _row(64, 400.0)]
+SEARCHED = made.projection([], {8: 0.1, 64: 0.4})
+
+
+def test_the_pilot_gets_shorter_before_it_is_left_out(session):
+    found = session().session
+    whole = plan_pilot(found, SEARCHED, ROWS, math.inf)
+    assert (whole.first, whole.cap, whole.samples) == (8, 64, 20 * EXAMPLES)
+    price = pilot.seconds_of(found, whole)
+    shorter = plan_pilot(found, SEARCHED, ROWS, 0.6 * price)
+    assert shorter.samples == 10 * EXAMPLES
+    none = plan_pilot(found, SEARCHED, ROWS, 0.01 * price)
+    assert none.why_not == "budget"
+    assert 0.01 * price < none.seconds < price
+
+
+def test_growing_ends_with_what_fits_and_a_quarter_of_the_data(session):
+    found = session().session
+    assert pilot.largest(found) == 64
+    found.fit = SimpleNamespace(largest=500)
+    assert pilot.largest(found) == EXAMPLES // 4
+
+
+def test_without_room_to_grow_nothing_is_tried_and_why_is_kept(session):
+    found = session().session
+    found.fit = SimpleNamespace(largest=15)
+    assert plan_pilot(found, SEARCHED, ROWS, math.inf).why_not == "no room"
+    nothing = [_row(8, math.inf)]
+    assert plan_pilot(found, SEARCHED, nothing, math.inf).why_not == "failed"
+    found.fit = SimpleNamespace(largest=64)
+    found.prepared = replace(found.prepared, baseline=found.baseline.replace(samples=511))
+    assert plan_pilot(found, SEARCHED, ROWS, math.inf).why_not == "too short"
+
+
+# ------------------------------------------------------------------ the finalists and the choice
+
+GROWN = Grown("0:32 4ep:64", 0.1, 0.5, "constant")
+SECOND = Grown("0:32 2ep:64", 0.1, 0.0, "constant")
+
+
+def test_the_best_that_grows_stands_behind_the_best_constant_batch():
+    today, fall = np.full(3, 100.0), np.array([50.0, 60.0, 55.0])
+    rows = [
+        Projected(size, 0.1, k * fall, today, paired_log_ratio(today, k * fall))
+        for size, k in ((64, 1.0), (128, 1.01))
+    ]
+    session = made.session(rates=made.RATES)
+    full = plan_confirmation(session, rows, math.inf, (GROWN, SECOND))
+    assert full.pairs() == ((64, 0.1), GROWN, (128, 0.1), SECOND)
+    price = confirm.seconds_of(session, replace(full, finalists=full.finalists[:2]))
+    assert plan_confirmation(session, rows, price, (GROWN, SECOND)).pairs() == ((64, 0.1), GROWN)
+
+
+def _chosen(constant, grown, objective="time", today=8000):
+    """Arrivals of each choosing seed, in samples: the finalist, the batch that grows."""
+    plan = ConfirmationPlan(((32, 0.2), GROWN), tuple(range(100, 105)), (1000,), False)
+    runs = [
+        *(made.run_to(today, seed=s) for s in plan.seeds),
+        *(
+            made.run_to(at, pair=(32, 0.2), seed=s)
+            for at, s in zip(constant, plan.seeds, strict=True)
+        ),
+        *(
+            replace(
+                made.run_to(at, seed=s),
+                batch_size=GROWN.batch_size,
+                rate_growth=0.5,
+                lr_schedule="constant",
+            )
+            for at, s in zip(grown, plan.seeds, strict=True)
+        ),
+    ]
+    session = made.session(rates={32: 0.001, 64: 0.002}, options=Options(objective=objective))
+    yardstick = Yardstick(made.machine({32: 0.001, 64: 0.002}), None, 1, 1000)
+    return confirm._choose(session, plan, runs, 0.9, yardstick)
+
+
+def test_a_batch_that_grows_is_chosen_where_it_beats_the_best_constant_one_beyond_its_range():
+    assert _chosen([6000] * 5, [3000, 3250, 3000, 3250, 3000]) == (GROWN, False)
+    assert _chosen([6000] * 5, [3000, 3250, 3000, 3250, 3000], "samples") == (GROWN, False)
+
+
+def test_a_draw_goes_to_the_constant_batch():
+    """On the mean it is faster by a tenth; by its range it might as well be slower."""
+    assert _chosen([6000] * 5, [3000, 9000, 3000, 8000, 4000])[0] == (32, 0.2)
+
+
+def test_today_is_a_rival_too():
+    assert _chosen([6000] * 5, [5000] * 5, today=2000) == ((32, 0.2), True)
+
+
+# ------------------------------------------------------------------ what is told
+
+
+def _view(grown_at, constant_at=(6000,) * 5, **records):
+    """Choosing runs on five seeds; the constant finalist was proved."""
+    runs = [made.run_to(8000, seed=100 + i) for i in range(5)]
+    runs += [made.run_to(at, pair=made.OTHER, seed=100 + i) for i, at in enumerate(constant_at)]
+    runs += [
+        replace(
+            made.run_to(at, seed=100 + i), batch_size=GROWN.batch_size, rate_growth=0.5,
+            lr_schedule="constant",
+        )
+        for i, at in enumerate(grown_at)
+    ]  # fmt: skip
+    record = replace(
+        made.confirmation((8000,) * 3, (6000,) * 3),
+        choosing=tuple(runs),
+        finalists=(made.OTHER, GROWN),
+    )
+    tried = Pilot(
+        policies={GROWN.batch_size: ("fixed ×2", "plateau")},
+        curves=tuple(runs[-5:]),
+        best=(GROWN,),
+    )
+    given = {"confirmation": record, "pilot": tried} | records
+    return made.view(rates={32: 0.001, 64: 0.002, 128: 0.004}, **given)
+
+
+def test_the_report_says_plainly_when_growing_does_not_pay():
+    view = _view([7000, 6500, 7000, 6000, 7000])
+    found = answer.growing(view)
+    assert not found.pays
+    assert found.setting.batch_size == GROWN.batch_size
+    assert found.rival.id == view.id(made.OTHER)
+    assert found.rules == ("fixed ×2", "plateau")
+    assert found.difference.value == pytest.approx(1.09, abs=0.05)
+    told = words.sentence(found, view.facts.metric)
+    assert told.en.startswith("Growing the batch does not pay here: with batch size 0:32 4ep:64")
+    assert "the time of batch size 128, learning rate 0.4 under your own" in told.en
+    assert "(5 repeats)" in told.en
+    assert told.ja.startswith("バッチを途中で増やしても得にはなりません")
+    assert "5回の繰り返し" in told.ja
+
+
+def test_the_report_says_plainly_when_growing_pays():
+    found = answer.growing(_view([3000, 3250, 3000, 3250, 3000]))
+    assert found.pays
+    assert found.difference.high < 1
+    told = words.sentence(found, MetricInfo("accuracy", True, "%"))
+    assert told.en.startswith("Growing the batch pays here")
+    assert told.ja.startswith("バッチを途中で増やす効果があります")
+
+
+@pytest.mark.parametrize("why", ["budget", "no room", "too short", "failed"])
+def test_what_was_not_tried_is_said_with_its_reason(why):
+    record = made.confirmation((8000,) * 3, (6000,) * 3)
+    view = made.view(confirmation=record, pilot=Pilot(why, 30.0 if why == "budget" else None))
+    found = answer.growing(view)
+    assert (found.why_not, found.setting) == (why, None)
+    told = words.sentence(found, MetricInfo("accuracy", True, "%"))
+    assert "grow" in told.en
+    assert "増やす" in told.ja
+    assert ("30 s" in told.en) is (why == "budget")
+
+
+def test_what_was_switched_off_or_never_came_up_is_told_apart():
+    searched = made.projection([], {})
+    assert answer.growing(made.view(projection=searched)) is None
+    off = made.view(projection=searched, options=Options(growing=False))
+    assert answer.growing(off) == Growing("off")
+
+
+def test_a_pilot_without_a_confirmation_says_that_nothing_is_confirmed():
+    assert answer.growing(_view([3000] * 5, confirmation=None)).why_not == "unconfirmed"
+
+
+# ------------------------------------------------------------------ from end to end
+
+OPTIONS = Options(budget=3000.0, seeds=2, confirm_seeds=3, batch_sizes=(8, 128))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole advice on the tiny task, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_platform, "available_cores", lambda: 1)
+        out = tmp_path_factory.mktemp("whole")
+        prepared = prepare(tiny.task(), device="cpu")
+        yield prepared, out, run_stages(prepared, OPTIONS, out, workers=0).records
+
+
+@pytest.mark.slow
+def test_batches_that_grow_are_piloted_and_judged_beside_the_constant_ones(whole):
+    _, out, records = whole
+    finalists = [choice_of(one) for one in records.confirmation.finalists]
+    assert any(isinstance(one, Grown) for one in finalists)
+    seeds = {c.seed for c in records.pilot.curves}
+    assert seeds == {TUNING, TUNING + 1, TUNING + 2}
+    judged = {c.choice for c in records.confirmation.choosing}
+    assert set(finalists) <= judged
+    stages = json.loads((out / "plan.json").read_text())["stages"]
+    assert list(stages)[:3] == ["A", "B", "G"]
+    assert {"first", "cap", "samples", "seeds", "powers", "schedules", "lemma"} == set(stages["G"])
+    assert records.pilot.noise
+    assert records.pilot.lemma in (0.0, 0.5, 1.0)
+
+
+class _Interrupter(Silent):
+    def __init__(self, at):
+        self.at = at
+
+    def progress(self, what, share):
+        if self.at in what:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_an_interrupted_pilot_goes_on_with_the_same_schedules(whole, tmp_path):
+    prepared, _, first = whole
+    stopped = run_stages(
+        prepared, OPTIONS, tmp_path, workers=0, listener=_Interrupter("that grow, again")
+    )
+    assert stopped.records.partial
+    assert stopped.records.pilot is None
+    plan = json.loads((tmp_path / "plan.json").read_text())["stages"]["G"]
+    resumed = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0).records
+    assert json.loads((tmp_path / "plan.json").read_text())["stages"]["G"] == plan
+    if plan["learning_rate"] == first.pilot.curves[-1].learning_rate:
+        assert resumed.pilot.policies == first.pilot.policies
+
+
+@pytest.mark.slow
+def test_the_candidates_show_batches_that_grow_and_whether_they_pay_is_told(whole):
+    prepared, _, records = whole
+    view = View(records, OPTIONS, bare_facts(prepared))
+    grown = [c for c in evidence.candidates(view) if c.reason is Reason.GROWING]
+    assert [c.setting.batch_size for c in grown] == [one.batch_size for one in view.grown]
+    assert all(c.runs >= OPTIONS.seeds and c.seconds_per_update.value > 0 for c in grown)
+    assert {c.setting.id for c in grown} <= {point.id for point in evidence.curves(view)}
+    found = answer.growing(view)
+    assert found.setting.id in {c.setting.id for c in grown}
+    assert found.difference.n == OPTIONS.seeds
