@@ -12,24 +12,63 @@ from collections.abc import Callable
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
-from batchlab.studies.growing_batch import plateau, vanish
+from batchlab.studies.growing_batch import arms, plateau, table, vanish
 from batchlab.studies.growing_batch.faults import FAULTS
+from batchlab.studies.guide import data
 
 MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     plateau.TABLE: plateau.measure,
     plateau.IDENTITY: plateau.same,
     vanish.TABLE: vanish.measure,
+    table.TABLE: table.measure,
+    arms.TABLE: arms.measure,
+    arms.SECONDS: arms.seconds,
 }
 """Table → what fills it."""
-TOPICS = (plateau, vanish)
+TOPICS = (plateau, vanish, table, arms)
 
-QUICK: dict[str, Value] = {"problems": 16, "runs": 16, "updates": 4000, "fault": "none"}
-FULL: dict[str, Value] = {"problems": 48, "runs": 32, "updates": 6000}
-PAPER: dict[str, Value] = {"problems": 48, "runs": 32, "updates": 6000}
+QUICK: dict[str, Value] = {
+    "problems": 16,
+    "runs": 12,
+    "updates": 3000,
+    "pictures": "digits",
+    "nets": "plain,normed",
+    "rules": "shb",
+    "arms": "equal,double,shrink,step equal,cosine equal,inverse equal",
+    "examples": 1024,
+    "passes": 10.0,
+    "table_seeds": 8,
+    "seeds": 5,
+    "rates": 3,
+    "tuning": 1,
+    "rounds": 8,
+    "fault": "none",
+}
+FULL: dict[str, Value] = {
+    "problems": 48,
+    "runs": 32,
+    "updates": 6000,
+    "rules": "sgd,shb,nshb,qhm,adam,adamw,rmsprop",
+    "arms": "all",
+    "passes": 20.0,
+    "table_seeds": 24,
+    "rates": 4,
+    "tuning": 2,
+    "rounds": 30,
+}
+PAPER: dict[str, Value] = {
+    "pictures": "cifar10",
+    "nets": "resnet18",
+    "examples": 50_000,
+    "passes": 200.0,
+    "table_seeds": 3,
+    "seeds": 3,
+}
+"""ResNet-18 on CIFAR-10, which batchlab reads, in place of CIFAR-100."""
 PARAMETERS: dict[Mode, Parameters] = {
     "quick": QUICK,
     "full": QUICK | FULL,
-    "paper": QUICK | PAPER,
+    "paper": QUICK | FULL | PAPER,
 }
 
 
@@ -51,6 +90,11 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
     return (*found, *(claim for topic in TOPICS for claim in topic.findings(parameters)))
 
 
+def lacks(parameters: Parameters, bench: Bench) -> str:
+    """What is missing: pictures that have to be fetched."""
+    return data.lacking(str(parameters["pictures"]), bench.data)
+
+
 STUDY = Study(
     name="growing-batch",
     title=Text(
@@ -62,4 +106,5 @@ STUDY = Study(
     measure=measure,
     claims=claims,
     minutes={"quick": 2, "full": 60},
+    lacks=lacks,
 )

@@ -9,7 +9,6 @@ FAULTS = {
     "no noise": "every batch is all data",
     "batch counted twice": "the bounds divide the noise by the square of the batch size",
     "same rate": "SHB runs at the rate of NSHB",
-    "arms exchanged": "the growing arm stands for the constant one and the other way round",
     "evaluation mode": "what is called training mode is evaluation mode",
 }
 """Parameter ``fault`` → what is wrong."""
