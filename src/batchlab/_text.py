@@ -110,7 +110,7 @@ def plain(words: str) -> str:
         >>> plain("**1.9**× [see](#apply) `lr`")
         '1.9× see lr'
     """
-    words = re.sub(r"\[([^\]]*)\]\(#[a-z-]+\)", r"\1", words.replace("**", "").replace("`", ""))
+    words = re.sub(r"\[([^\]]*)\]\(#[a-z0-9-]+\)", r"\1", words.replace("**", "").replace("`", ""))
     return _unpark(words)
 
 
@@ -124,7 +124,7 @@ def marked_up(words: str) -> Markup:
     safe = html.escape(words)
     safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
     safe = re.sub(r"`(.+?)`", r"<code>\1</code>", safe)
-    safe = re.sub(r"\[([^\]]*)\]\((#[a-z-]+)\)", r'<a href="\2">\1</a>', safe)
+    safe = re.sub(r"\[([^\]]*)\]\((#[a-z0-9-]+)\)", r'<a href="\2">\1</a>', safe)
     return Markup(_unpark(safe))  # escaped above
 
 
@@ -135,7 +135,7 @@ def markdown(words: str) -> str:
         >>> markdown("**a** [b](#c)")
         '**a** b'
     """
-    return _unpark(re.sub(r"\[([^\]]*)\]\(#[a-z-]+\)", r"\1", words))
+    return _unpark(re.sub(r"\[([^\]]*)\]\(#[a-z0-9-]+\)", r"\1", words))
 
 
 def _fill(template: str, parts: dict[str, Text | str | int], language: Language) -> str:

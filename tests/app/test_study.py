@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import batchlab
+from batchlab import _platform
 from batchlab.app import study as app
 from batchlab.app.cite import cited
 from batchlab.citations import entries
@@ -176,6 +177,64 @@ def test_an_unfinished_study_goes_on_only_when_asked(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_an_interrupted_study_remembers_its_time(tmp_path):
+    with pytest.raises(TaskError, match="the measurement broke"):
+        run(tmp_path, set=["mean=-200"])
+    assert json.loads((tmp_path / "plan.json").read_text())["spent"] > 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_study_is_not_measured_again_by_a_later_version(tmp_path, monkeypatch):
+    first = run(tmp_path)
+    monkeypatch.setattr(_platform, "version", lambda: "99.0")
+    again = run(tmp_path)
+    assert again.provenance == first.provenance
+    assert [p.read_text() for p in tmp_path.glob("cells/*/measured")] == ["x", "x"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_other_data_are_measured_anew(tmp_path):
+    (tmp_path / "data").mkdir()
+    for content in ("old", "newer"):
+        (tmp_path / "data" / "task.parquet").write_text(content)
+        run(tmp_path / content, data=tmp_path / "data")
+    old, newer = ({p.name for p in (tmp_path / c / "cells").iterdir()} for c in ("old", "newer"))
+    assert not old & newer
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("cells", "The cells of `made` with n=4 raised ZeroDivisionError"),
+        ("claims", "The claims of `made` with n=4 raised ZeroDivisionError"),
+        ("values", "Reading the values of `above-zero` raised ZeroDivisionError"),
+        ("picture", "Drawing `above-zero` raised ZeroDivisionError"),
+    ],
+)
+def test_a_fault_in_a_study_of_the_users_own_is_one_sentence(tmp_path, monkeypatch, part, words):
+    def broken(given):
+        return 1 / 0
+
+    if part in ("cells", "claims"):
+        study = made.study(**{part: broken})
+    else:
+        changes = {"n": 4, "values": lambda tables: tables["draws"]["value"].to_numpy()[:4]}
+        study = made.study(claims=lambda p: (made.claim(**(changes | {part: broken})),))
+    monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
+    with pytest.raises(TaskError, match=re.escape(words)):
+        run(tmp_path, set=["n=4"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_two_claims_of_one_name_are_refused(tmp_path, monkeypatch):
+    study = made.study(claims=lambda parameters: (made.claim(), made.claim()))
+    monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
+    with pytest.raises(InvalidValueError, match="`id` must be another for each claim"):
+        run(tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_another_seed_needs_another_directory(tmp_path):
     run(tmp_path)
     with pytest.raises(ResultError, match="another seed"):
@@ -227,6 +286,25 @@ def test_the_sources_of_a_result_can_be_cited(finished):
     assert made_of.startswith("@software{batchlab,")
     assert "@article{polyak1964," in made_of
     assert made_of.count("\n@") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "record", "keys"),
+    [
+        ("noise.json", {"scale": 3.0}, {"mccandlish2018", "fieller1954"}),
+        ("advice.json", {"noise": [], "today": {"rule": "shb"}}, {"polyak1964"}),
+        (
+            "compare.json",
+            {"noise": [{"value": 1.0}], "seen": [{"sharpness": {"value": 2.0}}]},
+            {"mccandlish2018", "fieller1954", "golub1977", "wu2000", "ghorbani2019"},
+        ),
+        ("compare.json", {"seen": [{"sharpness": None}]}, set()),
+    ],
+)
+def test_what_was_measured_says_which_sources_it_rests_on(tmp_path, file, record, keys):
+    (tmp_path / file).write_text(json.dumps(record))
+    found = set(re.findall(r"^@\w+\{([^,]+),", cited([str(tmp_path)]), re.MULTILINE))
+    assert found == {"batchlab"} | keys
 
 
 def test_every_source_named_in_the_code_can_be_cited():

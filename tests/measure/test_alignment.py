@@ -209,24 +209,25 @@ def test_it_leaves_no_trace():
         assert not model[0]._forward_hooks
 
 
-def test_the_probe_starts_at_the_start_of_its_run():
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_the_probe_compares_each_run_with_its_own_start(executor):
     x = normal(60, 3).float()
     task = Task(
-        net,
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
         (x, (x[:, 0] > 0).long()),
         loss=lambda out, batch: functional.cross_entropy(out, batch[1], reduction="none"),
     )
     prepared = prepare(task, device="cpu")
-    config = prepared.baseline.replace(samples=100, batch_size=10, learning_rate=0.1, seed=3)
-    job = Job((0, 100), alignment_probe(prepared, config), (0, 50, 100))
-    with Engine(prepared, None, workers=0) as engine:
-        trace, _ = engine.train([config], job)
-    series = trace.runs[0].series
-    moved = series["alignment.distance"].values.tolist()
-    assert moved[0] == 0
-    assert moved[1] > 0
-    assert series["alignment.cosine"].values.tolist()[0] == pytest.approx(1)
-    assert 0 < series["alignment.kernel"].values.tolist()[2] <= 1
+    config = prepared.baseline.replace(samples=100, batch_size=10, learning_rate=0.1)
+    job = Job((0, 100), alignment_probe(prepared), (0, 50, 100))
+    with Engine(prepared, None, workers=0, executor=executor) as engine:
+        trace, _ = engine.train([config.replace(seed=seed) for seed in (3, 4)], job)
+    for run in trace.runs:
+        moved = run.series["alignment.distance"].values.tolist()
+        assert moved[0] == 0
+        assert moved[1] > 0
+        assert run.series["alignment.cosine"].values.tolist()[0] == pytest.approx(1)
+        assert 0 < run.series["alignment.kernel"].values.tolist()[2] <= 1
 
 
 def test_the_record_is_a_table():
@@ -244,4 +245,4 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(InvalidValueError, match="4 or more examples"):
         alignment(net(), net(), torch.ones(3, 3))
     with pytest.raises(InvalidValueError, match="`examples` must be at least 4"):
-        alignment_probe(None, None, examples=3)
+        alignment_probe(None, examples=3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from batchlab import report
+from batchlab._platform import write_whole
 from batchlab._text import plain
+from batchlab.advisor.record import Advice
 from batchlab.report import worth
 from tests.report import sample
 
@@ -51,37 +55,62 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("報告 with space")
-    written = {}
-    for name, build in sample.ALL.items():
-        written[name] = folder / f"{name}.html"
-        report.write(build(sample.YEN), written[name])
-    written["evil"] = folder / "evil.html"
+class Pages(Mapping[str, Path]):
+    """Pages by name, each written when it is first opened, by whichever process opens it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._build = folder, _builders()
+
+    def __getitem__(self, name: str) -> Path:
+        path = self._folder / f"{name}.html"
+        if not path.exists():
+            self._build[name](path)
+        return path
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._build)
+
+    def __len__(self) -> int:
+        return len(self._build)
+
+
+def _builders() -> dict[str, Callable[[Path], None]]:
     evil = "</script><img src=x onerror=alert(1)>"
-    report.write(
-        sample.change(task=evil, assumptions=(evil,), provenance={evil: evil}), written["evil"]
-    )
-    for name in ODD:
-        written[name] = folder / f"{name}.html"
-        report.write(sample.odd()[name], written[name])
-    written["robust"] = folder / "robust.html"
-    report.write(sample.robust(), written["robust"])
-    for kind in ("image", "signal"):
-        written[kind] = folder / f"{kind}.html"
-        report.write(sample.seen(kind=kind), written[kind])
-    written["free"] = folder / "free.html"
-    report.write(sample.change(None), written["free"])
-    written["compare"] = folder / "compare.html"
-    written["compare"].write_text(
-        report.compare_page([sample.change(), sample.keep()]), encoding="utf-8"
-    )
-    return written
+    advices = {
+        **{name: functools.partial(build, sample.YEN) for name, build in sample.ALL.items()},
+        "evil": lambda: sample.change(task=evil, assumptions=(evil,), provenance={evil: evil}),
+        **{name: functools.partial(_odd, name) for name in ODD},
+        "robust": sample.robust,
+        **{kind: functools.partial(sample.seen, kind=kind) for kind in ("image", "signal")},
+        "free": lambda: sample.change(None),
+    }
+    written = {name: functools.partial(_write, build) for name, build in advices.items()}
+    return written | {"compare": _write_compare}
+
+
+def _odd(name: str) -> Advice:
+    return sample.odd()[name]
+
+
+def _write(build: Callable[[], Advice], path: Path) -> None:
+    report.write(build(), path)
+
+
+def _write_compare(path: Path) -> None:
+    write_whole(path, report.compare_page([sample.change(), sample.keep()]))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Pages:
+    """One folder for all parallel processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "報告 with space"
+    folder.mkdir(exist_ok=True)
+    return Pages(folder)
 
 
 @pytest.fixture
-def visit(chromium: Browser, files: dict[str, Path]) -> Iterator[Any]:
+def visit(chromium: Browser, files: Pages) -> Iterator[Any]:
     contexts = []
 
     def go(name: str, query: str = "", width: int = 1280, locale: str = "en-US") -> Opened:

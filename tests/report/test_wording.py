@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ def texts(advice: Advice) -> Iterator[Text]:
     for row in advice.candidates:
         yield from candidates.cells(advice, row)
     yield from method.paragraphs(advice)
+
+
+@functools.cache
+def shown(name: str, price: Price | None) -> tuple[Text, ...]:
+    """Every sentence of one of the sample pages."""
+    return tuple(texts(sample.ALL[name](price)))
 
 
 def replaced(advice: Advice, quantity: str, **fields: object) -> Advice:
@@ -154,27 +161,27 @@ def test_odd_records_are_put_into_words_too(name: str) -> None:
 
 @every
 def test_no_sentence_shows_what_a_program_writes(name: str, price: Price | None) -> None:
-    for text in texts(sample.ALL[name](price)):
+    for text in shown(name, price):
         for language in LANGUAGES:
             assert not re.search(r"\bnan\b|\binf\b|None|[{}]|Estimate", text.of(language)), text
 
 
 @every
 def test_every_sentence_is_there_in_both_languages(name: str, price: Price | None) -> None:
-    for text in texts(sample.ALL[name](price)):
+    for text in shown(name, price):
         assert bool(text.en.strip()) == bool(text.ja.strip()), text
 
 
 @every
 def test_japanese_writes_numbers_and_units_without_a_space(name: str, price: Price | None) -> None:
-    for text in texts(sample.ALL[name](price)):
+    for text in shown(name, price):
         words = re.sub(r"`[^`]*`", "", text.ja)
         assert not re.search(r"\d [^\d\s=−+(→–\-]", words), text.ja
 
 
 @every
 def test_japanese_uses_the_house_words(name: str, price: Price | None) -> None:
-    words = "".join(text.ja for text in texts(sample.ALL[name](price)))
+    words = "".join(text.ja for text in shown(name, price))
     assert "御社" not in words
     assert "精度" not in words
 
@@ -183,7 +190,7 @@ def test_japanese_uses_the_house_words(name: str, price: Price | None) -> None:
 def test_without_a_price_no_money_is_named(name: str, price: Price | None) -> None:
     if price is not None:
         pytest.skip("has a price")
-    for text in texts(sample.ALL[name](None)):
+    for text in shown(name, None):
         assert not re.search(r"USD|yen|\bcost\b(?! to)", text.en.replace("all it cost", ""))
         assert not re.search(r"\d円|ドル", text.ja)
 

@@ -74,7 +74,7 @@ def claims(parameters):
         claim(
             id="mostly-positive",
             statistic=Statistic.SHARE,
-            low=0.0,
+            low=0.5,
             high=1.0,
             expected=0.9,
             n=parameters["n"],

@@ -519,7 +519,7 @@ def test_the_whole_study_runs_in_small(tmp_path, monkeypatch):
     assert len(plan["cells"]) == len(STUDY.cells(QUICK))
     for claim, one in zip(STUDY.claims({**QUICK, **TINY}), report.concluded, strict=True):
         found = one.judged
-        assert found.n == claim.n == one.planned
+        assert found.n == claim.n
         # So few pictures may leave the process' own memory without a number.
         assert not found.missing or claim.id == "memory-linear-resident"
         assert one.picture.points

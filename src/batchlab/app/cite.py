@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from batchlab import rules
 from batchlab.citations import OWN, bibtex, entries
 from batchlab.errors import InvalidValueError, ResultError, cannot_read, must
 
-NOISE = ("mccandlish2018", "fieller1954")
-"""Behind the noise scale and its interval."""
+BEHIND = {
+    "noise": ("mccandlish2018", "fieller1954"),
+    "sharpness": ("golub1977", "wu2000", "ghorbani2019"),
+}
+"""File or field of a result → sources of what was measured, and of its interval."""
 
 
 def cited(what: Sequence[str]) -> str:
@@ -52,15 +56,24 @@ def _of_study(folder: Path) -> tuple[str, ...]:
 
 
 def _of_measurement(folder: Path) -> tuple[str, ...]:
-    """The noise scale, and the update rule that was used."""
+    """What was measured, and the update rule that was used."""
     paths = [folder / f"{name}.json" for name in ("advice", "compare", "noise")]
-    found = [_read(path) for path in paths if path.is_file()]
+    found = {path.stem: _read(path) for path in paths if path.is_file()}
     if not found and not (folder / "study.json").is_file():
         raise ResultError(f"`{folder}` holds no finished result.")
-    rule = next((one["today"]["rule"] for one in found if "today" in one), "")
+    rule = next((one["today"]["rule"] for one in found.values() if "today" in one), "")
     made = getattr(rules, rule, None)
     described = (made.__doc__ or "") if made is not None else ""
-    return (*(NOISE if found else ()), *(key for key in entries() if key in described))
+    measured = [key for name, keys in BEHIND.items() if _holds(found, name) for key in keys]
+    return (*measured, *(key for key in entries() if re.search(rf"\b{key}\b", described)))
+
+
+def _holds(record: Any, name: str) -> bool:
+    """Whether a file or a field of this name, at any depth, says something."""
+    if isinstance(record, dict):
+        said = record.get(name) not in (None, [], {}, "nan")
+        return said or any(_holds(one, name) for one in record.values())
+    return isinstance(record, list) and any(_holds(one, name) for one in record)
 
 
 def _read(path: Path) -> dict[str, Any]:

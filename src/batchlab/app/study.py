@@ -25,8 +25,8 @@ from batchlab.report import figures, studying
 from batchlab.studies import catalogue
 from batchlab.studies.claim import MODES, Bench, Cell, Claim, Mode, Parameters, Study
 from batchlab.studies.record import Concluded, StudyReport
-from batchlab.studies.running import measure
-from batchlab.studies.verdict import LEVEL, judge, needs_full
+from batchlab.studies.running import called, measure
+from batchlab.studies.verdict import LEVEL, judge, needed, needs_full
 from batchlab.tasks.prepare import resolve_device
 from batchlab.types import from_plain, to_plain
 
@@ -89,11 +89,25 @@ def study(
                 f"`{asked.folder}` was planned with other claims. Use another --out."
             )
         bench = Bench(seed, asked.folder, asked.bench.device, asked.bench.data, hears)
-        tables = measure(asked.study, asked.cells, bench, workers=workers, origin=asked.origin)
-        concluded = tuple(_conclude(claim, tables, asked.variant) for claim in asked.claims)
-        seconds = journal.spent + time.perf_counter() - began
-        if not journal.finished:
-            journal.note(seconds, {}, ())
+        known = journal.plan("provenance")
+        try:
+            tables = measure(
+                asked.study,
+                asked.cells,
+                bench,
+                workers=workers,
+                origin=asked.origin,
+                version=known["batchlab"] if known else None,
+            )
+        finally:
+            if not journal.finished:
+                journal.note(journal.spent + time.perf_counter() - began, {}, ())
+        provenance = journal.plan("provenance", _provenance(asked.bench.device))
+        assert provenance is not None
+        full = {claim.id: claim for claim in asked.full}
+        concluded = tuple(
+            _conclude(claim, tables, asked.variant, full.get(claim.id)) for claim in asked.claims
+        )
         report = StudyReport(
             asked.study.name,
             asked.study.title,
@@ -106,7 +120,7 @@ def study(
             command or f"batchlab study {name} --{mode}",
             journal.measured or _now(),
             journal.spent,
-            _provenance(asked.bench.device),
+            provenance,
             str(asked.folder),
         )
         hears.progress("writing the report", 0.0)
@@ -128,6 +142,7 @@ class Asked:
         variant: Those that were set by hand.
         cells: What is measured.
         claims: What is predicted.
+        full: The same as ``--full`` would plan them.
         bench: Where.
         folder: Result directory.
     """
@@ -139,6 +154,7 @@ class Asked:
     variant: tuple[str, ...]
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
+    full: tuple[Claim, ...]
     bench: Bench
     folder: Path
 
@@ -160,9 +176,10 @@ class Asked:
 
     def planned(self) -> dict[str, Any]:
         """The claims and cells, for ``plan.json``."""
+        full = {claim.id: claim for claim in self.full}
         return {
             "level": LEVEL,
-            "claims": [_planned(claim) for claim in self.claims],
+            "claims": [_planned(claim, full.get(claim.id)) for claim in self.claims],
             "cells": [{"table": cell.table, **cell.settings} for cell in self.cells],
         }
 
@@ -197,8 +214,12 @@ def plan(
     folder = Path(out) if out is not None else Path(RESULTS) / f"study-{found.name}-{mode}"
     place = None if data is None else Path(data)
     bench = Bench(seed, folder, resolve_device(device), place)
-    cells, claims = found.cells(parameters), found.claims(parameters)
-    return Asked(found, origin, mode, parameters, variant, cells, claims, bench, folder)
+    whose = f"of `{found.name}` with {', '.join(variant)}" if variant else f"of `{found.name}`"
+    cells = called(f"The cells {whose}", found.cells, parameters)
+    claims = catalogue.unique(called(f"The claims {whose}", found.claims, parameters))
+    whole, _ = catalogue.overridden(found.parameters["full"], set)
+    full = called(f"The claims {whose}", found.claims, whole)
+    return Asked(found, origin, mode, parameters, variant, cells, claims, full, bench, folder)
 
 
 def pace(asked: Asked) -> float:
@@ -270,7 +291,7 @@ def load(folder: Path) -> StudyReport:
     return from_plain(StudyReport, json.loads(path.read_text(encoding="utf-8")))
 
 
-def _planned(claim: Claim) -> dict[str, Any]:
+def _planned(claim: Claim, full: Claim | None) -> dict[str, Any]:
     return {
         "id": claim.id,
         "sentence": claim.sentence.en,
@@ -281,14 +302,18 @@ def _planned(claim: Claim) -> dict[str, Any]:
         "low": claim.low,
         "high": claim.high,
         "n": claim.n,
-        "needs_full": needs_full(claim),
+        "needed": needed(claim),
+        "needs_full": needs_full(claim, full),
         "finding": claim.finding,
     }
 
 
-def _conclude(claim: Claim, tables: Any, variant: tuple[str, ...]) -> Concluded:
-    judged = judge(claim, claim.values(tables), variant)
-    return Concluded.of(claim, judged, claim.picture(tables))
+def _conclude(
+    claim: Claim, tables: Any, variant: tuple[str, ...], full: Claim | None
+) -> Concluded:
+    values = called(f"Reading the values of `{claim.id}`", claim.values, tables)
+    judged = judge(claim, values, variant, full=full)
+    return Concluded.of(claim, judged, called(f"Drawing `{claim.id}`", claim.picture, tables))
 
 
 def _write(report: StudyReport, tables: Any) -> tuple[str, ...]:

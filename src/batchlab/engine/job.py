@@ -49,6 +49,29 @@ class BatchedProbe(Protocol):
         ...
 
 
+@runtime_checkable
+class RunProbe(Protocol):
+    """A probe that has to know whose run it measures, such as one that compares with its start."""
+
+    def of(self, config: RunConfig) -> Probe:
+        """The probe of one run.
+
+        Args:
+            config: The run.
+        """
+        ...
+
+
+def probe_of(probe: Probe | RunProbe, config: RunConfig) -> Probe:
+    """What measures a run.
+
+    Args:
+        probe: Of the job.
+        config: The run.
+    """
+    return probe.of(config) if isinstance(probe, RunProbe) else probe
+
+
 EVALUATIONS = 40
 LEAST_EVALUATIONS = 8
 
@@ -82,7 +105,7 @@ class Job:
     """
 
     evaluate_at: tuple[int, ...]
-    probe: Probe | None = None
+    probe: Probe | RunProbe | None = None
     probe_at: tuple[int, ...] = ()
     keep_end: bool = False
     until: int | None = None

@@ -18,7 +18,16 @@ from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.evaluate import Evaluator
-from batchlab.engine.job import Job, RunState, from_arrays, stops, to_arrays, to_device, updates_of
+from batchlab.engine.job import (
+    Job,
+    RunState,
+    from_arrays,
+    probe_of,
+    stops,
+    to_arrays,
+    to_device,
+    updates_of,
+)
 from batchlab.engine.step import (
     DTYPES,
     Program,
@@ -196,7 +205,8 @@ class Alone:
             self.recorder.add(self.updates, self.samples, values)
         if self.job.probe is not None and self.done in self.probes:
             with _random.seeded(self.config.seed, "probe", self.updates):
-                found = self.job.probe(loaded(self.objective, self.progress), self.samples)
+                probe = probe_of(self.job.probe, self.config)
+                found = probe(loaded(self.objective, self.progress), self.samples)
             self.recorder.add(self.updates, self.samples, found)
 
     def _evaluate(self) -> dict[str, float]:

@@ -25,6 +25,7 @@ from batchlab.engine.job import (
     Job,
     RunState,
     from_arrays,
+    probe_of,
     stops,
     to_arrays,
     to_device,
@@ -446,7 +447,8 @@ class Stack:
         elif probe is not None:
             for row in rows:
                 with self._drawing(row):
-                    self._record(row, probe(self._private(row), self._place(row)[0]))
+                    own = probe_of(probe, self.configs[self.slots[row]])
+                    self._record(row, own(self._private(row), self._place(row)[0]))
 
     def _probed(self, probe: BatchedProbe, rows: list[int]) -> list[dict[str, float]]:
         with self._drawing(rows[0]):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from batchlab import _tree
 from batchlab.config import RunConfig
+from batchlab.engine.step import DTYPES
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure._layers import (
     Forward,
@@ -333,10 +334,9 @@ def _moved(start: Params, end: Params) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class AlignmentProbe:
-    """A probe for the engine; see :func:`alignment_probe`."""
+    """A probe for the engine, which asks it for that of each run; see :func:`alignment_probe`."""
 
     prepared: Prepared
-    config: RunConfig
     examples: int
 
     @property
@@ -344,23 +344,24 @@ class AlignmentProbe:
         """What this probe measures, in the plan."""
         return f"alignment on {self.examples} examples"
 
-    def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
-        """Angle, distance and likeness as named floats."""
-        start = self.prepared.objective(self.config.seed).module
-        task = self.prepared.task
-        found = alignment(
-            start,
-            objective.module,
-            self.prepared.validation,
-            forward=task.forward or (lambda model, batch: model(batch[0])),
-            examples=self.examples,
-        )
-        return found.values()
+    def of(self, config: RunConfig) -> Callable[[Objective, int], dict[str, float]]:
+        """Angle, distance and likeness to the run's own start as named floats."""
+
+        def measure(objective: Objective, samples: int) -> dict[str, float]:
+            start = self.prepared.objective(config.seed, DTYPES[config.precision]).module
+            found = alignment(
+                start,
+                objective.module,
+                self.prepared.validation,
+                forward=self.prepared.task.forward or (lambda model, batch: model(batch[0])),
+                examples=self.examples,
+            )
+            return found.values()
+
+        return measure
 
 
-def alignment_probe(
-    prepared: Prepared, config: RunConfig, *, examples: int = EXAMPLES
-) -> AlignmentProbe:
+def alignment_probe(prepared: Prepared, *, examples: int = EXAMPLES) -> AlignmentProbe:
     """Alignment with the start as a probe that the engine takes during training.
 
     It records ``alignment.cosine``, ``alignment.distance``, ``alignment.relative`` and
@@ -368,12 +369,11 @@ def alignment_probe(
 
     Args:
         prepared: The task.
-        config: The run: its seed names the start.
         examples: Examples a moment, at least 4.
 
     Returns:
-        ``(objective, samples) → values``.
+        The probe; each run is compared with the start that its own seed names.
     """
     if examples < LEAST_EXAMPLES:
         raise InvalidValueError(must("examples", f"at least {LEAST_EXAMPLES}", examples))
-    return AlignmentProbe(prepared, config, examples)
+    return AlignmentProbe(prepared, examples)

@@ -175,12 +175,12 @@ def _table(report: StudyReport) -> Table:
 
 
 def anchor(one: Concluded) -> str:
-    """A claim's place in the page: letters and hyphens only.
+    """A claim's place in the page.
 
     Args:
         one: The claim.
     """
-    return "claim-" + "".join(c if c.isalpha() and c.isascii() else "-" for c in one.judged.id)
+    return f"claim-{one.judged.id}"
 
 
 def section(report: StudyReport, one: Concluded) -> Section:
@@ -239,7 +239,7 @@ def _notes(one: Concluded, mode: str) -> tuple[Text, ...]:
                 n=found.n,
             )
         )
-    if found.needs_full:
+    if found.needed != 0:
         notes.append(
             Text(
                 "So few repetitions were known beforehand to decide in less than 9 of 10 cases, "
@@ -248,7 +248,9 @@ def _notes(one: Concluded, mode: str) -> tuple[Text, ...]:
             )
         )
     if found.needs_full and mode == "quick":
-        notes.append(Text("`--full` takes more.", "`--full`ではより多く繰り返します。"))
+        notes.append(Text("`--full` takes enough.", "`--full`なら十分な回数を繰り返します。"))
+    elif found.needed:
+        notes.append(say("{n} would do.", "{n}回あれば十分です。", n=formats.count(found.needed)))
     return tuple(notes)
 
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 
 from batchlab.errors import InvalidValueError, TaskError, must
-from batchlab.studies.claim import MODES, Parameters, Study, Value
+from batchlab.studies.claim import MODES, Claim, Parameters, Study, Value
 from batchlab.tasks.loading import module_of
 
 BUILTIN = ("autoencoder", "guide")
@@ -43,6 +43,22 @@ def load(name: str) -> tuple[Study, str | None]:
         raise TaskError(must(attribute or ATTRIBUTE, f"a Study in `{place}`", got, hint))
     _check(found)
     return found, origin
+
+
+def unique(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Claims whose short names differ.
+
+    Args:
+        claims: Of a study.
+
+    Raises:
+        InvalidValueError: If two have the same.
+    """
+    names = [claim.id for claim in claims]
+    again = next((name for name in names if names.count(name) > 1), None)
+    if again is not None:
+        raise InvalidValueError(must("id", "another for each claim", again))
+    return tuple(claims)
 
 
 def every() -> tuple[Study, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -126,12 +127,15 @@ class Statistic(StrEnum):
     """Order statistics; at 99 %, from 8 repetitions on."""
 
 
+_RANGE = "with high a range that some number would contradict"
+
+
 @dataclass(frozen=True)
 class Claim:
     """One statement, fixed before the first run.
 
     Attributes:
-        id: Short name, unique in its study.
+        id: Short name of small letters, digits and hyphens, unique in its study; it names files.
         sentence: The claim in words.
         source: Citation key, with equation, theorem or figure.
         measured: What number is taken of each repetition, and its unit.
@@ -144,7 +148,8 @@ class Claim:
         meaning: What it means for someone who trains models.
         expected: What a repetition gives on average if the claim is right.
         spread: Standard deviation of one repetition, from a pilot; with ``expected`` it says
-            whether n suffices. Shares need none.
+            whether n suffices. 0 if a repetition is exact; NaN, not known, counts as too few.
+            Shares need none.
         unit: Of the number.
         statistic: How repetitions become one number.
         popular: Where popular summaries are wrong, or nothing.
@@ -164,7 +169,7 @@ class Claim:
     picture: Callable[[Tables], Picture]
     meaning: Text
     expected: float
-    spread: float = 0.0
+    spread: float = math.nan
     unit: str = ""
     statistic: Statistic = Statistic.MEAN
     popular: Text = EMPTY
@@ -178,6 +183,13 @@ class Claim:
         if not self.low <= self.expected <= self.high:
             words = f"within [{self.low}, {self.high}]"
             raise InvalidValueError(must("expected", words, self.expected))
+        share = self.statistic is Statistic.SHARE
+        everything = (0.0, 1.0) if share else (-math.inf, math.inf)
+        if not self.finding and self.low <= everything[0] and self.high >= everything[1]:
+            hint = "Or say `finding=True`."
+            raise InvalidValueError(must("low", _RANGE, (self.low, self.high), hint))
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
+            raise InvalidValueError(must("id", "small letters, digits and hyphens", self.id))
         if self.n < 1:
             raise InvalidValueError(must("n", "a whole number, 1 or more", self.n))
 

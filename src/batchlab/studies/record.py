@@ -28,7 +28,6 @@ class Concluded:
         popular: Where popular summaries are wrong, or empty.
         depends: On what it depends, or empty.
         statistic: How repetitions became one number.
-        planned: Repetitions that were planned.
         judged: The verdict with its number.
         picture: What is drawn.
     """
@@ -39,7 +38,6 @@ class Concluded:
     popular: Text
     depends: Text
     statistic: str
-    planned: int
     judged: Judged
     picture: Picture
 
@@ -53,7 +51,6 @@ class Concluded:
             claim.popular,
             claim.depends,
             str(claim.statistic),
-            claim.n,
             judged,
             picture,
         )
@@ -149,9 +146,15 @@ def verdict_words(found: Judged, mode: str) -> str:
         notes.append("variant")
     if found.verdict is Outcome.INCONCLUSIVE and found.decides:
         notes.append(f"n = {found.decides} would decide")
-    if found.needs_full:
-        notes.append("needs --full" if mode == "quick" else "few repetitions")
+    if found.needed != 0:
+        notes.append(_needs(found, mode))
     return f"{found.verdict} ({', '.join(notes)})" if notes else str(found.verdict)
+
+
+def _needs(found: Judged, mode: str) -> str:
+    if found.needs_full and mode == "quick":
+        return "needs --full"
+    return "few repetitions" if found.needed is None else f"needs n = {found.needed}"
 
 
 def ranged(found: Judged) -> str:

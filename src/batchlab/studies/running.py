@@ -12,7 +12,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import loky
 import polars as pl
@@ -29,6 +29,7 @@ from batchlab.tasks.loading import module_of
 
 FORMAT = 1
 ROWS = "rows.parquet"
+Result = TypeVar("Result")
 
 
 def measure(
@@ -38,6 +39,7 @@ def measure(
     *,
     workers: int | None = None,
     origin: str | None = None,
+    version: str | None = None,
 ) -> Tables:
     """Measure every cell; one that is finished on disk is read.
 
@@ -50,6 +52,7 @@ def measure(
         bench: Seed, result directory, device, and who hears progress.
         workers: Processes; one a core if left out, 0 for none.
         origin: File or module that the study comes from, if it is not built in.
+        version: Of batchlab, whose cells on disk are read; this one's if left out.
 
     Returns:
         Table → rows in the order of the cells, their settings as further columns.
@@ -57,7 +60,8 @@ def measure(
     Raises:
         TaskError: If measuring a cell raises, or ends its process.
     """
-    names = [_name(study, cell, bench, origin) for cell in cells]
+    code, data = _code(origin, version), _data(bench.data)
+    names = [_name(study, cell, bench, [code, *data]) for cell in cells]
     meter = _Meter(bench.hears, sum(cell.seconds for cell in cells))
     known: dict[str, pl.DataFrame] = {}
     left: list[_Due] = []
@@ -154,15 +158,29 @@ def _begin(parent: int, search_path: list[str], origin: str | None) -> None:
 
 def _measured(measure: Callable[[Cell, Bench], list[Row]], cell: Cell, bench: Bench) -> list[Row]:
     with one_thread(bench.device), _random.seeded(bench.seed, "study"):
-        try:
-            rows = measure(cell, bench)
-        except UserError:
-            raise
-        except Exception as error:  # a study of the user's own may raise anything
-            raise TaskError(f"Measuring {_words(cell)} raised {reason(error)}.") from error
+        rows = called(f"Measuring {_words(cell)}", measure, cell, bench)
     if not rows:
         raise TaskError(f"Measuring {_words(cell)} gave no rows.")
     return rows
+
+
+def called(what: str, function: Callable[..., Result], *given: Any) -> Result:
+    """What code of a study returns, which may be the user's own and raise anything.
+
+    Args:
+        what: What is done, the beginning of a sentence.
+        function: The code.
+        given: Its arguments.
+
+    Raises:
+        TaskError: If it raises, with one sentence.
+    """
+    try:
+        return function(*given)
+    except UserError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{what} raised {reason(error)}.") from error
 
 
 def _words(cell: Cell) -> str:
@@ -170,12 +188,28 @@ def _words(cell: Cell) -> str:
     return f"`{cell.table}` ({settings})"
 
 
-def _name(study: Study, cell: Cell, bench: Bench, origin: str | None) -> str:
-    """Hash of all that a cell's rows depend on; of a user's own study also the file's text."""
-    code = _platform.version()
-    if origin is not None and Path(origin).is_file():
-        code = hashlib.sha256(Path(origin).read_bytes()).hexdigest()
-    asked = [FORMAT, study.name, code, bench.seed, bench.device, cell.table, dict(cell.settings)]
+def _code(origin: str | None, version: str | None) -> str:
+    """What stands for the code of a study: batchlab's version, or the text of the user's file;
+    what that file imports is not looked at.
+    """
+    if origin is None:
+        return version or _platform.version()
+    file = origin if origin.endswith(".py") else getattr(module_of(origin)[0], "__file__", None)
+    return origin if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _data(folder: Path | None) -> list[Any]:
+    """What stands for the data of a task: each file's name, size and time."""
+    if folder is None:
+        return []
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [path.stat() for path in files]
+    return [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)]
+
+
+def _name(study: Study, cell: Cell, bench: Bench, code: Sequence[Any]) -> str:
+    """Hash of all that a cell's rows depend on."""
+    asked = [FORMAT, study.name, *code, bench.seed, bench.device, cell.table, dict(cell.settings)]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
+from batchlab.errors import InvalidValueError, must
 from batchlab.stats import mean_estimate, median_estimate, share_estimate
 from batchlab.studies.claim import Claim, Sample, Statistic
 from batchlab.types import Estimate
@@ -48,7 +49,10 @@ class Judged:
         predicted_low: Lower end of the predicted range; −inf where there is none.
         predicted_high: Upper end.
         source: Citation key, with equation or figure.
-        needs_full: Whether n was known beforehand to be too few for a probability of 0.9.
+        needed: Repetitions for a probability of 0.9 of *reproduced*, were the source right, where
+            the planned ones were known beforehand to be fewer; 0 where they suffice; None where
+            no number of them was known to.
+        needs_full: Whether ``--full`` takes so many.
         variant: Parameters that were not the study's own, as ``key=value``.
         decides: Repetitions in all that would probably decide; None if it is decided or cannot be.
         missing: Repetitions that gave no number.
@@ -65,6 +69,7 @@ class Judged:
     predicted_low: float
     predicted_high: float
     source: str
+    needed: int | None = 0
     needs_full: bool = False
     variant: tuple[str, ...] = ()
     decides: int | None = None
@@ -78,29 +83,38 @@ class Judged:
         )
 
 
-def judge(claim: Claim, values: Sample, variant: tuple[str, ...] = ()) -> Judged:
+def judge(
+    claim: Claim, values: Sample, variant: tuple[str, ...] = (), *, full: Claim | None = None
+) -> Judged:
     """Inside the predicted range *reproduced*, disjoint from it *not reproduced*, else open.
 
     Args:
         claim: What was predicted.
         values: One number per repetition, NaN where one gave none. Shape ``[n]``.
         variant: Parameters that were not the study's own.
+        full: The same claim as ``--full`` plans it, where that is another.
 
     Returns:
         The outcome with its interval at 99 %. A repetition without a number leaves the claim open:
         leaving it out would choose among the repetitions.
 
     Raises:
-        InvalidValueError: If there are no repetitions.
+        InvalidValueError: If there are not as many repetitions as were planned.
     """
     sample = np.asarray(values, dtype=float)
-    missing = int((~np.isfinite(sample)).sum())
-    if missing and claim.statistic is not Statistic.MEDIAN:
+    if sample.size != claim.n:
+        words = f"{claim.n} repetitions, as planned"
+        raise InvalidValueError(must(f"values of {claim.id}", words, sample.size))
+    # A median is known although some repetitions are infinite.
+    median = claim.statistic is Statistic.MEDIAN
+    missing = int((np.isnan(sample) if median else ~np.isfinite(sample)).sum())
+    if missing:
         found = Estimate(math.nan, -math.inf, math.inf, sample.size, claim.unit)
     else:
         found = estimate(claim.statistic, sample, claim.unit)
     verdict = outcome(claim, found)
-    spread = float(sample.std(ddof=1)) if sample.size > 1 and not missing else math.nan
+    known = sample.size > 1 and np.isfinite(sample).all()
+    spread = float(sample.std(ddof=1)) if known else math.nan
     return Judged(
         id=claim.id,
         verdict=verdict,
@@ -113,7 +127,8 @@ def judge(claim: Claim, values: Sample, variant: tuple[str, ...] = ()) -> Judged
         predicted_low=claim.low,
         predicted_high=claim.high,
         source=claim.source,
-        needs_full=needs_full(claim),
+        needed=needed(claim),
+        needs_full=needs_full(claim, full),
         variant=variant,
         decides=_decides(claim, found, spread) if verdict is Outcome.INCONCLUSIVE else None,
         missing=missing,
@@ -131,11 +146,17 @@ def estimate(
         unit: Of the values.
         level: Coverage.
 
+    Raises:
+        InvalidValueError: If a repetition of a share is neither 0 nor 1.
+
     Example:
         >>> estimate(Statistic.SHARE, np.ones(100)).low > 0.94
         True
     """
     if statistic is Statistic.SHARE:
+        if not np.isin(values, (0, 1)).all():
+            other = values[~np.isin(values, (0, 1))][0]
+            raise InvalidValueError(must("values", "0 or 1 for a share", float(other)))
         return share_estimate(int(np.sum(values)), len(values), level=level)
     if statistic is Statistic.MEDIAN:
         return median_estimate(values, unit, level=level)
@@ -170,15 +191,36 @@ def _within(low: float, high: float, least: float, most: float) -> bool:
     return least <= low and high <= most
 
 
-def needs_full(claim: Claim) -> bool:
-    """Whether the planned n is too few for *reproduced* with probability 0.9, were it right.
+def suffices(claim: Claim) -> bool:
+    """Whether the planned n gives *reproduced* with probability 0.9, were the source right.
+
+    Args:
+        claim: With its range, n, expected value and spread; one whose spread is not known is not
+            known to have enough.
+    """
+    return claim.finding or power(question(claim), claim.n) >= POWER
+
+
+def needed(claim: Claim) -> int | None:
+    """Repetitions that would suffice where the planned ones do not.
 
     Args:
         claim: With its range, n, expected value and spread.
+
+    Returns:
+        0 where they suffice; None where no number of them is known to.
     """
-    if claim.finding:
-        return False
-    return power(question(claim), claim.n) < POWER
+    return 0 if suffices(claim) else repetitions(question(claim))
+
+
+def needs_full(claim: Claim, full: Claim | None) -> bool:
+    """Whether the planned n is too few, and ``--full`` takes enough.
+
+    Args:
+        claim: As it is planned.
+        full: As ``--full`` plans it, or None.
+    """
+    return full is not None and not suffices(claim) and suffices(full)
 
 
 class Question(NamedTuple):
@@ -230,7 +272,7 @@ def power(asked: Question, n: int) -> float:
     """
     if asked.statistic is Statistic.SHARE:
         return _share_power(asked, n)
-    if n < _fewest(asked.statistic):
+    if n < _fewest(asked.statistic) or math.isnan(asked.spread):
         return 0.0
     if asked.spread == 0:
         return float(_within(asked.expected, asked.expected, asked.low, asked.high))
@@ -245,13 +287,17 @@ def repetitions(asked: Question, power_wanted: float = POWER) -> int | None:
         power_wanted: Probability.
 
     Returns:
-        n, within 1 % above 100; None if more than a million would be needed.
+        n, within 1 % above 100; None if more than a million would be needed, or the spread is
+        not known.
 
     Example:
         >>> repetitions(Question(Statistic.MEAN, 0.0, math.inf, expected=1.0, spread=0.5))
         8
     """
-    most = MOST if asked.statistic is not Statistic.SHARE else MOST // 100
+    share = asked.statistic is Statistic.SHARE
+    if math.isnan(asked.spread) and not share:
+        return None
+    most = MOST // 100 if share else MOST
     high = 2
     while power(asked, high) < power_wanted:
         if high >= most:
