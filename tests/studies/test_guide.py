@@ -12,6 +12,7 @@ import torch
 from batchlab import _platform
 from batchlab.app import study as app
 from batchlab.engine import Job
+from batchlab.errors import InvalidValueError
 from batchlab.models.rnn import GRUClassifier
 from batchlab.report import figures
 from batchlab.studies.claim import Bench
@@ -395,6 +396,21 @@ def test_a_heat_ends_with_the_leg_of_its_first_arrival():
     assert together[0] == alone[0]
     leg = 3 * 64
     assert together[1] == (alone[1] if alone[1] <= math.ceil(alone[0] / leg) * leg else math.inf)
+
+
+def test_an_unknown_fault_is_refused():
+    with pytest.raises(InvalidValueError, match="`fault` must be one of none, reciprocal"):
+        STUDY.claims(QUICK | {"fault": "batch ignored"})
+
+
+def test_a_size_that_does_not_run_has_no_memory(monkeypatch):
+    def fails(ready, size, seed):
+        raise MemoryError
+
+    monkeypatch.setattr(memory, "_train", fails)
+    ready = data.prepared("wide", "digits", 100, Bench())
+    assert math.isnan(memory.tensors(ready, 50, seed=0))
+    assert math.isnan(memory.resident(ready, 50, seed=0))
 
 
 def test_large_batches_are_neither_timed_nor_weighed_at_once():

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from batchlab.errors import InvalidValueError, must
 from batchlab.studies.claim import Mode, Parameters, Value
+
+FAULTS = (
+    *("none", "reciprocal", "another time", "part of the batch", "counts exchanged"),
+    *("recurrent counts exchanged", "growing not trained", "short evaluated at the start"),
+    *("small not trained", "large not trained"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,10 @@ class Asked:
         long_pairs: The same for equal updates, of which large batches take long.
         rounds: Of timing.
         trials: Of weighing.
-        fault: A planted fault, or ``none``.
+        fault: One of :data:`FAULTS` that is planted, or ``none``.
+
+    Raises:
+        InvalidValueError: If the fault is not known.
     """
 
     pictures: str = "digits"
@@ -63,6 +73,10 @@ class Asked:
     rounds: int = 12
     trials: int = 5
     fault: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.fault not in FAULTS:
+            raise InvalidValueError(must("fault", f"one of {', '.join(FAULTS)}", self.fault))
 
     @staticmethod
     def of(parameters: Parameters) -> Asked:

@@ -28,6 +28,7 @@ from batchlab.studies.guide.training import (
     WINDOW,
     Trainer,
     along,
+    at_end,
     first_rates,
     tried,
 )
@@ -68,7 +69,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     budget, short, long = (_budget(asked, name) for name in (rate, *HORIZONS))
     run = RunConfig(rule=RULE, batch_size=asked.small, samples=budget)
     grid = first_rates(RULE, asked.small, asked.rates)
-    job = Job(tuple(sorted({*along(short, MOMENTS), *along(long, MOMENTS)})))
+    job = Job(tuple(sorted({*at_end(short).evaluate_at, *along(long, MOMENTS)})))
     with Trainer(ready, bench, 3) as trainer:
         rates = trainer.tuned(run, grid, asked.seeds, trainer.endings)
         trained, _ = trainer.train(trainer.named(run.replace(samples=long), rates), job)
