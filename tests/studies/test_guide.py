@@ -30,7 +30,7 @@ from batchlab.studies.guide import (
 )
 from batchlab.studies.guide.asked import Asked
 from batchlab.studies.running import measure
-from batchlab.studies.verdict import Outcome, judge
+from batchlab.studies.verdict import Outcome, judge, suffices
 
 QUICK = dict(STUDY.parameters["quick"])
 TINY = {
@@ -46,6 +46,8 @@ TINY = {
         "trials": 2,
     },
 }
+TOO_FEW: set[str] = set()
+"""Claims for which even the repetitions of ``--full`` were known to be too few."""
 CLAIMS = {claim.id: claim for claim in STUDY.claims(QUICK) if not claim.finding}
 
 
@@ -181,6 +183,12 @@ def test_ids_are_unique_and_findings_come_last(mode):
     assert found == sorted(found)
 
 
+@pytest.mark.parametrize("name", CLAIMS)
+def test_full_has_repetitions_enough_or_is_known_not_to(name):
+    full = {claim.id: claim for claim in STUDY.claims(STUDY.parameters["full"])}
+    assert suffices(full[name]) == (name not in TOO_FEW)
+
+
 def test_every_claim_speaks_both_languages_and_has_a_twin():
     for claim in STUDY.claims(QUICK):
         for text in (claim.sentence, claim.measured, claim.meaning):
@@ -262,7 +270,7 @@ def test_channels_of_a_row_are_read_together():
 
 
 def test_both_nets_see_the_same_data():
-    one, other = (data.prepared(net, "signals", 40, Bench()) for net in reach.NETS)
+    one, other = (data.prepared(net, "signals", 40, Bench(), held=40) for net in reach.NETS)
     index = torch.arange(40)
     assert all(
         torch.equal(a, b)
@@ -271,7 +279,9 @@ def test_both_nets_see_the_same_data():
 
 
 def test_wrong_labels_are_in_the_training_data_only():
-    clean, spoilt = (data.prepared("mlp", "digits", 100, Bench(), wrong=w) for w in (0.0, 0.2))
+    clean, spoilt = (
+        data.prepared("mlp", "digits", 100, Bench(), held=100, wrong=w) for w in (0.0, 0.2)
+    )
     index = torch.arange(100)
     assert int((clean.train.batch(index)[1] != spoilt.train.batch(index)[1]).sum()) == 20
     assert torch.equal(clean.validation.batch(index)[1], spoilt.validation.batch(index)[1])
@@ -308,6 +318,19 @@ class Known(training.Trainer):
             return [of(config) for config in configs]
 
         return self.tuned(training.RunConfig(), [0.1, 0.2, 0.4], repetitions, score)
+
+
+def test_a_rate_is_judged_by_its_mean_over_the_same_two_seeds(monkeypatch):
+    trainer, seen = Known(), []
+    trainer.train = lambda configs, job: (seen.extend(configs) or configs, [])
+    monkeypatch.setattr(training, "end", lambda run: run.learning_rate + run.seed % 1000)
+    run = training.RunConfig(samples=100, seed=5)
+    found = trainer.endings([run.replace(learning_rate=rate) for rate in (0.1, 0.2)], [0, 0])
+    seeds = {run.seed for run in seen}
+    assert len(seeds) == training.TUNING
+    assert found == pytest.approx(
+        [rate + np.mean([s % 1000 for s in seeds]) for rate in (0.1, 0.2)]
+    )
 
 
 def steps(run, best):
@@ -372,30 +395,39 @@ def test_a_rate_that_all_repetitions_share_gives_false_verdicts():
     assert false_verdicts(shared=True) > 0.3
 
 
-@functools.lru_cache(maxsize=2)
-def race(heats):
+@pytest.fixture(scope="module")
+def race():
     """Arrivals of three learning rates on the digits, of which the last one is hopeless."""
-    asked = Asked(large=64, target=1.5)
     ready = data.prepared("mlp", "digits", 256, Bench(), held=64)
     run = training.RunConfig(rule="adam", batch_size=16, samples=12 * 64, seed=5)
     configs = [run.replace(learning_rate=rate) for rate in (0.01, 0.003, 1e-6)]
     with training.Trainer(ready, Bench(), 1) as trainer:
-        whole, _ = trainer.train(configs, Job(tuple(range(0, 769, 64))))
-        return whole, reach.raced(trainer, asked, configs, heats)
+
+        def arrivals(heats, record=math.inf):
+            return reach.raced(trainer, Asked(large=64, target=1.5), {0: record}, configs, heats)
+
+        arrivals.whole, _ = trainer.train(configs, Job(tuple(range(0, 769, 64))))
+        arrivals.alone = arrivals((0, 1, 2))
+        yield arrivals
 
 
-def test_a_race_in_legs_arrives_where_whole_runs_arrive():
-    whole, found = race((0, 1, 2))
-    assert found == [reach.arrived([one.series["loss"]], 1.5) for one in whole]
-    assert found[0] < found[1] < math.inf == found[2]
+def test_a_race_in_legs_arrives_where_whole_runs_arrive(race):
+    assert race.alone == [reach.arrived([one.series["loss"]], 1.5) for one in race.whole]
+    assert race.alone[0] < race.alone[1] < math.inf == race.alone[2]
 
 
-def test_a_heat_ends_with_the_leg_of_its_first_arrival():
-    _, alone = race((0, 1, 2))
-    _, together = race((0, 0, 0))
-    assert together[0] == alone[0]
-    leg = 3 * 64
-    assert together[1] == (alone[1] if alone[1] <= math.ceil(alone[0] / leg) * leg else math.inf)
+def test_a_heat_ends_with_the_leg_of_its_first_arrival(race):
+    together = race((0, 0, 0))
+    assert together[0] == race.alone[0]
+    # Twelve looks in eight legs.
+    ends = [64 * round(leg * 12 / reach.LEGS) for leg in range(1, reach.LEGS + 1)]
+    over = min(end for end in ends if end >= race.alone[0])
+    assert together[1] == (race.alone[1] if race.alone[1] <= over else math.inf)
+
+
+def test_a_run_that_cannot_break_the_record_is_given_up(race):
+    assert race.alone[0] > 128
+    assert race((0, 0, 0), record=64.0) == [math.inf] * 3
 
 
 def test_an_unknown_fault_is_refused():
@@ -408,7 +440,7 @@ def test_a_size_that_does_not_run_has_no_memory(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(memory, "_train", fails)
-    ready = data.prepared("wide", "digits", 100, Bench())
+    ready = data.prepared("wide", "digits", 100, Bench(), held=99)
     assert math.isnan(memory.tensors(ready, 50, seed=0))
     assert math.isnan(memory.resident(ready, 50, seed=0))
 
@@ -431,7 +463,7 @@ def test_each_pictures_wide_net_is_wider_than_the_plain_one():
 
 
 def test_a_shared_start_is_one_model_for_two_seeds():
-    ready = data.prepared("mlp", "digits", 100, Bench())
+    ready = data.prepared("mlp", "digits", 100, Bench(), held=99)
     config = training.RunConfig(rule="shb", seed=5).resolved(100)
     state, own = ends.begin(ready, config), ready.objective(5)
     assert (state.samples, state.updates) == (0, 0)
@@ -446,7 +478,7 @@ def shares(values):
 
 
 def test_the_probe_hears_hidden_units_after_their_relu():
-    ready = data.prepared("mlp", "digits", 1500, Bench())
+    ready = data.prepared("mlp", "digits", 1500, Bench(), held=512)
     objective = ready.objective(0)
     x = ready.validation.batch(torch.arange(ready.validation.examples))[0]
     layers = objective.module[0].body
@@ -463,7 +495,7 @@ def test_the_probe_hears_hidden_units_after_their_relu():
 
 
 def test_the_channels_of_a_convolutional_net_are_its_units():
-    ready = data.prepared("cnn", "digits", 1500, Bench())
+    ready = data.prepared("cnn", "digits", 1500, Bench(), held=512)
     objective = ready.objective(0)
     x = ready.validation.batch(torch.arange(ready.validation.examples))[0]
     first = torch.relu(objective.module[0].body[0](x)).movedim(1, -1)

@@ -33,7 +33,7 @@ class Asked:
         long: Passes of a long one.
         wrong: Share of wrong labels.
         target: Validation loss to reach.
-        held: Validation examples by which that is noticed.
+        held: Validation examples; the target is noticed by a quarter of them.
         reach_small: Passes with the smallest batch size until the target, at most.
         reach_large: With the largest.
         rates: Learning rates tried first in each repetition.
@@ -56,13 +56,13 @@ class Asked:
     large: int = 256
     steps: int = 2
     stages: int = 4
-    passes: float = 8.0
+    passes: float = 6.0
     few: int = 256
     short: float = 10.0
     long: float = 60.0
     wrong: float = 0.2
     target: float = 0.5
-    held: int = 128
+    held: int = 512
     reach_small: float = 4.0
     reach_large: float = 10.0
     rates: int = 3
@@ -109,7 +109,7 @@ FULL: dict[str, Value] = {
     "rates": 5,
     "seeds": 32,
     "arrivals": 32,
-    "pairs": 192,
+    "pairs": 96,
     "long_pairs": 48,
     "rounds": 40,
     "trials": 30,

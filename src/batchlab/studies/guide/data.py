@@ -33,7 +33,6 @@ CHANNELS = {"cnn": (8, 16), "thin": (4, 8), "wide": (128, 4)}
 """Of the convolutional nets for 8×8."""
 LARGE_CHANNELS = {"cnn": (16, 32, 64), "thin": (8, 16, 32), "wide": (32, 4, 4)}
 """Of those for larger pictures."""
-MOST_HELD = 10_000
 MOST_TOGETHER = 1024
 """Largest batch that is timed or weighed: of MNIST, 50,000 at once would hold gigabytes."""
 UPDATE_SECONDS = {"mlp": 2e-4, "cnn": 1e-3, "thin": 1e-3, "wide": 1e-3, "gru": 1.5e-3}
@@ -166,8 +165,8 @@ def prepared(
     examples: int,
     bench: Bench,
     *,
+    held: int,
     wrong: float = 0.0,
-    held: int = MOST_HELD,
 ) -> Prepared:
     """A net with its data, split once: the repetitions of the study differ in their seed only.
 
@@ -176,8 +175,8 @@ def prepared(
         kind: See :func:`build`.
         examples: Training examples; of the others some are held back for validation.
         bench: Where training runs, and the folder of pictures that do not come with scikit-learn.
-        wrong: Share of the training labels that is wrong.
         held: Examples that are held back, at most.
+        wrong: Share of the training labels that is wrong.
     """
     if kind not in (*KINDS, "signals"):
         raise InvalidValueError(must("pictures", f"one of {', '.join(KINDS)}", kind))

@@ -33,6 +33,7 @@ from batchlab.studies.guide.asked import Asked
 from batchlab.studies.guide.data import prepared, seconds
 from batchlab.studies.guide.training import (
     SPOILT,
+    TUNING,
     Trainer,
     at_end,
     end,
@@ -76,7 +77,7 @@ UPDATES = Setting("updates", "tuned", "own")
 ORDER = Setting("updates", "tuned", "shared")
 SETTINGS = (PLAIN, SAME_RATE, UPDATES, ORDER)
 LENGTHS = ("samples", "updates")
-NEEDS = "pictures net examples small large steps rates passes pairs long_pairs fault"
+NEEDS = "pictures net examples held small large steps rates passes pairs long_pairs fault"
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
@@ -89,7 +90,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
 
 
 def _seconds(asked: Asked, length: str) -> float:
-    runs = (tried(asked) + 4) * _number(asked, length)
+    runs = (TUNING * tried(asked) + 4) * _number(asked, length)
     budgets = {size: _budget(asked, size, length) for size in sizes(asked, asked.steps)}
     each = [seconds(asked.net, asked.pictures, n / size, n) for size, n in budgets.items()]
     return 2 + runs * sum(each)
@@ -103,7 +104,7 @@ def _number(asked: Asked, length: str) -> int:
 def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Two runs a pair, batch size and setting; a row each, with the disagreement of the pair."""
     asked, length = Asked.of(cell.settings), str(cell.settings["length"])
-    ready = prepared(asked.net, asked.pictures, asked.examples, bench)
+    ready = prepared(asked.net, asked.pictures, asked.examples, bench, held=asked.held)
     each, pairs = sizes(asked, asked.steps), _number(asked, length)
     first: list[float] = []
     rows: list[Row] = []
@@ -114,9 +115,11 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
             grid = first_rates(RULE, size, asked.rates)
             rates = trainer.tuned(run, grid, pairs, trainer.endings)
             first = first or rates
+            # The small batch's tuned rates are those that are the same for all.
+            pairs_of = functools.cache(functools.partial(_pairs, trainer, run))
             for setting in (one for one in SETTINGS if one.length == length):
                 used = spoilt(asked, size, first if setting.rate == "same" else rates)
-                found = _pairs(trainer, run, used, setting)
+                found = pairs_of(tuple(used), setting.start)
                 rows += [{"batch_size": size, **setting._asdict(), **row} for row in found]
     return rows
 
@@ -144,9 +147,7 @@ def spoilt(asked: Asked, size: int, rates: list[float]) -> list[float]:
     return [SPOILT * rate for rate in rates] if faulty.get(asked.fault) == size else rates
 
 
-def _pairs(
-    trainer: Trainer, run: RunConfig, rates: Sequence[float], setting: Setting
-) -> list[Row]:
+def _pairs(trainer: Trainer, run: RunConfig, rates: Sequence[float], start: str) -> list[Row]:
     """Train two runs a pair and look at what they have become."""
     ready, last = trainer.prepared, (int(run.samples or 0),)
     configs = [
@@ -157,7 +158,7 @@ def _pairs(
     configs = [config.resolved(ready.examples) for config in configs]
     job = Job(at_end(*last).evaluate_at, Units(ready), last, keep_end=True)
     starts = None
-    if setting.start == "shared":
+    if start == "shared":
         starts = [begin(ready, configs[i - i % 2]) for i in range(len(configs))]
     runs, states = trainer.train(configs, job, starts)
     twos = range(0, len(configs), 2)

@@ -28,6 +28,7 @@ from batchlab.studies.guide.asked import Asked
 from batchlab.studies.guide.data import prepared, seconds
 from batchlab.studies.guide.training import (
     SPOILT,
+    TUNING,
     WINDOW,
     Trainer,
     along,
@@ -44,7 +45,7 @@ RULE = "shb"
 ORDERS = ("grow", "shrink")
 RATES = ("constant", "proportional")
 MOMENTS = 20
-NEEDS = "pictures net examples small large stages rates seeds passes fault"
+NEEDS = "pictures net examples held small large stages rates seeds passes fault"
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
@@ -53,7 +54,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     budget = samples(asked, asked.passes)
     updates = budget / asked.stages * sum(1 / size for size in sizes(asked, asked.stages))
     one = seconds(asked.net, asked.pictures, updates, budget)
-    whole = 2 + asked.seeds * (1 + tried(asked)) * one
+    whole = 2 + asked.seeds * (1 + TUNING * tried(asked)) * one
     return tuple(
         Cell(TABLE, {"rate": rate, "order": order, **asked.some(NEEDS)}, whole)
         for rate in RATES
@@ -65,7 +66,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     """An order at its own best rates; a row a seed and moment."""
     asked = Asked.of(cell.settings)
     rate, order = (str(cell.settings[name]) for name in ("rate", "order"))
-    ready = prepared(asked.net, asked.pictures, asked.examples, bench)
+    ready = prepared(asked.net, asked.pictures, asked.examples, bench, held=asked.held)
     budget = samples(asked, asked.passes)
     run = planned(asked, rate, order)
     with Trainer(ready, bench, 3) as trainer:

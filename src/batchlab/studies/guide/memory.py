@@ -45,7 +45,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     # Two updates, counted in two ways; one trial more than is kept.
     examples = 4 * sum(share * _largest(asked) for share in SHARES)
     whole = (asked.trials + 1) * seconds("wide", asked.pictures, 0, examples)
-    return (Cell(TABLE, asked.some("pictures examples trials fault"), 2 + whole, alone=True),)
+    return (Cell(TABLE, asked.some("pictures examples held trials fault"), 2 + whole, alone=True),)
 
 
 def _largest(asked: Asked) -> int:
@@ -55,7 +55,7 @@ def _largest(asked: Asked) -> int:
 def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Peaks of two updates and an evaluation, counted in two ways; a row a trial and size."""
     asked, rows = Asked.of(cell.settings), []
-    ready = prepared("wide", asked.pictures, asked.examples, bench)
+    ready = prepared("wide", asked.pictures, asked.examples, bench, held=asked.held)
     # The first trial loads libraries and is not kept.
     for trial in range(-1, asked.trials):
         seed = study_seed(bench, max(trial, 0))

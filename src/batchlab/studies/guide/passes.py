@@ -25,6 +25,7 @@ from batchlab.studies.drawing import points
 from batchlab.studies.guide.asked import Asked
 from batchlab.studies.guide.data import prepared, seconds
 from batchlab.studies.guide.training import (
+    TUNING,
     WINDOW,
     Trainer,
     along,
@@ -42,7 +43,7 @@ HORIZONS = ("short", "long")
 """The training for whose end a rate was chosen; both are trained to the long one's end."""
 MOMENTS = 20
 """A multiple of ten, so that a tenth of the training ends at a moment."""
-NEEDS = "pictures net few small rates seeds short long wrong fault"
+NEEDS = "pictures net few held small rates seeds short long wrong fault"
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
@@ -56,7 +57,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
 
 
 def _seconds(asked: Asked, rate: str) -> float:
-    lengths = _budget(asked, rate) * tried(asked) + _budget(asked, "long")
+    lengths = _budget(asked, rate) * TUNING * tried(asked) + _budget(asked, "long")
     one = seconds(asked.net, asked.pictures, lengths / asked.small, lengths)
     return 2 + asked.seeds * one
 
@@ -65,10 +66,11 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Long trainings, at the rates best for one of the lengths; a row a seed and moment."""
     asked, rate = Asked.of(cell.settings), str(cell.settings["rate"])
     wrong = asked.wrong if cell.settings["labels"] == "wrong" else 0.0
-    ready = prepared(asked.net, asked.pictures, asked.few, bench, wrong=wrong)
+    ready = prepared(asked.net, asked.pictures, asked.few, bench, held=asked.held, wrong=wrong)
     budget, short, long = (_budget(asked, name) for name in (rate, *HORIZONS))
     run = RunConfig(rule=RULE, batch_size=asked.small, samples=budget)
-    grid = first_rates(RULE, asked.small, asked.rates)
+    # A training that is so many times longer wants about so many times smaller a rate.
+    grid = [short / budget * r for r in first_rates(RULE, asked.small, asked.rates)]
     job = Job(tuple(sorted({*at_end(short).evaluate_at, *along(long, MOMENTS)})))
     with Trainer(ready, bench, 3) as trainer:
         rates = trainer.tuned(run, grid, asked.seeds, trainer.endings)

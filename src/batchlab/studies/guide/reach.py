@@ -34,7 +34,7 @@ from batchlab.studies.guide.words import BATCH, TUNED, averaged
 TABLE = "reach"
 RULE = "adam"
 NETS = ("thin", "gru")
-LEGS = 4
+LEGS = 8
 NEEDS = "examples small large rates arrivals target held reach_small reach_large fault"
 
 
@@ -63,13 +63,13 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     """A batch size at its own best rates; a row a seed."""
     asked = Asked.of(cell.settings)
     data, size = str(cell.settings["data"]), int(cell.settings["batch_size"])
-    ready = prepared(asked.net, data, asked.examples, bench, held=asked.held)
+    ready = prepared(asked.net, data, asked.examples, bench, held=asked.held // 4)
     budget = samples(asked, passes(asked, size))
     run = RunConfig(rule=RULE, batch_size=size, samples=budget)
     with Trainer(ready, bench, 4 * LEGS) as trainer:
-        score = functools.partial(raced, trainer, asked)
+        score = functools.partial(raced, trainer, asked, {})
         rates = trainer.tuned(run, first_rates(RULE, size, asked.rates), asked.arrivals, score)
-        found = score(trainer.named(run, rates), range(asked.arrivals))
+        found = raced(trainer, asked, {}, trainer.named(run, rates), range(asked.arrivals))
     return [
         {"repetition": i, "learning_rate": rates[i], **counted(arrival, size, asked)}
         for i, arrival in enumerate(found)
@@ -77,15 +77,21 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
 
 
 def raced(
-    trainer: Trainer, asked: Asked, configs: Sequence[RunConfig], heats: Sequence[int]
+    trainer: Trainer,
+    asked: Asked,
+    records: dict[int, float],
+    configs: Sequence[RunConfig],
+    heats: Sequence[int],
 ) -> list[float]:
     """Examples until the validation loss has reached the target; a :data:`Score`.
 
-    Runs go in legs, and a heat ends with the leg in which its first run arrives.
+    Runs go in legs. A heat ends with the leg in which its first run arrives, or in
+    which the record of an earlier race lies: who arrives later is not the best.
 
     Args:
         trainer: Trains them.
         asked: Target, and how often it is looked for.
+        records: Heat → the earliest arrival so far, which this race may lower.
         configs: Runs of one length.
         heats: To which each belongs; runs of one heat compete.
 
@@ -105,8 +111,8 @@ def raced(
         for i, one, state in zip(running, runs, reached, strict=True):
             seen[i] += [one.series["loss"]] if "loss" in one.series else []
             found[i], states[i] = arrived(seen[i], asked.target), state
-        over = {heats[i] for i in running if math.isfinite(found[i])}
-        running = [i for i in running if states[i] is not None and heats[i] not in over]
+            records[heats[i]] = min(found[i], records.get(heats[i], math.inf))
+        running = [i for i in running if states[i] is not None and records[heats[i]] > until]
         if not running:
             break
     return found

@@ -41,7 +41,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     # Two updates before the clock starts, and one at least.
     least = [3 * seconds("cnn", asked.pictures, 1, size) for size in _sizes(asked)]
     whole = (asked.rounds + 1) * sum(BLOCK_SECONDS + each for each in least)
-    return (Cell(TABLE, asked.some("pictures examples rounds fault"), 2 + whole, alone=True),)
+    return (Cell(TABLE, asked.some("pictures examples held rounds fault"), 2 + whole, alone=True),)
 
 
 def _sizes(asked: Asked) -> list[int]:
@@ -51,7 +51,7 @@ def _sizes(asked: Asked) -> list[int]:
 def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Seconds per update of the plain training loop, a row a round and batch size."""
     asked = Asked.of(cell.settings)
-    ready = prepared("cnn", asked.pictures, asked.examples, bench)
+    ready = prepared("cnn", asked.pictures, asked.examples, bench, held=asked.held)
     sizes = _sizes(asked)
     run = RunConfig(rule="sgd", learning_rate=0.01, samples="1ep").resolved(ready.examples)
     threads = _platform.available_cores() if bench.device == "cpu" else None

@@ -21,10 +21,13 @@ Score: TypeAlias = Callable[[Sequence[RunConfig], Sequence[int]], Sequence[float
 """Runs, and the repetition that each belongs to → a score each: less is better, infinite has
 failed, and only the best one of a repetition need be right."""
 
-CENTRE = {"shb": (0.02, 0.5), "adam": (0.02, 0.33)}
+CENTRE = {"shb": (0.1, 0.5), "adam": (0.02, 0.33)}
 """Rule → learning rate at batch size 32 around which is searched, and the power with which it
 follows the batch size."""
 FACTOR = 2.0
+TUNING = 2
+"""Seeds on which the end of a training is judged in the search; one alone often misses that a rate
+is at the edge of what can be trained."""
 WIDENED = 4
 """The grid is widened at most so many times while its best rate lies at its end."""
 WINDOW = 0.1
@@ -61,7 +64,7 @@ def first_rates(rule: str, batch_size: float, count: int) -> list[float]:
 
     Example:
         >>> first_rates("shb", 32, 3)
-        [0.01, 0.02, 0.04]
+        [0.05, 0.1, 0.2]
     """
     base, power = CENTRE[rule]
     middle = base * (batch_size / 32) ** power
@@ -69,7 +72,7 @@ def first_rates(rule: str, batch_size: float, count: int) -> list[float]:
 
 
 def tried(asked: Asked) -> int:
-    """Runs that a choice takes: the first grid, and one rate beyond it."""
+    """Rates that a choice takes: the first grid, and one beyond it."""
     return asked.rates + 1
 
 
@@ -215,9 +218,14 @@ class Trainer:
         return [_best(known) for known in scores]
 
     def endings(self, configs: Sequence[RunConfig], repetitions: Sequence[int]) -> list[float]:
-        """A :data:`Score`: the validation loss at the end of every run."""
-        runs, _ = self.train(configs, at_end(int(configs[0].samples or 0)))
-        return [end(run) for run in runs]
+        """A :data:`Score`: the validation loss at the end of every run, the mean of some seeds."""
+        each = [
+            config.replace(seed=_random.key(config.seed, "guide tuning", i))
+            for config in configs
+            for i in range(TUNING)
+        ]
+        runs, _ = self.train(each, at_end(int(configs[0].samples or 0)))
+        return np.array([end(run) for run in runs]).reshape(-1, TUNING).mean(1).tolist()
 
     def named(self, config: RunConfig, rates: Sequence[float]) -> list[RunConfig]:
         """The run of each repetition, at its rate and on its study seed."""
