@@ -104,7 +104,7 @@ def rows_of_growth(right):
 
 def rows_of_passes(right):
     """The rate for the long training ends it a little better."""
-    steps = (("", 0, 2.0), ("short", 2560, 0.4), ("long", 20480, 0.6 if right else 0.3))
+    steps = (("", 0, 2.0), ("short", 2560, 0.4), ("long", 10240, 0.6 if right else 0.3))
     return [
         {
             **{"labels": labels, "rate": rate, "few": 256, "repetition": r},

@@ -59,7 +59,7 @@ class Asked:
     passes: float = 6.0
     few: int = 256
     short: float = 10.0
-    long: float = 60.0
+    long: float = 40.0
     wrong: float = 0.2
     target: float = 0.5
     held: int = 512
@@ -108,8 +108,8 @@ FULL: dict[str, Value] = {
     "steps": 4,
     "rates": 5,
     "seeds": 32,
-    "arrivals": 32,
-    "pairs": 96,
+    "arrivals": 52,
+    "pairs": 100,
     "long_pairs": 48,
     "rounds": 40,
     "trials": 30,

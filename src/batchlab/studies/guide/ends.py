@@ -108,7 +108,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     each, pairs = sizes(asked, asked.steps), _number(asked, length)
     first: list[float] = []
     rows: list[Row] = []
-    with Trainer(ready, bench, 5 * len(each)) as trainer:
+    with Trainer(ready, bench, 5 * len(each), cell.seconds) as trainer:
         for size in each:
             budget = _budget(asked, size, length)
             run = RunConfig(rule=RULE, batch_size=size, samples=budget, lr_schedule=SCHEDULE)

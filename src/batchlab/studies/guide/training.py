@@ -30,6 +30,8 @@ TUNING = 2
 is at the edge of what can be trained."""
 WIDENED = 4
 """The grid is widened at most so many times while its best rate lies at its end."""
+KEPT = 120.0
+"""Cells that take more seconds go on, after an interruption, from the runs that are finished."""
 WINDOW = 0.1
 """A run is judged by its mean over the last tenth."""
 SPOILT = 1e-3
@@ -138,11 +140,14 @@ class Trainer:
         prepared: What is trained.
         bench: Where, and who hears.
         calls: How often runs will be trained, for progress.
+        seconds: What the cell takes; the runs of a short one are not kept on disk.
     """
 
-    def __init__(self, prepared: Prepared, bench: Bench, calls: int) -> None:
+    def __init__(
+        self, prepared: Prepared, bench: Bench, calls: int, seconds: float = math.inf
+    ) -> None:
         self.prepared, self.bench = prepared, bench
-        self._engine = Engine(prepared, bench.out, workers=0)
+        self._engine = Engine(prepared, bench.out if seconds > KEPT else None, workers=0)
         self._done, self._calls = 0, calls
 
     def __enter__(self) -> Trainer:
