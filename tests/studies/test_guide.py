@@ -41,7 +41,6 @@ TINY = {
         "seeds": 6,
         "arrivals": 4,
         "pairs": 4,
-        "long_pairs": 4,
         "rounds": 8,
         "trials": 2,
     },

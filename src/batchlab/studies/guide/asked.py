@@ -39,8 +39,7 @@ class Asked:
         rates: Learning rates tried first in each repetition.
         seeds: Repetitions.
         arrivals: Repetitions of trainings to the target, which take longest.
-        pairs: Repetitions of two runs, on equal examples.
-        long_pairs: The same for equal updates, of which large batches take long.
+        pairs: Repetitions of two runs.
         rounds: Of timing.
         trials: Of weighing.
         fault: One of :data:`FAULTS` that is planted, or ``none``.
@@ -69,7 +68,6 @@ class Asked:
     seeds: int = 8
     arrivals: int = 6
     pairs: int = 6
-    long_pairs: int = 6
     rounds: int = 12
     trials: int = 5
     fault: str = "none"
@@ -109,8 +107,7 @@ FULL: dict[str, Value] = {
     "rates": 5,
     "seeds": 32,
     "arrivals": 52,
-    "pairs": 100,
-    "long_pairs": 48,
+    "pairs": 64,
     "rounds": 40,
     "trials": 30,
 }
@@ -129,7 +126,6 @@ PAPER: dict[str, Value] = {
     "seeds": 10,
     "arrivals": 10,
     "pairs": 10,
-    "long_pairs": 10,
     "rounds": 40,
     "trials": 30,
 }
