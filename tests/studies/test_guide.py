@@ -36,14 +36,7 @@ QUICK = dict(STUDY.parameters["quick"])
 TINY = {
     **{"examples": 128, "few": 64, "small": 8, "large": 32, "stages": 2, "passes": 4.0},
     **{"short": 2.0, "long": 6.0, "reach_small": 3.0, "reach_large": 3.0, "target": 3.0},
-    **{
-        "rates": 1,
-        "seeds": 6,
-        "arrivals": 4,
-        "pairs": 4,
-        "rounds": 8,
-        "trials": 2,
-    },
+    **{"rates": 1, "seeds": 6, "arrivals": 4, "pairs": 4, "rounds": 8, "trials": 2},
 }
 TOO_FEW: set[str] = set()
 """Claims for which even the repetitions of ``--full`` were known to be too few."""
