@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.models.cnn import SmallCNN, ThreeConvCNN
 from batchlab.models.mlp import MLP
 from batchlab.models.rnn import GRUClassifier
+from batchlab.studies.claim import Bench
 from batchlab.tasks import Prepared, Task, cifar10, digits, mnist, prepare
 from batchlab.tasks.altered import wrong_targets
 from batchlab.tasks.images import Normalise, picture_loss
@@ -27,9 +29,16 @@ Examples: TypeAlias = tuple[Tensor, Tensor]
 SIDE = 8
 """Of the digits, and of the signals folded into as many rows."""
 HIDDEN = 64
-CHANNELS = {"cnn": (8, 16), "wide": (128, 4)}
+CHANNELS = {"cnn": (8, 16), "thin": (4, 8), "wide": (128, 4)}
 """Of the convolutional nets for 8×8."""
-MOST_HELD = 10_000
+LARGE_CHANNELS = {"cnn": (16, 32, 64), "thin": (8, 16, 32), "wide": (32, 4, 4)}
+"""Of those for larger pictures."""
+MOST_TOGETHER = 1024
+"""Largest batch that is timed or weighed: of MNIST, 50,000 at once would hold gigabytes."""
+UPDATE_SECONDS = {"mlp": 2e-4, "cnn": 1e-3, "thin": 1e-3, "wide": 1e-3, "gru": 1.5e-3}
+"""What an update of one run takes besides its examples: dense nets train many at a time."""
+FLOP_PER_SECOND = 5e9
+"""One core in training, evaluation included; of small convolutions a half, of products twice."""
 SIGNAL_SEED = 8
 SIGNALS = 4
 """Kinds of signals."""
@@ -86,8 +95,8 @@ def build(net: str, kind: str, classes: int = 10) -> nn.Module:
     """A net for pictures of a kind; floating-point data of 8×8 are taken as they are.
 
     Args:
-        net: ``cnn``, ``gru``, ``mlp``, or ``wide``, a convolutional net that holds much in memory
-            for what it computes.
+        net: ``mlp``, ``gru``, or convolutional: ``cnn``, ``thin`` with fewer channels, ``wide``
+            with much to hold in memory for what it computes.
         kind: A name in :data:`KINDS`, or ``signals``, which are as large as digits.
         classes: Outputs C.
 
@@ -98,30 +107,66 @@ def build(net: str, kind: str, classes: int = 10) -> nn.Module:
         >>> build("mlp", "digits")(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-    of = KINDS["digits" if kind == "signals" else kind]
+    of = _kind(kind)
     front = [] if of.normal is None else [Normalise(*of.normal)]
     if net == "gru":
         body: nn.Module = RowGRU(of.channels, of.side, HIDDEN // 2, classes)
     elif net == "mlp":
         body = MLP(of.channels * of.side**2, (HIDDEN, HIDDEN), classes)
     elif net not in CHANNELS:
-        raise InvalidValueError(must("net", "cnn, wide, gru or mlp", net))
+        raise InvalidValueError(must("net", "mlp, gru, cnn, thin or wide", net))
     elif of.side == SIDE:
         body = SmallCNN(CHANNELS[net], classes)
     else:
-        body = ThreeConvCNN(of.channels, of.side, classes=classes)
+        body = ThreeConvCNN(of.channels, of.side, LARGE_CHANNELS[net], classes)
     return nn.Sequential(*front, body)
+
+
+def _kind(kind: str) -> Pictures:
+    """What the input looks like; signals are as large as digits."""
+    return KINDS["digits" if kind == "signals" else kind]
+
+
+@functools.lru_cache
+def flop(net: str, kind: str) -> float:
+    """Operations of training on one example: three times those of a forward pass.
+
+    Args:
+        net: See :func:`build`.
+        kind: See :func:`build`.
+
+    Example:
+        >>> flop("mlp", "digits") == 3 * 2 * (64 * 64 + 64 * 64 + 64 * 10)
+        True
+    """
+    of = _kind(kind)
+    dtype = torch.float32 if of.normal is None else torch.uint8
+    example = torch.zeros(1, of.channels, of.side, of.side, dtype=dtype)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        build(net, kind)(example)
+    return 3.0 * counted.get_total_flops()
+
+
+def seconds(net: str, kind: str, updates: float, examples: float) -> float:
+    """Of one training on one core, roughly.
+
+    Args:
+        net: See :func:`build`.
+        kind: See :func:`build`.
+        updates: How many.
+        examples: In all of them together.
+    """
+    return UPDATE_SECONDS[net] * updates + flop(net, kind) * examples / FLOP_PER_SECOND
 
 
 def prepared(
     net: str,
     kind: str,
     examples: int,
+    bench: Bench,
     *,
-    data: Path | None = None,
-    device: str = "cpu",
+    held: int,
     wrong: float = 0.0,
-    held: int = MOST_HELD,
 ) -> Prepared:
     """A net with its data, split once: the repetitions of the study differ in their seed only.
 
@@ -129,14 +174,13 @@ def prepared(
         net: See :func:`build`.
         kind: See :func:`build`.
         examples: Training examples; of the others some are held back for validation.
-        data: Folder of the pictures that do not come with scikit-learn.
-        device: Where training runs.
-        wrong: Share of the training labels that is wrong.
+        bench: Where training runs, and the folder of pictures that do not come with scikit-learn.
         held: Examples that are held back, at most.
+        wrong: Share of the training labels that is wrong.
     """
     if kind not in (*KINDS, "signals"):
         raise InvalidValueError(must("pictures", f"one of {', '.join(KINDS)}", kind))
-    x, y = signals(2 * examples) if kind == "signals" else _pictures(kind, data)
+    x, y = signals(2 * examples) if kind == "signals" else _pictures(kind, bench.data)
     if not 0 < examples < len(x):
         raise InvalidValueError(must("examples", f"from 1 to {len(x) - 1}", examples))
     labels = wrong_targets(y[:examples], wrong, seed=0)
@@ -150,7 +194,7 @@ def prepared(
         unit="signals" if kind == "signals" else "pictures",
         name=f"guide-{net}-{kind}",
     )
-    return prepare(task, device=device)
+    return prepare(task, device=bench.device)
 
 
 def lacking(kind: str, data: Path | None) -> str:

@@ -25,8 +25,9 @@ from batchlab.studies.claim import (
     Tables,
 )
 from batchlab.studies.drawing import points
-from batchlab.studies.guide.data import prepared
-from batchlab.studies.guide.training import study_seeds
+from batchlab.studies.guide.asked import Asked
+from batchlab.studies.guide.data import MOST_TOGETHER, prepared, seconds
+from batchlab.studies.guide.training import study_seed
 from batchlab.studies.guide.words import averaged
 from batchlab.tasks import Prepared
 
@@ -40,27 +41,30 @@ TENSORS, RESIDENT = (1.0, 0.0), (1.0, 0.05)
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One cell, alone in its process."""
-    names = ("pictures", "examples", "trials", "fault")
-    seconds = 1.5 * int(parameters["trials"])
-    return (Cell(TABLE, {name: parameters[name] for name in names}, seconds, alone=True),)
+    asked = Asked.of(parameters)
+    # Two updates, counted in two ways; one trial more than is kept.
+    examples = 4 * sum(share * _largest(asked) for share in SHARES)
+    whole = (asked.trials + 1) * seconds("wide", asked.pictures, 0, examples)
+    return (Cell(TABLE, asked.some("pictures examples held trials fault"), 2 + whole, alone=True),)
+
+
+def _largest(asked: Asked) -> int:
+    return min(asked.examples, MOST_TOGETHER)
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Peaks of two updates and an evaluation, counted in two ways; a row a trial and size."""
-    asked, rows = cell.settings, []
-    examples = int(asked["examples"])
-    ready = prepared(
-        "wide", str(asked["pictures"]), examples, data=bench.data, device=bench.device
-    )
-    seeds = study_seeds(bench, int(asked["trials"]))
+    asked, rows = Asked.of(cell.settings), []
+    ready = prepared("wide", asked.pictures, asked.examples, bench, held=asked.held)
     # The first trial loads libraries and is not kept.
-    for trial, seed in enumerate([seeds[0], *seeds]):
+    for trial in range(-1, asked.trials):
+        seed = study_seed(bench, max(trial, 0))
         for share in SHARES:
-            size = round(share * examples)
-            run = run_size(size, share, str(asked["fault"]))
+            size = round(share * _largest(asked))
+            run = run_size(size, share, asked.fault)
             found = {"tensors": tensors(ready, run, seed), "resident": resident(ready, run, seed)}
-            rows.append({"trial": trial - 1, "batch_size": size, **found})
-        bench.hears.progress("", trial / len(seeds))
+            rows.append({"trial": trial, "batch_size": size, **found})
+        bench.hears.progress("", (trial + 1) / asked.trials)
     return [row for row in rows if row["trial"] >= 0]
 
 
@@ -81,10 +85,13 @@ def tensors(ready: Prepared, size: int, seed: int) -> float:
         ready: The task.
         size: Examples of the batch.
         seed: Of the model.
+
+    Returns:
+        NaN if it did not run.
     """
     with LiveBytes() as live:
-        _train(ready, size, seed)
-    return float(live.peak)
+        outcome = tried(lambda: _train(ready, size, seed), None, memory_or_crash)
+    return float(live.peak) if outcome.fits else math.nan
 
 
 def resident(ready: Prepared, size: int, seed: int) -> float:
@@ -158,7 +165,7 @@ def picture(tables: Tables) -> Picture:
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
     """It is linear, as tensors and as what the process holds."""
-    trials = int(parameters["trials"])
+    trials = Asked.of(parameters).trials
     return (_tensors_claim(trials), _resident_claim(trials))
 
 

@@ -24,7 +24,8 @@ from batchlab.studies.claim import (
     Tables,
 )
 from batchlab.studies.drawing import points
-from batchlab.studies.guide.data import prepared
+from batchlab.studies.guide.asked import Asked
+from batchlab.studies.guide.data import MOST_TOGETHER, prepared, seconds
 from batchlab.studies.guide.words import BATCH, middle
 
 TABLE = "speed"
@@ -36,23 +37,26 @@ LITTLE = math.log2(1.2)
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One cell, alone on the machine: rounds over all batch sizes."""
-    names = ("pictures", "examples", "rounds", "fault")
-    size = math.log2(int(parameters["examples"]))
-    seconds = int(parameters["rounds"]) * size * 2 * BLOCK_SECONDS
-    return (Cell(TABLE, {name: parameters[name] for name in names}, seconds + 2, alone=True),)
+    asked = Asked.of(parameters)
+    # Two updates before the clock starts, and one at least.
+    least = [3 * seconds("cnn", asked.pictures, 1, size) for size in _sizes(asked)]
+    whole = (asked.rounds + 1) * sum(BLOCK_SECONDS + each for each in least)
+    return (Cell(TABLE, asked.some("pictures examples held rounds fault"), 2 + whole, alone=True),)
+
+
+def _sizes(asked: Asked) -> list[int]:
+    return doublings(min(asked.examples, MOST_TOGETHER))
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
     """Seconds per update of the plain training loop, a row a round and batch size."""
-    asked = cell.settings
-    ready = prepared(
-        "cnn", str(asked["pictures"]), int(asked["examples"]), data=bench.data, device=bench.device
-    )
-    sizes = doublings(int(asked["examples"]))
+    asked = Asked.of(cell.settings)
+    ready = prepared("cnn", asked.pictures, asked.examples, bench, held=asked.held)
+    sizes = _sizes(asked)
     run = RunConfig(rule="sgd", learning_rate=0.01, samples="1ep").resolved(ready.examples)
     threads = _platform.available_cores() if bench.device == "cpu" else None
     rows: list[Row] = []
-    for round_ in range(int(asked["rounds"]) + 1):
+    for round_ in range(asked.rounds + 1):
         for size in sizes:
             block = time_block(
                 ready, run, BLOCK_SECONDS, batch_size=size, threads=threads, start=round_ * size
@@ -60,8 +64,8 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
             # The first round finds caches empty and kernels unchosen.
             if round_:
                 rows.append({"round": round_ - 1, "batch_size": size, **_told(block)})
-        bench.hears.progress("", round_ / int(asked["rounds"]))
-    return faulty(rows, str(asked["fault"]))
+        bench.hears.progress("", round_ / asked.rounds)
+    return faulty(rows, asked.fault)
 
 
 def _told(block: Block) -> dict[str, float]:
@@ -148,7 +152,8 @@ def picture(tables: Tables) -> Picture:
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
     """It rises; it flattens; and where, which nobody can predict."""
-    rounds, sizes = int(parameters["rounds"]), doublings(int(parameters["examples"]))
+    asked = Asked.of(parameters)
+    rounds, sizes = asked.rounds, _sizes(asked)
     depends = Text(
         "On the machine (cores, caches, GPU), on the model and on the data loading: where the "
         "knee lies has to be measured for each; `batchlab fit` does.",
@@ -235,7 +240,7 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
             ),
             low=-math.inf,
             high=math.inf,
-            n=int(parameters["rounds"]),
+            n=Asked.of(parameters).rounds,
             values=knees,
             picture=picture,
             meaning=Text(

@@ -10,8 +10,8 @@ from batchlab.studies.claim import Axis, Row
 BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2)
 LOSS = Axis(Text("validation loss", "検証データでの損失"))
 TUNED = Text(
-    "rate chosen for each batch size on other seeds",
-    "学習率はバッチサイズごとに別の乱数シードで選択",
+    "every repetition chose its own rates, on other seeds",
+    "学習率は繰り返しのたびに、別の乱数シードで選択",
 )
 
 
