@@ -101,7 +101,7 @@ def seed_sd(projection: Projection) -> float | None:
     Returns:
         In the metric's unit; None if nothing was repeated.
     """
-    groups: dict[tuple[int, float], list[float]] = {}
+    groups: dict[tuple[int | str, float], list[float]] = {}
     for curve in projection.curves:
         value = float(np.mean(curve.metric[-3:]))
         if curve.rung == LAST_RUNG and math.isfinite(value):
@@ -116,7 +116,7 @@ def plane(view: View) -> tuple[PlanePoint, ...]:
         return ()
     own = _searched(view.projection)
     points = []
-    for size in sorted({c.batch_size for c in own}):
+    for size in sorted({c.batch_size for c in own if isinstance(c.batch_size, int)}):
         mine = [c for c in own if c.batch_size == size]
         working = _working(view, mine)
         for curve in sorted(mine, key=lambda c: c.learning_rate):

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from batchlab import _platform
+from batchlab import _platform, schedules
 from batchlab.advisor.journal import Journal, parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import time_evaluation
 from batchlab.advisor.session import Listener, Session, Stopwatch
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found
-from batchlab.app.compare import _constant
 from batchlab.app.measure import origin, together, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState
@@ -205,6 +204,16 @@ class Asked:
             "device": self.prepared.device,
             **asdict(self.plan),
         }
+
+
+def _constant(prepared: Prepared) -> int:
+    """Today's batch size; from a schedule no multiples can be taken."""
+    size = prepared.baseline.batch_size or 1
+    schedule = schedules.batch_schedule(size)
+    if not schedule.is_constant:
+        hint = "critical tries multiples of one batch size."
+        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
+    return schedule.sizes[0]
 
 
 def _asked(
