@@ -46,7 +46,7 @@ TINY = {
     "cyclic_examples": 9,
     "stability_examples": 3,
     "engine_updates": 10,
-    "engine_seeds": 2,
+    "engine_seeds": 4,
     "data_updates": 60,
     "data_seeds": 3,
     "neurons_updates": 20,

@@ -31,15 +31,15 @@ def _engine_agrees(p: Parameters) -> Claim:
         ),
         source="this package",
         measured=Text(
-            "largest difference of a weight, over b = 1, 7, 20 of 20 examples and "
+            "log₁₀ of the largest difference of a weight, over b = 1, 7, 20 of 20 examples and "
             "activations; stacked at b = 1, after 1.5 predicted times to sparsity",
-            "重みの差の最大値（20件のうちb = 1, 7, 20、両方の活性化関数について。"
+            "重みの差の最大値の常用対数（20件のうちb = 1, 7, 20、両方の活性化関数について。"
             "stackedのb = 1では疎になる予測時間の1.5倍の更新後）",
         ),
         low=-math.inf,
-        high=1e-10,
-        expected=1e-15,
-        spread=1e-15,
+        high=-10.0,
+        expected=-15.0,
+        spread=0.5,
         n=int(p["engine_seeds"]),
         values=numbers.engine,
         picture=drawn(
