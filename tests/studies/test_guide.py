@@ -524,7 +524,7 @@ def measured(table, fault):
     # Of 128 pictures the process' own memory says nothing, and a net does not change enough.
     sizes = {
         memory.TABLE: {"examples": 1024, "trials": 8},
-        ends.TABLE: {"examples": 256, "passes": 16.0},
+        ends.TABLE: {"examples": 256, "passes": 6.0},
     }.get(table, {})
     parameters = {**QUICK, **TINY, **sizes, "fault": fault}
     cells = [cell for cell in STUDY.cells(parameters) if cell.table == table]
