@@ -521,10 +521,11 @@ def one_core(monkeypatch):
 @functools.lru_cache(maxsize=1)
 def measured(table, fault):
     """One table of the tiny study with a planted fault."""
-    # Of 128 pictures the process' own memory says nothing, and a net does not change enough.
+    # Of 128 pictures the process' own memory says nothing, and a net hardly changes.
     sizes = {
         memory.TABLE: {"examples": 1024, "trials": 8},
-        ends.TABLE: {"examples": 256, "passes": 16.0},
+        ends.TABLE: {"examples": 256, "passes": 6.0},
+        passes.TABLE: {"few": 128, "short": 6.0, "long": 9.0},
     }.get(table, {})
     parameters = {**QUICK, **TINY, **sizes, "fault": fault}
     cells = [cell for cell in STUDY.cells(parameters) if cell.table == table]
