@@ -393,11 +393,11 @@ def test_a_seed_that_diverges_is_left_out_and_said(tmp_path):
         name="fragile",
     )
     heard = Heard()
-    asked = ASKED | {"seeds": 8, "at": ["10%"]}
+    asked = ASKED | {"seeds": 6, "at": ["10%"], "factors": (2,)}
     report = critical(fragile, **asked, out=tmp_path, listener=heard)
     lost = sum("diverged with seed" in sentence for sentence in heard.said)
-    assert 0 < lost <= 6
-    assert report.points[0].critical.n == 8 - lost
+    assert 0 < lost <= 4
+    assert report.points[0].critical.n == 6 - lost
 
 
 def test_settings_that_diverge_with_every_seed_are_refused(tmp_path):
