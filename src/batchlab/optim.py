@@ -299,7 +299,7 @@ def _heavy_ball(
     group: Group,
     dampening: float | Tensor,
 ) -> None:
-    """v ← βv + (1−d)g,  θ ← θ − rate·v, with damping d."""
+    """One step with damping d: v ← βv + (1−d)g,  θ ← θ − rate·v."""
     momentum = group["momentum"]
     if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
         # One pass over memory in place of three. It takes no velocity without momentum.
