@@ -449,6 +449,41 @@ def test_two_real_processes_share_twenty_schedules(tmp_path):
             assert first[1] + second[1] == pytest.approx(2)
 
 
+WEIGHED = """
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+from batchlab.data import GrowingBatchSampler
+
+draw = torch.Generator().manual_seed(0)
+x, y = (torch.randn(23, n, generator=draw, dtype=torch.float64) for n in (3, 1))
+
+def trained(wrap, **numbers):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1).double()
+    run = DistributedDataParallel(model) if wrap else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sampler = GrowingBatchSampler(23, "0:3 30:7", last="short", **numbers)
+    for epoch in range(3):
+        for batch, place in zip(sampler, sampler.places()):
+            optimizer.zero_grad()
+            (place.weight * F.mse_loss(run(x[batch]), y[batch])).backward()
+            optimizer.step()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+alone = trained(False, rank=0, world_size=1)
+FACTS["apart"] = float((trained(True) - alone).abs().max())
+"""
+
+
+@pytest.mark.slow
+def test_weighted_means_under_distributed_data_parallel_are_those_of_one_process(tmp_path):
+    """Shares of 1 and 2, of 3 and 4, and short batches of 2 at the ends of passes."""
+    assert max(fact["apart"] for fact in together(WEIGHED, tmp_path)) < 1e-12
+    unweighted = WEIGHED.replace("place.weight * ", "")
+    (tmp_path / "meeting").unlink(missing_ok=True)
+    assert min(fact["apart"] for fact in together(unweighted, tmp_path)) > 1e-4
+
+
 # In pieces
 
 

@@ -424,6 +424,18 @@ def test_a_scheduler_counted_in_updates_would_be_another_function(name):
     assert abs(numbers(optimizer)[0] - there) > 1e-3
 
 
+def test_a_batch_across_the_end_of_one_cycle_stops_there_and_the_next_is_refused():
+    optimizer, scheduler = scheduled("one cycle")
+    wrapped = InSamples(scheduler, REFERENCE)
+    for _ in range(11):
+        optimizer.step()
+        wrapped.step(30)
+    assert wrapped.samples == 330 > 40 * REFERENCE
+    assert numbers(optimizer) == rates("one cycle")[-1]
+    with pytest.raises(ValueError, match="Tried to step 41 times"):
+        wrapped.step(30)
+
+
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 30))
 def test_steps_are_the_whole_ones_in_the_samples(sizes, reference):
     optimizer = SHB(parameters()[:1], lr=1.0)

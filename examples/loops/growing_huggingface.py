@@ -3,8 +3,8 @@
     python examples/loops/growing_huggingface.py
 
 `per_device_train_batch_size` is what fits into memory; the schedule says the batch, and from which
-epoch on it is accumulated. `max_steps` and the length of the learning-rate schedule follow from it,
-and `trainer.train(resume_from_checkpoint=True)` goes on where it was.
+epoch on it is accumulated. `max_steps` and the length of the learning-rate schedule follow from
+it, and `trainer.train(resume_from_checkpoint=True)` goes on where it was.
 """
 
 from __future__ import annotations

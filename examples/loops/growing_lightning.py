@@ -3,7 +3,8 @@
     python examples/loops/growing_lightning.py
 
 Within an epoch the batch changes in the loader; above 64 examples, which are all that has to fit
-into memory here, by accumulation, from the start of an epoch on. Checkpoints go on where they were.
+into memory here, by accumulation, from the start of an epoch on. A training that is resumed from a
+checkpoint goes on where it was.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Net(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Say how it goes."""
         loss = self.trainer.callback_metrics["loss"]
-        print(f"epoch {self.current_epoch + 1}: {self.global_step} updates so far, loss {loss:.3f}")
+        print(
+            f"epoch {self.current_epoch + 1}: {self.global_step} updates so far, loss {loss:.3f}"
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with momentum."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.optimizer import ParamsT
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, must
@@ -299,7 +299,7 @@ def _heavy_ball(
     group: Group,
     dampening: float | Tensor,
 ) -> None:
-    """v ← βv + (1−d)g,  θ ← θ − rate·v, with damping d."""
+    """One step with damping d: v ← βv + (1−d)g,  θ ← θ − rate·v."""
     momentum = group["momentum"]
     if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
         # One pass over memory in place of three. It takes no velocity without momentum.
@@ -384,7 +384,8 @@ class InSamples(LRScheduler):
     A scheduler that is made for updates of b₀ examples stands, after s samples, where ⌊s/b₀⌋
     updates would have put it: whatever the batch size, and however it grows. It is stepped as
     often as that takes, so that it works for any scheduler, chained ones and those without a
-    closed form too. With batches of b₀ it is that scheduler, bit for bit.
+    closed form too. With batches of b₀ it is that scheduler, bit for bit. A batch that runs across
+    the last step of a ``OneCycleLR`` stops there; the next one is refused, as by torch.
 
     ``step(samples)`` after ``optimizer.step()`` says how many examples the update had, all
     processes together. With a schedule, ``step()`` is enough, as Lightning and other loops call
@@ -447,8 +448,16 @@ class InSamples(LRScheduler):
             raise InvalidValueError(must("samples", "the examples of an update", samples, hint))
         before = self.samples // self.samples_per_step
         self.samples += samples
-        for _ in range(self.samples // self.samples_per_step - before):
+        steps = self.samples // self.samples_per_step - before
+        for _ in range(self._as_far_as_it_goes(steps)):
             self.scheduler.step()
+
+    def _as_far_as_it_goes(self, steps: int) -> int:
+        """Of torch's schedulers one has an end, which the last batch may run across."""
+        if not isinstance(self.scheduler, OneCycleLR):
+            return steps
+        left = self.scheduler.total_steps - self.scheduler.last_epoch
+        return left if 0 < left < steps else steps
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The learning rate of each group."""
