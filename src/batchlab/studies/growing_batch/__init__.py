@@ -38,7 +38,7 @@ QUICK: dict[str, Value] = {
     "examples": 1024,
     "passes": 10.0,
     "table_seeds": 8,
-    "seeds": 5,
+    "seeds": 8,
     "rates": 3,
     "tuning": 1,
     "rounds": 8,

@@ -42,7 +42,7 @@ from batchlab.studies.guide.training import Trainer, end, study_seeds, tuning_se
 
 TABLE, SECONDS = "arms", "seconds"
 ONE_NET = ("adamw", "rmsprop")
-"""Rules that are trained on the net without batch norm only."""
+"""Rules that are trained on the first net only."""
 BLOCK_SECONDS = 0.1
 SLACK = 1.1
 """An arm that takes at most so many times as long counts as taking the same time."""
@@ -61,7 +61,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         )
         for net in nets(parameters)
         for rule in str(parameters["rules"]).split(",")
-        if net != "normed" or rule not in ONE_NET
+        if net == nets(parameters)[0] or rule not in ONE_NET
         for arm in chosen(parameters)
     ]
     timed = {name: parameters[name] for name in (*SHARED, "nets", "rounds")}
