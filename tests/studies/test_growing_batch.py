@@ -31,7 +31,7 @@ from batchlab.studies.verdict import Outcome, judge, needs_full
 QUICK = dict(STUDY.parameters["quick"])
 FULL = dict(STUDY.parameters["full"])
 TINY = {
-    **{"problems": 6, "runs": 8, "updates": 3000, "examples": 600, "passes": 2.0},
+    **{"problems": 6, "runs": 8, "updates": 1500, "examples": 600, "passes": 2.0},
     **{"table_seeds": 4, "seeds": 3, "rates": 1, "rounds": 8, "nets": "plain,normed"},
     **{"arms": "equal,double,shrink,cosine equal", "rules": "shb"},
 }
@@ -323,6 +323,17 @@ def test_the_best_arm_is_that_of_the_seeds_that_chose_the_rates():
 def test_growth_is_set_against_the_best_decaying_arm():
     found = arms.against_decay(tables(), "samples")
     assert found == pytest.approx([math.log2(0.2 / 0.1)] * QUICK["seeds"])
+
+
+def test_where_no_decaying_arm_fits_the_time_nothing_is_said():
+    made = tables()
+    slow = pl.when(pl.col("batch_size") == made[arms.SECONDS]["batch_size"].to_list()[-1])
+    seconds = made[arms.SECONDS].with_columns(
+        slow.then(9.0).otherwise(pl.col("seconds")).alias("seconds")
+    )
+    found = arms.against_decay(made | {arms.SECONDS: seconds}, "time")
+    assert np.isnan(found).all()
+    assert len(found) == QUICK["seeds"]
 
 
 def test_arms_of_as_many_updates_take_as_long_where_time_is_affine_in_the_batch():
