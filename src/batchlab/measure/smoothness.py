@@ -203,7 +203,8 @@ def measure_constants(
 
     Example:
         >>> from batchlab.tasks import load, prepare
-        >>> found = measure_constants(prepare(load("digits"), device="cpu"), samples=640, points=2)
+        >>> ready = prepare(load("digits"), device="cpu")
+        >>> found = measure_constants(ready, samples=640, points=2, examples=64)
         >>> found.moments, found.gap.low < found.gap.value == found.gap.high
         ((0, 640), True)
     """
@@ -338,9 +339,11 @@ def rank_schedules(
 
     Example:
         >>> import warnings
+        >>> one = Estimate(1.0, 0.5, 2.0, n=4)
+        >>> known = Constants(one, one, one, one, moments=(0,))
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("ignore")
-        ...     found = rank_schedules("digits", [32, "0:32 10ep:64"], draws=100)
+        ...     found = rank_schedules("digits", [32, "0:32 10ep:64"], constants=known, draws=100)
         >>> sorted(place.name for place in found.places)
         ['0:32 10ep:64', '32']
     """

@@ -29,16 +29,17 @@ TOPICS = (plateau, vanish, table, arms)
 
 QUICK: dict[str, Value] = {
     "problems": 16,
-    "runs": 12,
-    "updates": 3000,
+    "runs": 16,
+    "updates": 6000,
     "pictures": "digits",
     "nets": "plain,normed",
+    "arm_nets": "plain",
     "rules": "shb",
     "arms": "equal,double,shrink,step equal,cosine equal,inverse equal",
     "examples": 1024,
     "passes": 10.0,
     "table_seeds": 8,
-    "seeds": 5,
+    "seeds": 8,
     "rates": 3,
     "tuning": 1,
     "rounds": 8,
@@ -47,7 +48,7 @@ QUICK: dict[str, Value] = {
 FULL: dict[str, Value] = {
     "problems": 48,
     "runs": 32,
-    "updates": 6000,
+    "arm_nets": "plain,normed",
     "rules": "sgd,shb,nshb,qhm,adam,adamw,rmsprop",
     "arms": "all",
     "passes": 20.0,
@@ -59,6 +60,7 @@ FULL: dict[str, Value] = {
 PAPER: dict[str, Value] = {
     "pictures": "cifar10",
     "nets": "resnet18",
+    "arm_nets": "resnet18",
     "examples": 50_000,
     "passes": 200.0,
     "table_seeds": 3,

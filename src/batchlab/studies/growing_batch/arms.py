@@ -37,12 +37,12 @@ from batchlab.studies.growing_batch.nets import (
     powers,
     prepared,
 )
-from batchlab.studies.growing_batch.table import SHARED, ended, job_of, nets
+from batchlab.studies.growing_batch.table import SHARED, ended, job_of
 from batchlab.studies.guide.training import Trainer, end, study_seeds, tuning_seeds
 
 TABLE, SECONDS = "arms", "seconds"
 ONE_NET = ("adamw", "rmsprop")
-"""Rules that are trained on the net without batch norm only."""
+"""Rules that are trained on the first net only."""
 BLOCK_SECONDS = 0.1
 SLACK = 1.1
 """An arm that takes at most so many times as long counts as taking the same time."""
@@ -51,6 +51,7 @@ SLACK = 1.1
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One a net, rule and arm, and the seconds of an update."""
     names = (*SHARED, "seeds", "rates", "tuning")
+    own_nets = str(parameters["arm_nets"]).split(",")
     shared = {name: parameters[name] for name in names}
     runs = int(parameters["seeds"]) + 1.5 * int(parameters["rates"]) * int(parameters["tuning"])
     found = [
@@ -59,12 +60,12 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
             {"net": net, "rule": rule, "arm": arm, **shared},
             2 + 3e-4 * runs * _updates(arm, rule, parameters),
         )
-        for net in nets(parameters)
+        for net in own_nets
         for rule in str(parameters["rules"]).split(",")
-        if net != "normed" or rule not in ONE_NET
+        if net == own_nets[0] or rule not in ONE_NET
         for arm in chosen(parameters)
     ]
-    timed = {name: parameters[name] for name in (*SHARED, "nets", "rounds")}
+    timed = {name: parameters[name] for name in (*SHARED, "arm_nets", "rounds")}
     sizes = 1 + len(powers(2))
     return *found, Cell(SECONDS, timed, 0.15 * sizes * int(parameters["rounds"]), alone=True)
 
@@ -122,7 +123,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
 def seconds(cell: Cell, bench: Bench) -> list[Row]:
     """Seconds of an update of one run alone, size by size, in rounds."""
     asked = cell.settings
-    ready = prepared(str(asked["nets"]).split(",")[0], asked, bench.data, bench.device)
+    ready = prepared(str(asked["arm_nets"]).split(",")[0], asked, bench.data, bench.device)
     run = planned("first", "shb", asked).replace(learning_rate=0.01).resolved(ready.examples)
     rows: list[Row] = []
     for round_ in range(int(asked["rounds"]) + 1):
@@ -174,13 +175,22 @@ def against_decay(tables: Tables, equal: str) -> Sample:
     found = []
     for part in _settings(tables):
         growing = best(part, GROWING) if equal == "samples" else "double"
-        decaying = {
-            "samples": tuple(DECAYS),
-            "updates": tuple(f"{name} equal" for name in DECAYS),
-            "time": in_time(tables),
-        }[equal]
+        decaying = in_time(tables) if equal == "time" else rivals(part, equal)
+        if not decaying:  # timed so unevenly that nothing can be said
+            return np.full(part["repetition"].n_unique(), math.nan)
         found.append(gain(part, growing, best(part, decaying)))
     return np.mean(found, axis=0)
+
+
+def rivals(part: pl.DataFrame, equal: str) -> tuple[str, ...]:
+    """The decaying arms of a net and rule, with the size of which doubling begins or the equal one.
+
+    Args:
+        part: Its rows.
+        equal: ``samples`` or ``updates``.
+    """
+    names = DECAYS if equal == "samples" else [f"{name} equal" for name in DECAYS]
+    return tuple(name for name in names if name in set(part["arm"]))
 
 
 def in_time(tables: Tables) -> tuple[str, ...]:

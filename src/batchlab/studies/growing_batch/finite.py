@@ -14,7 +14,7 @@ Problems P and runs R are axes; every update is that of :mod:`batchlab.rules`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,10 +34,12 @@ DESCENT = 3000
 Weights = Float[Tensor, "P R D"]
 
 
+@runtime_checkable
 class Family(Protocol):
-    """P problems of a kind."""
+    """P problems of a kind, and where their runs start, shape ``[P 1 D]``."""
 
     problems: list[Problem]
+    start: Tensor
 
     def batch(self, theta: Weights, size: int, rng: np.random.Generator) -> Weights:
         """The mean gradient of so many independent examples, for each run."""
@@ -166,7 +168,7 @@ def steps(made: Family, training: Training, runs: int, seed: int) -> Iterator[We
         seed: Names the batches.
     """
     rng = np.random.default_rng(seed)
-    theta = made.start.repeat(1, runs, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    theta = made.start.repeat(1, runs, 1)
     unit = torch.tensor([1 / p.smoothness for p in made.problems], dtype=torch.float64)
     rule = RULES[training.rule]
     state = rule.init({"theta": theta})
