@@ -162,6 +162,7 @@ def test_another_margin_judges_anew_without_training(known, monkeypatch):
     given = {"at": [PLACE], "window": WINDOW, "factors": FACTORS, "margin": 0.5}
     again = critical(quadratic(), **given, out=known.origin.folder, device="cpu")
     assert again.points[0].branches == known.points[0].branches
+    assert again.origin.created == known.origin.created
     assert math.isinf(again.points[0].critical.high)
     assert again.points[0].critical.low == 32
 

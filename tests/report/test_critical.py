@@ -115,7 +115,7 @@ def test_the_schedule_that_follows_is_printed_with_its_caveat(name, schedule):
     if ":" in schedule:
         (line,) = [words for words in told if "schedule that follows" in words]
         assert f"{schedule}, with rate_growth=1" in line
-        assert "no proof yet that growing pays: batchlab compare decides" in line
+        assert f'batchlab compare demo --batch-sizes "{schedule}" --rate-growth 1 decides' in line
     else:
         assert "No growing schedule follows from this." in told
 

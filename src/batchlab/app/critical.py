@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def critical(
         journal = Journal(folder, asked.identity() | {"budget": limit}, resume)
         journal.plan("critical", asdict(asked.plan))
         points = _measured(asked, journal, hears, limit, began)
+        made = origin(asked.prepared, "critical", folder, journal.spent, seed)
         report = CriticalReport.of(
             asked.prepared.task.name,
             asked.prepared.task.unit,
@@ -121,7 +122,7 @@ def critical(
             asked.plan,
             margin,
             points,
-            origin(asked.prepared, "critical", folder, journal.spent, seed),
+            replace(made, created=journal.measured),
         )
         write(folder / "critical.json", report)
         _platform.write_whole(folder / "critical.html", measured.critical_page(report))

@@ -62,8 +62,9 @@ class CriticalPrice:
     def __str__(self) -> str:
         plan = self.plan
         sizes = ", ".join(str(factor * plan.batch_size) for factor in (1, *plan.factors))
+        places = "1 place" if len(plan.places) == 1 else f"{len(plan.places)} places"
         lines = [
-            f"{self.task}: {len(plan.places)} places, branches of {plan.window:,} {self.unit} "
+            f"{self.task}: {places}, branches of {plan.window:,} {self.unit} "
             f"with batch sizes {sizes}, {len(plan.seeds)} seeds each"
         ]
         lines += [
@@ -274,12 +275,19 @@ class CriticalReport:
             )
         return say(
             "The batch schedule that follows: `{s}`, with `rate_growth={p}` for the learning "
-            "rate. It is no proof yet that growing pays: `batchlab compare` decides.",
+            "rate. It is no proof yet that growing pays: `{c}` decides.",
             "ここから導かれるバッチのスケジュールは`{s}`です（学習率は`rate_growth={p}`）。バッチを"
-            "増やすのが得だという証明ではありません。`batchlab compare`で確かめてください。",
+            "増やすのが得だという証明ではありません。`{c}`で確かめてください。",
             s=self.schedule,
             p=formats.number(self.power),
+            c=verbatim(self.decides()),
         )
+
+    def decides(self) -> str:
+        """The command that sets the schedule against today's settings."""
+        task = self.origin.command.removeprefix("batchlab critical ")
+        power = formats.number(self.power)
+        return f'batchlab compare {task} --batch-sizes "{self.schedule}" --rate-growth {power}'
 
     def rows(self) -> tuple[tuple[Text, ...], ...]:
         """The cells of each place."""
