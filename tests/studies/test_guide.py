@@ -524,7 +524,7 @@ def measured(table, fault):
     # Of 128 pictures the process' own memory says nothing, and a net hardly changes.
     sizes = {
         memory.TABLE: {"examples": 1024, "trials": 8},
-        ends.TABLE: {"examples": 256, "passes": 6.0},
+        ends.TABLE: {"examples": 256, "passes": 6.0, "pairs": 16, "large": 128},
         passes.TABLE: {"few": 128, "short": 6.0, "long": 9.0},
     }.get(table, {})
     parameters = {**QUICK, **TINY, **sizes, "fault": fault}

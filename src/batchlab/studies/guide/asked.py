@@ -11,7 +11,7 @@ from batchlab.studies.claim import Mode, Parameters, Value
 FAULTS = (
     *("none", "reciprocal", "another time", "part of the batch", "counts exchanged"),
     *("recurrent counts exchanged", "growing not trained", "short evaluated at the start"),
-    *("small not trained", "large not trained"),
+    *("sizes exchanged", "small not trained", "large not trained"),
 )
 
 

@@ -115,7 +115,8 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
             for setting in (one for one in SETTINGS if one.length == length):
                 used = spoilt(asked, size, first if setting.rate == "same" else rates)
                 found = pairs_of(tuple(used), setting.start)
-                rows += [{"batch_size": size, **setting._asdict(), **row} for row in found]
+                told = {"batch_size": named(asked, size), **setting._asdict()}
+                rows += [{**told, **row} for row in found]
     return rows
 
 
@@ -129,6 +130,17 @@ def _budget(asked: Asked, size: int, length: str) -> int:
     """
     budget = samples(asked, asked.passes)
     return budget if length == "samples" else budget * size // asked.small
+
+
+def named(asked: Asked, size: int) -> int:
+    """The batch size by which rows are named; by a planted fault, smallest and largest exchanged.
+
+    Example:
+        >>> [named(Asked(fault="sizes exchanged"), size) for size in (32, 64, 256)]
+        [256, 64, 32]
+    """
+    exchanged = {asked.small: asked.large, asked.large: asked.small}
+    return exchanged.get(size, size) if asked.fault == "sizes exchanged" else size
 
 
 def spoilt(asked: Asked, size: int, rates: list[float]) -> list[float]:
@@ -365,7 +377,7 @@ def _sparser_claim(pairs: int, quantity: str, setting: Setting) -> Claim:
         ),
         expected=PILOT[key][0],
         spread=PILOT[key][1],
-        twin={"fault": "small not trained"},
+        twin={"fault": "small not trained" if quantity == "weights" else "sizes exchanged"},
     )
 
 
