@@ -165,6 +165,11 @@ def test_nothing_to_rank_is_refused():
         rank_schedules(task(), [], constants=known())
 
 
+def test_a_pilot_without_a_whole_batch_is_refused():
+    with pytest.raises(InvalidValueError, match="`samples` must be at least one batch"):
+        measure_constants(prepare(task(), device="cpu"), samples=9)
+
+
 def test_too_few_moments_are_refused():
     with pytest.raises(InvalidValueError, match="`points` must be"):
         measure_constants(prepare(task(), device="cpu"), points=1)

@@ -217,6 +217,8 @@ def measure_constants(
     end = min(end, config.samples) if samples is None else end
     config = config.replace(samples=max(end, config.samples))
     end -= end % max(batch_schedule(config.batch_size or 1).sizes)  # the end of a batch
+    if not end:
+        raise InvalidValueError(must("samples", "at least one batch", samples))
     at = tuple(sorted({round(end * (i / (points - 1)) ** 2) for i in range(points)}))
     probe = ConstantsProbe(
         sharpness_probe(prepared, Settings(examples=examples, probes=0, seed=seed)),

@@ -183,7 +183,7 @@ def against_decay(tables: Tables, equal: str) -> Sample:
 
 
 def rivals(part: pl.DataFrame, equal: str) -> tuple[str, ...]:
-    """The decaying arms of a net and rule, with the size of which doubling begins or the equal one.
+    """The decaying arms of a net and rule, of the size that doubling begins with or of the equal.
 
     Args:
         part: Its rows.

@@ -7,7 +7,7 @@ FAULTS = {
     "batch ignored": "every batch has the smallest size",
     "rate ignored": "every learning rate is the largest",
     "no noise": "every batch is all data",
-    "batch counted twice": "the bounds divide the noise by the square of the batch size",
+    "batch counted twice": "the bounds are divided by the square of the batch size",
     "same rate": "SHB runs at the rate of NSHB",
     "evaluation mode": "what is called training mode is evaluation mode",
 }

@@ -136,7 +136,7 @@ class Training(NamedTuple):
     Attributes:
         rule: A name in :data:`batchlab.rules.RULES`.
         momentum: β.
-        sizes: Batch size of every update.
+        sizes: Batch size of every update; 0 is all examples, once each.
         rates: Learning rate of every update, over 1/L.
     """
 
@@ -175,7 +175,8 @@ def steps(made: Family, training: Training, runs: int, seed: int) -> Iterator[We
     for size, rate in zip(training.sizes, training.rates, strict=True):
         yield theta
         # A rule takes one rate for all; that of each problem is a change of the gradient's unit.
-        gradient = made.batch(theta, size, rng) * unit[:, None, None]
+        whole = made.batch(theta, size, rng) if size else made.whole(theta)
+        gradient = whole * unit[:, None, None]
         numbers = Numbers.of(learning_rate=rate, momentum=training.momentum, dtype=torch.float64)
         delta, state = rule.update({"theta": gradient}, state, {"theta": theta}, numbers)
         theta = theta + delta["theta"]

@@ -60,7 +60,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     made = finite.family(
         str(asked["kind"]), int(asked["problems"]), bench.seed, NEAR_OF[str(asked["kind"])]
     )
-    size = {"batch ignored": SIZES[0], "no noise": 10**9}.get(fault, int(asked["batch_size"]))
+    size = {"batch ignored": SIZES[0], "no noise": 0}.get(fault, int(asked["batch_size"]))
     used = RATES[-1] if fault == "rate ignored" else rate
     training = finite.Training("nshb", MOMENTUM, [size] * T, [used] * T)
     seed = _random.key(bench.seed, "growing plateau", int(asked["batch_size"]), round(1e9 * rate))
@@ -85,7 +85,7 @@ def bounds(
 ) -> dict[str, float]:
     """The right-hand sides at a rate over 1/L; the theorem's where it is proved, else NaN."""
     if fault == "batch counted twice":
-        problem = theory.Problem(problem.smoothness, problem.noise / size, problem.gap)
+        problem = divided(problem, size**2)
     step = theory.Step.of("nshb", rate / problem.smoothness * (1 - 1e-9), MOMENTUM)
     plan = theory.Plan(step, batch_schedule(size))
     told = {
@@ -95,6 +95,11 @@ def bounds(
     within = rate <= PRINTED
     constant = theory.constant_bound(problem, step, size, updates).value if within else math.nan
     return {**told, "theorem": constant}
+
+
+def divided(problem: theory.Problem, by: float) -> theory.Problem:
+    """A problem whose bounds are smaller by a factor."""
+    return theory.Problem(problem.smoothness, problem.noise / by, problem.gap / by)
 
 
 def same(cell: Cell, bench: Bench) -> list[Row]:

@@ -22,7 +22,7 @@ from batchlab.studies.claim import (
 )
 from batchlab.studies.drawing import points
 from batchlab.studies.growing_batch import finite
-from batchlab.studies.growing_batch.plateau import MOMENTUM, MOST, NEAR, PRINTED
+from batchlab.studies.growing_batch.plateau import MOMENTUM, MOST, NEAR, PRINTED, divided
 from batchlab.studies.growing_batch.words import EVERY, EXACT, NORM, UPDATES
 from batchlab.theory import growing as theory
 
@@ -112,7 +112,7 @@ def bounds(
     if schedule not in ("double", "quadruple"):
         return {"lemma": math.nan, "theorem": math.nan}
     if fault == "batch counted twice":
-        problem = theory.Problem(problem.smoothness, problem.noise / FIRST**2, problem.gap / FIRST)
+        problem = divided(problem, FIRST**2)
     rate = RATES[schedule] / problem.smoothness * (1 - 1e-9)
     step = theory.Step.of("nshb", rate, MOMENTUM)
     sizes = planned(schedule, updates, "none").sizes[:end]
