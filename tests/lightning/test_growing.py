@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchlab.data import GrowingBatchSampler
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.lightning import GrowingBatch
 from batchlab.optim import NSHB, InSamples
 from batchlab.schedules import batch_schedule
@@ -157,6 +157,15 @@ def test_training_goes_on_inside_an_epoch_with_workers(tmp_path):
     _, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path, workers=2)
     assert rest.updates == seen.updates[14:]
     assert far(resumed, whole) == 0.0
+
+
+def test_another_accumulation_inside_an_epoch_is_refused(tmp_path):
+    keep = checkpoints(tmp_path / "kept", 3)
+    fit(tmp_path, "8", 4, callbacks=[keep])  # 5 updates an epoch
+    with pytest.raises(ResultError, match=r"must be 2, as in the checkpoint, .*; got 4"):
+        fit(tmp_path, "8", 2, ckpt_path=tmp_path / "kept" / "step=3.ckpt")
+    _, _, rest = fit(tmp_path, "8", 2, ckpt_path=tmp_path / "kept" / "step=15.ckpt")
+    assert rest.updates == plain("8")[1][15:]
 
 
 def test_the_batches_of_an_epoch_would_be_cut_off_without_the_callback(tmp_path):
