@@ -132,7 +132,9 @@ def test_a_checkpoint_of_another_schedule_is_refused_and_another_future_is_not(t
     saving = {**SAVING, "num_train_epochs": 2, "save_steps": 13}
     fit(tmp_path / "whole", "grows inside epochs", **saving)  # sample 60 is update 15
     path = str(tmp_path / "whole" / "checkpoint-13")
-    with pytest.raises(ResultError, match="`schedule` must be as in the checkpoint up to sample 52"):
+    with pytest.raises(
+        ResultError, match="`schedule` must be as in the checkpoint up to sample 52"
+    ):
         fit(tmp_path / "other", "small first", path, **saving)
     trainer, _ = fit(tmp_path / "future", "above memory at an epoch", path, **saving)
     assert trainer.state.global_step == 21
