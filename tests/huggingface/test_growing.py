@@ -5,7 +5,7 @@ import torch
 from transformers import TrainerCallback
 
 from batchlab.data import GrowingBatchSampler
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.huggingface import GrowingTrainer
 from tests.huggingface import tiny
 
@@ -15,6 +15,7 @@ SCHEDULES = {
     "lengths differ by one": ("20", 20),
     "above memory at an epoch": ("0:4 70:8 2ep:16 3ep:24", 8),
 }
+OTHERS = {"small first": ("0:4 8:8", 8)}
 
 
 class Seen(TrainerCallback):
@@ -34,7 +35,7 @@ class Seen(TrainerCallback):
 
 
 def fit(folder, name, resume=None, dropout=0.0, **changes):
-    schedule, fits = SCHEDULES[name]
+    schedule, fits = (SCHEDULES | OTHERS)[name]
     seen = Seen()
     trainer = tiny.classifier(
         folder,
@@ -125,6 +126,18 @@ def test_training_goes_on_inside_and_between_epochs(tmp_path, step):
     resumed, rest = fit(tmp_path / "resumed", name, resume=path, **SAVING)
     assert rest.rates == seen.rates[step:]
     assert far(resumed.model, whole.model) == 0.0
+
+
+def test_a_checkpoint_of_another_schedule_is_refused_and_another_future_is_not(tmp_path):
+    saving = {**SAVING, "num_train_epochs": 2, "save_steps": 13}
+    fit(tmp_path / "whole", "grows inside epochs", **saving)  # sample 60 is update 15
+    path = str(tmp_path / "whole" / "checkpoint-13")
+    with pytest.raises(
+        ResultError, match="`schedule` must be as in the checkpoint up to sample 52"
+    ):
+        fit(tmp_path / "other", "small first", path, **saving)
+    trainer, _ = fit(tmp_path / "future", "above memory at an epoch", path, **saving)
+    assert trainer.state.global_step == 21
 
 
 def test_half_an_epoch_is_half_of_its_updates(tmp_path):

@@ -5,11 +5,12 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchlab.data import GrowingBatchSampler
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.lightning import GrowingBatch
 from batchlab.optim import NSHB, InSamples
 from batchlab.schedules import batch_schedule
 from tests.lightning import made
+from tests.together import together
 
 lightning = pytest.importorskip("lightning.pytorch")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -159,6 +160,15 @@ def test_training_goes_on_inside_an_epoch_with_workers(tmp_path):
     assert far(resumed, whole) == 0.0
 
 
+def test_another_accumulation_inside_an_epoch_is_refused(tmp_path):
+    keep = checkpoints(tmp_path / "kept", 3)
+    fit(tmp_path, "8", 4, callbacks=[keep])  # 5 updates an epoch
+    with pytest.raises(ResultError, match=r"must be 2, as in the checkpoint, .*; got 4"):
+        fit(tmp_path, "8", 2, ckpt_path=tmp_path / "kept" / "step=3.ckpt")
+    _, _, rest = fit(tmp_path, "8", 2, ckpt_path=tmp_path / "kept" / "step=15.ckpt")
+    assert rest.updates == plain("8")[1][15:]
+
+
 def test_the_batches_of_an_epoch_would_be_cut_off_without_the_callback(tmp_path):
     """Lightning holds the first epoch's length for all: 3 batches of 16 of 40, then 2 and 3."""
     data, seen = points(), Seen()
@@ -214,3 +224,62 @@ def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence():
     words = r"only where an epoch starts; got .* fixed within an epoch"
     with pytest.raises(InvalidValueError, match=words):
         GrowingBatch(GrowingBatchSampler(40, "0:8 1.5ep:16", max_micro=8))
+
+
+IN_TWO = """
+os.environ |= {"TORCHELASTIC_RUN_ID": "x", "RANK": str(RANK), "LOCAL_RANK": str(RANK),
+               "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+import logging, warnings
+import lightning as L
+from torch.utils.data import DataLoader, TensorDataset
+from batchlab.data import GrowingBatchSampler
+from batchlab.lightning import GrowingBatch
+
+logging.disable(logging.CRITICAL)
+warnings.simplefilter("ignore")
+draw = torch.Generator().manual_seed(0)
+x, y = (torch.randn(40, n, generator=draw, dtype=torch.float64) for n in (3, 1))
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(3, 1).double()
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+# Both as process 0: the callback says which one this is.
+sampler = GrowingBatchSampler(40, "0:4 60:8 2ep:16", rank=0, world_size=2, max_micro=4)
+trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False,
+                    callbacks=[GrowingBatch(sampler)], max_epochs=4, logger=False,
+                    enable_checkpointing=False, enable_progress_bar=False,
+                    enable_model_summary=False)
+net = Net()
+trainer.fit(net, DataLoader(TensorDataset(x, y), batch_sampler=sampler))
+
+wanted = Net()
+optimizer = wanted.configure_optimizers()
+alone = GrowingBatchSampler(40, "0:4 60:8 2ep:16", rank=0, world_size=1)
+updates = 0
+for epoch in range(4):
+    for batch in alone:
+        optimizer.zero_grad()
+        wanted.training_step((x[batch], y[batch]), 0).backward()
+        optimizer.step()
+        updates += 1
+pairs = zip(net.parameters(), wanted.parameters())
+FACTS = {"apart": max(float((a - b).detach().abs().max()) for a, b in pairs),
+         "updates": [trainer.global_step, updates], "shared": [sampler.rank, sampler.world_size]}
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_as_one(tmp_path):
+    facts = together(IN_TWO, tmp_path)
+    assert [fact["shared"] for fact in facts] == [[0, 2], [1, 2]]
+    for fact in facts:
+        assert fact["updates"][0] == fact["updates"][1]
+        assert fact["apart"] < 1e-12

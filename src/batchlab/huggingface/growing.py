@@ -4,7 +4,9 @@ name.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from batchlab.data import GrowingBatchSampler
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidValueError, ResultError, must
 from batchlab.optim import InSamples
 from batchlab.schedules import BatchSchedule
 
@@ -59,6 +61,7 @@ class GrowingTrainer(Trainer):
     Raises:
         InvalidValueError: If an argument says otherwise what the schedule says, or the schedule
             cannot be kept in this memory.
+        ResultError: If a checkpoint was trained by another schedule.
     """
 
     def __init__(self, *args: Any, schedule: int | str | BatchSchedule, **kwargs: Any) -> None:
@@ -130,9 +133,21 @@ class GrowingTrainer(Trainer):
         epoch, done = 0, self.state.global_step
         while epoch < len(self._epochs) and done >= self._epochs[epoch].updates:
             epoch, done = epoch + 1, done - self._epochs[epoch].updates
-        if not done or self.args.ignore_data_skip:
+        if epoch == len(self._epochs) or self.args.ignore_data_skip:
             return epoch, 0
         return epoch, done * self._epochs[epoch].accumulation
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._prepare_for_training(*args, **kwargs)
+        if isinstance(self.lr_scheduler, InSamples):
+            # A checkpoint counts updates; only the rate's scheduler knows of how many examples.
+            schedule, done = self.sampler().schedule, self.state.global_step
+            place = next(itertools.islice(_places(schedule), done, None))
+            if place != self.lr_scheduler.samples:
+                words = f"as in the checkpoint up to sample {self.lr_scheduler.samples:,}"
+                hint = "From there on it may be another."
+                raise ResultError(must("schedule", words, str(schedule), hint))
+        return made
 
     def _run_epoch(self, **known: Any) -> None:
         updates, accumulation = self._epochs[known["epoch"]]
@@ -144,3 +159,11 @@ class GrowingTrainer(Trainer):
             super()._run_epoch(**known)
         finally:
             self.args.gradient_accumulation_steps = 1
+
+
+def _places(schedule: BatchSchedule) -> Iterator[int]:
+    """Samples before every update."""
+    place = 0
+    while True:
+        yield place
+        place += schedule.at(place)

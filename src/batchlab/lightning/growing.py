@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from batchlab.data import GrowingBatchSampler
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidValueError, ResultError, must
 
 NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
 
@@ -21,7 +21,8 @@ class GrowingBatch(Callback):
     The batch changes at any point; the accumulation factor, from the sampler's ``max_micro``, at
     the start of an epoch only, since Lightning counts windows by a fixed factor. Ranks, lengths of
     epochs and the places of validations follow the sampler. ``fit`` with ``ckpt_path`` goes on at
-    the batch after the last one trained, on another number of devices too.
+    the batch after the last one trained, on another number of devices too where that keeps the
+    accumulation of the epoch in hand.
 
     Under several devices pass ``use_distributed_sampler=False`` to the Trainer: the sampler gives
     each its share. Lightning averages their means, so sizes should be multiples of their number.
@@ -32,6 +33,7 @@ class GrowingBatch(Callback):
     Raises:
         InvalidValueError: At the start of ``fit``, if the loader has another sampler, or the
             Trainer is told itself how many batches make an update or an epoch.
+        ResultError: There too, if inside an epoch the accumulation is not the checkpoint's.
 
     Example:
         >>> sampler = GrowingBatchSampler(60_000, "0:64 10ep:512", max_micro=128)
@@ -42,6 +44,7 @@ class GrowingBatch(Callback):
 
     def __init__(self, sampler: GrowingBatchSampler) -> None:
         self.sampler, self._trained, self._finished = sampler, 0, 0
+        self._loaded = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take this process's share."""
@@ -59,6 +62,11 @@ class GrowingBatch(Callback):
         if found is not self.sampler:
             words = "the `batch_sampler` of the training loader"
             raise InvalidValueError(must("sampler", words, type(found).__name__))
+        if self._trained and self._loaded != self.sampler.accumulation:
+            words = f"{self._loaded}, as in the checkpoint, until the epoch ends"
+            hint = "Resume with that `max_micro` and as many devices, or from the end of an epoch."
+            got = self.sampler.accumulation
+            raise ResultError(must("accumulate_grad_batches", words, got, hint))
         self._tell(trainer)
         if self._finished:
             # By this Lightning sees that the epoch of its checkpoint was at its end.
@@ -92,14 +100,16 @@ class GrowingBatch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training stands, for Lightning's checkpoint."""
-        return self.sampler.state_dict(trained=self._trained)
+        stands = self.sampler.state_dict(trained=self._trained)
+        return stands | {"accumulation": self.sampler.accumulation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of Lightning's."""
         self.sampler.load_state_dict(state_dict)
+        self._loaded = state_dict["accumulation"]
         self._trained, self._finished = state_dict["drawn"] * self.sampler.accumulation, 0
         if self._trained == len(self.sampler):
-            self._trained, self._finished = 0, self._trained
+            self._trained, self._finished = 0, state_dict["drawn"] * self._loaded
             self.sampler.set_epoch(state_dict["epoch"] + 1)
         # The loader has no state; its batch sampler has just been put where it stood.
         warnings.filterwarnings("ignore", message=NOT_RESUMABLE)
