@@ -303,10 +303,17 @@ def _heavy_ball(
     momentum = group["momentum"]
     if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
         # One pass over memory in place of three. It takes no velocity without momentum.
-        torch._fused_sgd_(
-            *(params, g, velocity),
-            **{"weight_decay": 0.0, "momentum": momentum, "lr": rate, "dampening": dampening},
-            **{"nesterov": False, "maximize": False, "is_first_step": False},
+        torch._fused_sgd_(  # pyright: ignore[reportCallIssue]
+            params,
+            g,
+            velocity,
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=rate,
+            dampening=dampening,  # pyright: ignore[reportArgumentType]
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
         )
         return
     torch._foreach_mul_(velocity, momentum)

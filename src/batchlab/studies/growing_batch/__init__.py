@@ -41,7 +41,6 @@ QUICK: dict[str, Value] = {
     "table_seeds": 8,
     "seeds": 8,
     "rates": 3,
-    "tuning": 1,
     "rounds": 8,
     "fault": "none",
 }
@@ -54,7 +53,6 @@ FULL: dict[str, Value] = {
     "passes": 20.0,
     "table_seeds": 24,
     "rates": 4,
-    "tuning": 2,
     "rounds": 30,
 }
 PAPER: dict[str, Value] = {

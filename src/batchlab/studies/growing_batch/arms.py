@@ -38,7 +38,7 @@ from batchlab.studies.growing_batch.nets import (
     prepared,
 )
 from batchlab.studies.growing_batch.table import SHARED, ended, job_of
-from batchlab.studies.guide.training import Trainer, end, study_seeds, tuning_seeds
+from batchlab.studies.guide.training import TUNING, Trainer, end, tuning_seed
 
 TABLE, SECONDS = "arms", "seconds"
 ONE_NET = ("adamw", "rmsprop")
@@ -50,10 +50,10 @@ SLACK = 1.1
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One a net, rule and arm, and the seconds of an update."""
-    names = (*SHARED, "seeds", "rates", "tuning")
+    names = (*SHARED, "seeds", "rates")
     own_nets = str(parameters["arm_nets"]).split(",")
     shared = {name: parameters[name] for name in names}
-    runs = int(parameters["seeds"]) + 1.5 * int(parameters["rates"]) * int(parameters["tuning"])
+    runs = int(parameters["seeds"]) * (1 + TUNING * (2 + int(parameters["rates"])))
     found = [
         Cell(
             TABLE,
@@ -94,28 +94,24 @@ def _updates(arm: str, rule: str, parameters: Parameters) -> int:
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
-    """An arm at its best rate; a row a seed, with the score of the rate on other seeds."""
+    """An arm, each repetition at its own best rate, with that rate's score on other seeds."""
     asked = cell.settings
     rule, fault = str(asked["rule"]), str(asked["fault"])
     ready = prepared(str(asked["net"]), asked, bench.data, bench.device)
     run = planned(str(asked["arm"]), rule, asked)
     job = job_of(ready, run, budget(asked), fault)
-    plain = job_of(ready, run, budget(asked), fault, probed=False)
-    seeds = study_seeds(bench, int(asked["seeds"]))
-    tuning = tuning_seeds(bench, int(asked["tuning"]))
     with Trainer(ready, bench, 4) as trainer:
         grid = first_rates(rule, run, int(asked["rates"]))
-        rate = trainer.tuned(run, grid, tuning, plain, end)
-        tried, _ = trainer.train(
-            [run.replace(learning_rate=rate, seed=seed) for seed in tuning], plain
-        )
-        runs, _ = trainer.train(
-            [run.replace(learning_rate=rate, seed=seed) for seed in seeds], job
-        )
-    score = float(np.mean([end(one) for one in tried]))
-    told = {"learning_rate": rate, "score": score}
+        rates = trainer.tuned(run, grid, int(asked["seeds"]), trainer.endings)
+        tried = [
+            run.replace(learning_rate=rate, seed=tuning_seed(bench, i))
+            for i, rate in enumerate(rates)
+        ]
+        scores = trainer.endings(tried, range(len(tried)))
+        runs, _ = trainer.train(trainer.named(run, rates), job)
+    told = [{"learning_rate": r, "score": s} for r, s in zip(rates, scores, strict=True)]
     return [
-        {"repetition": i, **told, **ended(one), "validation": end(one)}
+        {"repetition": i, **told[i], **ended(one), "validation": end(one)}
         for i, one in enumerate(runs)
     ]
 
@@ -150,7 +146,8 @@ def _settings(tables: Tables) -> Iterator[pl.DataFrame]:
 
 def best(part: pl.DataFrame, arms: tuple[str, ...]) -> str:
     """Of some arms the one with the best score on the seeds that chose the rates."""
-    among = part.filter(pl.col("arm").is_in(arms)).sort("score", maintain_order=True)
+    among = part.filter(pl.col("arm").is_in(arms)).group_by("arm", maintain_order=True)
+    among = among.agg(pl.col("score").mean()).sort("score", maintain_order=True)
     return str(among["arm"][0])
 
 

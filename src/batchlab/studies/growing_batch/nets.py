@@ -17,6 +17,7 @@ from batchlab.models.mlp import MLP
 from batchlab.models.resnet import resnet18
 from batchlab.schedules import BatchSchedule, batch_schedule
 from batchlab.studies.claim import Parameters
+from batchlab.studies.guide.asked import Asked
 from batchlab.studies.guide.data import KINDS
 from batchlab.studies.guide.training import FACTOR, samples
 from batchlab.tasks import Objective, Prepared, Task, prepare
@@ -118,7 +119,7 @@ def prepared(net: str, asked: Parameters, data: Path | None, device: str) -> Pre
 
 def budget(asked: Parameters) -> int:
     """Examples of every training: whole batches of the largest size."""
-    return samples({"large": LAST, "examples": asked["examples"]}, float(asked["passes"]))
+    return samples(Asked(large=LAST, examples=int(asked["examples"])), float(asked["passes"]))
 
 
 def schedule(sizes: Sequence[int], end: int) -> str:

@@ -25,7 +25,7 @@ from batchlab.studies.claim import (
 )
 from batchlab.studies.drawing import points
 from batchlab.studies.growing_batch.nets import LAST, PAPER_RATES, Norms, budget, planned, prepared
-from batchlab.studies.guide.training import Trainer, study_seeds
+from batchlab.studies.guide.training import Trainer, study_seed
 from batchlab.tasks import Prepared
 from batchlab.types import Status
 
@@ -57,7 +57,7 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     asked, rows = cell.settings, []
     rule, net = str(asked["rule"]), str(asked["net"])
     ready = prepared(net, asked, bench.data, bench.device)
-    seeds = study_seeds(bench, int(asked["table_seeds"]))
+    seeds = [study_seed(bench, i) for i in range(int(asked["table_seeds"]))]
     with Trainer(ready, bench, len(ARMS)) as trainer:
         for arm in ARMS:
             run = planned(arm, rule, asked).replace(learning_rate=PAPER_RATES[rule])
@@ -67,11 +67,11 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     return rows
 
 
-def job_of(ready: Prepared, run: RunConfig, end: int, fault: str, probed: bool = True) -> Job:
-    """Evaluate at twentieths of the budget; measure the gradient near the end, if asked."""
+def job_of(ready: Prepared, run: RunConfig, end: int, fault: str) -> Job:
+    """Evaluate at twentieths of the budget; measure the gradient near the end."""
     assert run.batch_size is not None
-    probe = Norms(ready, batch_schedule(run.batch_size), fault) if probed else None
-    return Job(tuple(i * end // 20 for i in range(21)), probe, (end - LAST,) if probed else ())
+    probe = Norms(ready, batch_schedule(run.batch_size), fault)
+    return Job(tuple(i * end // 20 for i in range(21)), probe, (end - LAST,))
 
 
 def ended(run: RunResult) -> Row:
