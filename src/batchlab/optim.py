@@ -14,7 +14,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -304,9 +304,16 @@ def _heavy_ball(
     if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
         # One pass over memory in place of three. It takes no velocity without momentum.
         torch._fused_sgd_(
-            *(params, g, velocity),
-            **{"weight_decay": 0.0, "momentum": momentum, "lr": rate, "dampening": dampening},
-            **{"nesterov": False, "maximize": False, "is_first_step": False},
+            params,
+            g,
+            velocity,
+            weight_decay=0.0,
+            momentum=cast(float, momentum),
+            lr=rate,
+            dampening=cast(float, dampening),
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
         )
         return
     torch._foreach_mul_(velocity, momentum)
