@@ -14,7 +14,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -303,14 +303,14 @@ def _heavy_ball(
     momentum = group["momentum"]
     if not isinstance(rate, Tensor) and momentum and _is_flat(params, g, velocity):
         # One pass over memory in place of three. It takes no velocity without momentum.
-        torch._fused_sgd_(  # pyright: ignore[reportCallIssue]
+        torch._fused_sgd_(
             params,
             g,
             velocity,
             weight_decay=0.0,
-            momentum=momentum,
+            momentum=cast(float, momentum),
             lr=rate,
-            dampening=dampening,  # pyright: ignore[reportArgumentType]
+            dampening=cast(float, dampening),
             nesterov=False,
             maximize=False,
             is_first_step=False,

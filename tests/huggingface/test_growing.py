@@ -8,6 +8,7 @@ from batchlab.data import GrowingBatchSampler
 from batchlab.errors import InvalidValueError, ResultError
 from batchlab.huggingface import GrowingTrainer
 from tests.huggingface import tiny
+from tests.together import together
 
 EPOCHS = 4
 SCHEDULES = {
@@ -171,3 +172,57 @@ def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence(tmp_p
     words = r"only where an epoch starts; got .* fixed within an epoch"
     with pytest.raises(InvalidValueError, match=words):
         fit(tmp_path, "grows inside epochs", per_device_train_batch_size=4)
+
+
+IN_TWO = """
+os.environ |= {"RANK": str(RANK), "LOCAL_RANK": str(RANK), "WORLD_SIZE": "2",
+               "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+import tempfile
+from torch import nn
+from transformers import TrainingArguments
+from batchlab.data import GrowingBatchSampler
+from batchlab.huggingface import GrowingTrainer
+
+draw = torch.Generator().manual_seed(0)
+x, y = (torch.randn(40, n, generator=draw) for n in (3, 1))
+rows = [{"x": a, "labels": b} for a, b in zip(x, y)]
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 1)
+    def forward(self, x, labels):
+        return {"loss": nn.functional.mse_loss(self.layer(x), labels)}
+
+SCHEDULE = "0:4 60:8 2ep:16"
+args = TrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=4,
+    num_train_epochs=4, learning_rate=0.1, lr_scheduler_type="constant", optim="sgd", seed=3,
+    max_grad_norm=0.0, save_strategy="no", logging_strategy="no", report_to=[],
+    disable_tqdm=True, use_cpu=True, ddp_backend="gloo", remove_unused_columns=False)
+net = Net()
+trainer = GrowingTrainer(net, args, train_dataset=rows, schedule=SCHEDULE)
+trainer.train()
+
+wanted = Net()
+optimizer = torch.optim.SGD(wanted.parameters(), lr=0.1)
+alone = GrowingBatchSampler(40, SCHEDULE, 3, rank=0, world_size=1)
+updates = 0
+for epoch in range(4):
+    for batch in alone:
+        optimizer.zero_grad()
+        wanted(x[batch], y[batch])["loss"].backward()
+        optimizer.step()
+        updates += 1
+pairs = zip(net.parameters(), wanted.parameters())
+FACTS = {"apart": max(float((a - b).detach().abs().max()) for a, b in pairs),
+         "updates": [trainer.state.global_step, updates], "shared": args.world_size}
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_as_one(tmp_path):
+    for fact in together(IN_TWO, tmp_path):
+        assert fact["shared"] == 2
+        assert fact["updates"][0] == fact["updates"][1]
+        assert fact["apart"] < 1e-5

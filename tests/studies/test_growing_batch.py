@@ -26,7 +26,7 @@ from batchlab.studies.growing_batch import (
 from batchlab.studies.growing_batch.faults import FAULTS
 from batchlab.studies.guide import training
 from batchlab.studies.running import measure
-from batchlab.studies.verdict import Outcome, judge, needs_full
+from batchlab.studies.verdict import Outcome, judge, needs_full, suffices
 
 QUICK = dict(STUDY.parameters["quick"])
 FULL = dict(STUDY.parameters["full"])
@@ -372,8 +372,11 @@ MARKED = {"norm-rmsprop", "accuracy-shb", "accuracy-rmsprop"}
 """Claims that a quick study cannot decide, known beforehand."""
 
 
-def test_claims_that_need_the_full_study_say_so():
-    assert {claim.id for claim in CLAIMS.values() if needs_full(claim)} <= MARKED
+def test_claims_that_need_the_full_study_are_decided_by_it():
+    full = {claim.id: claim for claim in IN_MODES["full"]}
+    few = {name for name, claim in CLAIMS.items() if not suffices(claim)}
+    assert few <= MARKED
+    assert all(needs_full(CLAIMS[name], full[name]) for name in few)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -83,7 +83,7 @@ class GrowingTrainer(Trainer):
         """This process's micro-batches of the whole training, from its start."""
         args = self.args
         return GrowingBatchSampler(
-            cast(Any, self.train_dataset),
+            cast(Sized, self.train_dataset),
             self.schedule,
             args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
@@ -121,7 +121,7 @@ class GrowingTrainer(Trainer):
         """The Trainer's scheduler over the samples of the training."""
         if self.lr_scheduler is None:
             schedule = self.sampler().schedule
-            size, examples = schedule.at(0), len(cast(Any, self.train_dataset))
+            size, examples = schedule.at(0), len(cast(Sized, self.train_dataset))
             steps = math.ceil(self.args.num_train_epochs * examples / size)
             made = super().create_scheduler(steps, optimizer)
             if isinstance(made, LRScheduler) and not isinstance(made, ReduceLROnPlateau):
