@@ -51,7 +51,7 @@ FULL: dict[str, Value] = {
     "rules": "sgd,shb,nshb,qhm,adam,adamw,rmsprop",
     "arms": "all",
     "passes": 20.0,
-    "table_seeds": 24,
+    "table_seeds": 64,
     "rates": 4,
     "rounds": 30,
 }
