@@ -101,11 +101,11 @@ def seed_sd(projection: Projection) -> float | None:
     Returns:
         In the metric's unit; None if nothing was repeated.
     """
-    groups: dict[tuple[int, float], list[float]] = {}
+    groups: dict[Choice, list[float]] = {}
     for curve in projection.curves:
         value = float(np.mean(curve.metric[-3:]))
         if curve.rung == LAST_RUNG and math.isfinite(value):
-            groups.setdefault((curve.batch_size, curve.learning_rate), []).append(value)
+            groups.setdefault(curve.choice, []).append(value)
     spreads = [np.var(values, ddof=1) for values in groups.values() if len(values) > 1]
     return float(np.sqrt(np.mean(spreads))) if spreads else None
 
@@ -116,7 +116,7 @@ def plane(view: View) -> tuple[PlanePoint, ...]:
         return ()
     own = _searched(view.projection)
     points = []
-    for size in sorted({c.batch_size for c in own}):
+    for size in sorted({c.batch_size for c in own if isinstance(c.batch_size, int)}):
         mine = [c for c in own if c.batch_size == size]
         working = _working(view, mine)
         for curve in sorted(mine, key=lambda c: c.learning_rate):
