@@ -61,7 +61,7 @@ def advise(
         Literal["repeatable", "sparse", "flat"] | None,
         tyro.conf.arg(metavar="{repeatable,sparse,flat}", help_behavior_hint=""),
     ] = None,
-    growing: bool = True,
+    no_growing: bool = False,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -95,7 +95,8 @@ def advise(
         prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
             trainings agree best, sparse the one whose decisions rest on the fewest internal
             features, flat the one whose loss is least sharp around it.
-        growing: Also try batches that grow during a training, where the budget pays for it.
+        no_growing: Leave out batches that grow during a training, which are otherwise tried where
+            the budget pays for it.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.
@@ -106,6 +107,7 @@ def advise(
     """
     given = {name: value for name, value in locals().items() if name not in NOT_PASSED_ON}
     given["at_least"] = _demands(at_least)
+    given["growing"] = not given.pop("no_growing")
     if dry_run:
         _show(_prices(task, given), json)
         return

@@ -101,11 +101,15 @@ def seed_sd(projection: Projection) -> float | None:
     Returns:
         In the metric's unit; None if nothing was repeated.
     """
+<<<<<<< HEAD
     groups: dict[tuple[int | str, float], list[float]] = {}
+=======
+    groups: dict[Choice, list[float]] = {}
+>>>>>>> grow
     for curve in projection.curves:
         value = float(np.mean(curve.metric[-3:]))
         if curve.rung == LAST_RUNG and math.isfinite(value):
-            groups.setdefault((curve.batch_size, curve.learning_rate), []).append(value)
+            groups.setdefault(curve.choice, []).append(value)
     spreads = [np.var(values, ddof=1) for values in groups.values() if len(values) > 1]
     return float(np.sqrt(np.mean(spreads))) if spreads else None
 

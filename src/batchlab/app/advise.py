@@ -251,17 +251,13 @@ class DryRun:
     price: Price | None = None
 
     def __str__(self) -> str:
-        told = {"A": "screening", "B": "projection", "C": "confirmation"}
+        told = {"A": "screening", "B": "projection", "C": "confirmation"} | PARTS
         lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
         lines += [
-            f"  stage {k}, {told[k]}: about {v:.0f} s{self._cost(v)}"
-            for k, v in self.stages.items()
-            if k in told
+            f"  stage {k}, {told[k]}: about {self.stages[k]:.0f} s{self._cost(self.stages[k])}"
+            for k in told
+            if k in self.stages
         ]
-        others = {key: name for key, name in PARTS.items() if key in self.stages}
-        for key, name in others.items():
-            seconds = self.stages[key]
-            lines.append(f"  {name}: about {seconds:.0f} s{self._cost(seconds)}")
         if KEY in self.stages:
             pair = self.stages[KEY]
             lines.append(f"  one pair on all data: about {pair:.0f} s{self._cost(pair)}")

@@ -43,7 +43,6 @@ from batchlab.report.findings import (
     scale_text,
 )
 from batchlab.report.sturdiness import meaning
-from batchlab.schedules import batch_schedule
 from batchlab.types import Estimate, Evidence
 
 Table = tuple[Text, tuple[Text, ...], tuple[tuple[Text, ...], ...]]
@@ -537,10 +536,9 @@ def _reading_row(found: CompareReport, one: Compared, kind: str, reading: Readin
 
 def _label(one: Setting) -> str:
     """Batch size and learning rate; of a schedule its first and last size."""
-    schedule = batch_schedule(one.batch_size)
-    grown = f" · B^{one.rate_growth:g}" if one.rate_growth and not schedule.is_constant else ""
-    size = schedule.ends if len(schedule.steps) > 1 else formats.count(schedule.sizes[0])
-    return f"{size} · {formats.rate(one.learning_rate)}{grown}"
+    follows = one.rate_growth and isinstance(one.batch_size, str)
+    grown = f" · B^{one.rate_growth:g}" if follows else ""
+    return f"{names.size(one.batch_size)} · {formats.rate(one.learning_rate)}{grown}"
 
 
 def _reading_spec(

@@ -7,6 +7,7 @@ import re
 from batchlab._text import Text, join, same, say, verbatim
 from batchlab.advisor.record import Advice, Change, MetricInfo, Reason, Setting
 from batchlab.report import formats
+from batchlab.schedules import batch_schedule
 from batchlab.types import Evidence, Status
 
 METRICS = {
@@ -165,6 +166,17 @@ def value(name: str, content: object) -> str:
     if isinstance(content, bool) or not isinstance(content, int | float):
         return verbatim(str(content))
     return formats.count(content) if isinstance(content, int) else formats.rate(content)
+
+
+def size(batch_size: int | str) -> str:
+    """A batch size as a label; of a schedule its first and last size.
+
+    Example:
+        >>> size(1024), size("0:8 2ep:16 4ep:64")
+        ('1,024', '8→64')
+    """
+    schedule = batch_schedule(batch_size)
+    return schedule.ends if len(schedule.steps) > 1 else formats.count(schedule.sizes[0])
 
 
 def field(name: str) -> Text:

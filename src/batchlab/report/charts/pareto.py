@@ -77,7 +77,7 @@ def _pareto_row(advice: Advice, one: Candidate, edge: float, times: float) -> Ro
     ends = shared.ends(seconds, "seconds")
     return {
         "id": one.setting.id,
-        "words": names.value("batch_size", one.setting.batch_size),
+        "words": names.size(one.setting.batch_size),
         "role": facts.role(advice, one.setting.id),
         "reached": "reached" if reached else "not reached",
         **ends,
