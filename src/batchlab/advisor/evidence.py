@@ -101,11 +101,7 @@ def seed_sd(projection: Projection) -> float | None:
     Returns:
         In the metric's unit; None if nothing was repeated.
     """
-<<<<<<< HEAD
-    groups: dict[tuple[int | str, float], list[float]] = {}
-=======
     groups: dict[Choice, list[float]] = {}
->>>>>>> grow
     for curve in projection.curves:
         value = float(np.mean(curve.metric[-3:]))
         if curve.rung == LAST_RUNG and math.isfinite(value):
