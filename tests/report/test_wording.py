@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from batchlab._text import LANGUAGES, Text, plain, say, verbatim
-from batchlab.advisor.record import Advice, Comparison, Failures, MetricInfo, Price
+from batchlab.advisor.record import Advice, Change, Comparison, Failures, MetricInfo, Price
 from batchlab.report import (
     brief,
     candidates,
@@ -82,6 +82,22 @@ def test_headline_of_a_change_is_the_model_text() -> None:
         "変えるのは2か所だけです。バッチサイズを32から64へ、学習率を0.05から0.2へ。"
         "同じ正解率に達するまでの時間が約半分になり、正解率の低下は見られませんでした。"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "en", "ja"),
+    [
+        ("batch_size", 32, "0:8 2ep:64", "batch size 32 → growing from 8 to 64", "（8→64）"),
+        ("batch_size", "0:64 2ep:8", 32, "batch size changing from 64 to 8 → 32", "（64→8）"),
+        ("rate_growth", 0.0, 0.5, "growth of the learning rate none → with the root", "平方根"),
+    ],
+)
+def test_a_schedule_is_told_by_its_ends(
+    name: str, before: object, after: object, en: str, ja: str
+) -> None:
+    said = names.change(Change(name, before, after))
+    assert said.en.startswith(en)
+    assert ja in said.ja
 
 
 def test_headline_of_keep_is_the_model_text() -> None:

@@ -206,7 +206,25 @@ def change(one: Change) -> Text:
 
 
 def _content(name: str, content: object) -> Text:
+    """One field of a setting, in words where the number alone says little."""
+    if name == "batch_size" and isinstance(content, str):
+        sizes = batch_schedule(content).sizes
+        if len(sizes) > 1:
+            ends = {"a": formats.count(sizes[0]), "b": formats.count(sizes[-1])}
+            grows = list(sizes) == sorted(sizes)
+            en, ja = ("growing", "段階的な拡大") if grows else ("changing", "段階的な変更")
+            return say(f"{en} from {{a}} to {{b}}", f"{ja}（{{a}}→{{b}}）", **ends)
+    if name == "rate_growth" and content in GROWTHS:
+        return GROWTHS[content]  # pyright: ignore[reportArgumentType]
     return Text("none", "なし") if content is None else same(value(name, content))
+
+
+GROWTHS = {
+    0.0: Text("none", "なし"),
+    0.5: Text("with the root of the batch", "バッチの平方根に比例"),
+    1.0: Text("with the batch", "バッチに比例"),
+}
+"""Power with which the learning rate follows the batch size, in words."""
 
 
 def setting(one: Setting) -> Text:
