@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import batchlab
@@ -224,6 +226,29 @@ def test_a_fault_in_a_study_of_the_users_own_is_one_sentence(tmp_path, monkeypat
     monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
     with pytest.raises(TaskError, match=re.escape(words)):
         run(tmp_path, set=["n=4"])
+
+
+def test_a_fault_of_the_users_code_is_named_with_its_line(tmp_path, monkeypatch):
+    study = made.study(cells=lambda parameters: [][0])
+    monkeypatch.setattr(catalogue, "load", lambda name: (study, None))
+    with pytest.raises(TaskError, match=r"IndexError: .* \(test_study\.py, line \d+\)\."):
+        run(tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_repetitions_without_a_number_are_counted_in_the_table(tmp_path, monkeypatch):
+    nothing = made.claim(values=lambda tables: np.full(8, math.nan))
+    monkeypatch.setattr(
+        catalogue, "load", lambda name: (made.study(claims=lambda p: (nothing,)), None)
+    )
+    assert "8 of 8 gave no number" in " ".join(str(run(tmp_path)).split())
+
+
+def test_a_study_of_the_users_own_has_a_folder_by_its_file(monkeypatch):
+    monkeypatch.setattr(catalogue, "load", lambda name: (made.STUDY, "/home/me/mine.py"))
+    assert app.plan("mine.py").folder.name == "study-mine-quick"
+    monkeypatch.setattr(catalogue, "load", lambda name: (made.STUDY, "package.mine"))
+    assert app.plan("package.mine:STUDY").folder.name == "study-mine-quick"
 
 
 @pytest.mark.usefixtures("undrawn")

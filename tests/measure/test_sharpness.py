@@ -966,3 +966,15 @@ SPEC.loader.exec_module(benchmark)
 def test_the_plain_loop_of_the_benchmark_finds_the_same_eigenvalue():
     row = benchmark.paired("mlp", 1, pairs=1, examples=32)
     assert row.apart < 1e-4
+
+
+def test_no_examples_and_diverged_weights_are_one_sentence():
+    def squares(outputs, target):
+        return (outputs - target).square().mean(1)
+
+    model, x = nn.Linear(2, 1), torch.ones(4, 2)
+    with pytest.raises(InvalidValueError, match="`data` must be at least one example"):
+        sharpness(model, squares, (x[:0], x[:0, :1]))
+    nn.init.constant_(model.weight, math.nan)
+    with pytest.raises(InvalidValueError, match=r"NaN or infinity in `weight`.*diverged"):
+        sharpness(model, squares, (x, x[:, :1]))

@@ -318,3 +318,13 @@ def test_impossible_numbers_are_refused():
         lost.first.weight[0, 0] = math.nan
     with pytest.raises(InvalidValueError, match="finite weights"):
         sparsity(lost, X)
+
+
+def test_a_single_example_tells_no_dead_unit():
+    with pytest.raises(InvalidValueError, match="`data` must be 2 or more examples; got 1"):
+        sparsity(nn.Linear(2, 3), torch.ones(1, 2))
+
+
+def test_no_examples_are_one_sentence():
+    with pytest.raises(InvalidValueError, match="`data` must be at least one example; got 'none'"):
+        sparsity(nn.Linear(2, 3), torch.ones(0, 2))

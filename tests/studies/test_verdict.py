@@ -189,11 +189,8 @@ def test_an_unknown_spread_is_not_known_to_suffice():
         ({"low": 2.0, "high": 1.0}, "`low` must be at most high"),
         ({"expected": -1.0}, "`expected` must be within"),
         ({"n": 0}, "`n` must be a whole number"),
-        ({"low": -math.inf}, "a range that some number would contradict"),
-        (
-            {"statistic": Statistic.SHARE, "high": 1.0},
-            "a range that some number would contradict",
-        ),
+        ({"low": -math.inf}, "`low, high` must be a range that leaves out some number"),
+        ({"statistic": Statistic.SHARE, "high": 1.0}, "a range that leaves out some number"),
         ({"id": "Above zero"}, "`id` must be small letters, digits and hyphens"),
     ],
 )

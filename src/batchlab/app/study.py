@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ def plan(
         raise InvalidValueError(must("seed", "a whole number, 0 or more", seed))
     found, origin = catalogue.load(name)
     parameters, variant = catalogue.overridden(found.parameters[mode], set)
-    folder = Path(out) if out is not None else Path(RESULTS) / f"study-{found.name}-{mode}"
+    named = found.name if origin is None else origin.removesuffix(".py")
+    folder = Path(out) if out is not None else Path(RESULTS) / f"study-{_last(named)}-{mode}"
     place = None if data is None else Path(data)
     bench = Bench(seed, folder, resolve_device(device), place)
     whose = f"of `{found.name}` with {', '.join(variant)}" if variant else f"of `{found.name}`"
@@ -220,6 +222,11 @@ def plan(
     whole, _ = catalogue.overridden(found.parameters["full"], set)
     full = called(f"The claims {whose}", found.claims, whole)
     return Asked(found, origin, mode, parameters, variant, cells, claims, full, bench, folder)
+
+
+def _last(name: str) -> str:
+    """The last part of a path or of a module's name: what a study of the user's own is called."""
+    return re.split(r"[/\\.]", name)[-1]
 
 
 def pace(asked: Asked) -> float:

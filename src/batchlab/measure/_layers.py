@@ -261,6 +261,8 @@ def read(
     if examples < 1:
         raise InvalidValueError(must("examples", "a whole number, 1 or more", examples))
     source = data if isinstance(data, Source) else make_source(data, collate, "data")
+    if source.examples < 1:
+        raise InvalidValueError(must("data", "at least one example", "none"))
     like = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
     batches = []
     for index in spaced(source.examples, examples).split(READ_AT_ONCE):
@@ -317,7 +319,8 @@ def check_module(model: object) -> None:
     for name, tensor in model.named_parameters():
         if not bool(tensor.isfinite().all()):
             hint = "The training has diverged; take an earlier state."
-            raise InvalidValueError(must("model", "made of finite weights", name, hint))
+            got = f"NaN or infinity in `{name}`"
+            raise InvalidValueError(must("model", "made of finite weights", got, hint))
 
 
 def owners(found: Iterable[Layer]) -> Mapping[str, None]:

@@ -41,6 +41,8 @@ class Examples(NamedTuple):
     @staticmethod
     def drawn(source: Source, count: int, seed: int) -> Examples:
         """Draw without replacement, the same for the same seed; all where there are fewer."""
+        if source.examples < 1:
+            raise InvalidValueError(must("data", "at least one example", "none"))
         index = order(source.examples, seed)[:count]
         return Examples(source, index, source.examples, seed)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from batchlab import _random
 from batchlab._snapshot import attributes_kept
+from batchlab.measure._layers import check_module
 from batchlab.measure._own import Examples, examples_of, objective_of, placed
 from batchlab.measure._sharpness import Settings, Sharpness
 from batchlab.measure._spectra import (
@@ -173,6 +174,7 @@ def sharpness(
         micro_batch_size=micro_batch_size,
     )
     own = placed(model, device)
+    check_module(own)
     with attributes_kept(own), _random.seeded(seed, "sharpness"):
         own.eval()
         drawn = examples_of(data, collate, examples, seed)

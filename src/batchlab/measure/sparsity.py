@@ -32,7 +32,7 @@ from batchlab.measure._layers import (
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Tree
 
-EXAMPLES = 512
+EXAMPLES, LEAST_EXAMPLES = 512, 2
 NEAR_ZERO = 0.01
 """Numbers of at most so much of the root mean square count as near zero."""
 MOST_UNITS = 2048
@@ -238,6 +238,9 @@ def sparsity(
         raise InvalidValueError(must("share", "0 or more", share))
     with untouched(model) as own, torch.no_grad():
         batches = read(data, examples, own, collate)
+        if sum(map(_tree.size, batches)) < LEAST_EXAMPLES:
+            hint = "A unit counts as dead if it says the same on all of them."
+            raise InvalidValueError(must("data", f"{LEAST_EXAMPLES} or more examples", 1, hint))
         guarded(forward, own, batches[0])
         return _measured(own, batches, forward or plain_forward, share)
 

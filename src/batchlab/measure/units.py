@@ -50,6 +50,6 @@ class Unit:
         shown = ", ".join(f"{one.name} {one.weight:+.3g}" for one in self.columns)
         shown = shown or (f"steps {self.segment[0]} to {self.segment[1]}" if self.segment else "")
         seen = ", ".join(map(str, self.examples))
-        return f"  unit {self.unit}: +{self.importance:.3g} loss; examples {seen}; {shown}".rstrip(
+        return f"  unit {self.unit}: {self.importance:+.3g} loss; examples {seen}; {shown}".rstrip(
             "; "
         )

@@ -127,9 +127,6 @@ class Statistic(StrEnum):
     """Order statistics; at 99 %, from 8 repetitions on."""
 
 
-_RANGE = "with high a range that some number would contradict"
-
-
 @dataclass(frozen=True)
 class Claim:
     """One statement, fixed before the first run.
@@ -187,7 +184,8 @@ class Claim:
         everything = (0.0, 1.0) if share else (-math.inf, math.inf)
         if not self.finding and self.low <= everything[0] and self.high >= everything[1]:
             hint = "Or say `finding=True`."
-            raise InvalidValueError(must("low", _RANGE, (self.low, self.high), hint))
+            words = "a range that leaves out some number"
+            raise InvalidValueError(must("low, high", words, (self.low, self.high), hint))
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
             raise InvalidValueError(must("id", "small letters, digits and hyphens", self.id))
         if self.n < 1:

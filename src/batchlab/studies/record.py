@@ -121,8 +121,13 @@ def table(report: StudyReport) -> Table:
         report: The finished study.
     """
     shown = Table(title=f"{report.study} ({report.mode}): {plain(report.title.en)}")
-    for head in HEAD:
-        shown.add_column(head, no_wrap=head == "verdict", justify="left")
+    claim, verdict, measured, *rest = HEAD
+    # Numbers stay whole; on a narrow terminal words are wrapped.
+    shown.add_column(claim, min_width=20, ratio=2)
+    shown.add_column(verdict, min_width=14, ratio=1)
+    shown.add_column(measured, min_width=14)
+    for head in rest:
+        shown.add_column(head, no_wrap=True)
     for one in report.concluded:
         shown.add_row(*_cells(one, report.mode))
     return shown
@@ -148,6 +153,8 @@ def verdict_words(found: Judged, mode: str) -> str:
         notes.append(f"n = {found.decides} would decide")
     if found.needed != 0:
         notes.append(_needs(found, mode))
+    if found.missing:
+        notes.append(f"{found.missing} of {found.n} gave no number")
     return f"{found.verdict} ({', '.join(notes)})" if notes else str(found.verdict)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -180,7 +181,13 @@ def called(what: str, function: Callable[..., Result], *given: Any) -> Result:
     except UserError:
         raise
     except Exception as error:
-        raise TaskError(f"{what} raised {reason(error)}.") from error
+        raise TaskError(f"{what} raised {reason(error)}{_place(error)}.") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised, for whoever wrote the code there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _words(cell: Cell) -> str:
