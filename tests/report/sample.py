@@ -799,6 +799,7 @@ def grows() -> Advice:
     )
 
 
+@functools.cache
 def odd() -> dict[str, Advice]:
     """Records at the edge of what can be."""
     full, schedule = change(), dataclasses.replace(TODAY, batch_size="0:8 20ep:16")
