@@ -38,9 +38,18 @@ def without_compiler(monkeypatch):
     monkeypatch.setattr(stacked, "compile_block", traced)
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.usefixtures("without_compiler")
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize(
+    ("model", "unit"),
+    [
+        *((model, 1) for model in MODELS),
+        (tiny.mlp, 2),
+        *(pytest.param(model, 4, marks=slow) for model in MODELS),
+    ],
+)
 def test_a_compiled_block_gives_what_the_eager_one_gives(model, unit):
     configs = runs(reuse=2, rule="adam", clip_norm=0.5, lr_schedule="cosine")
     eager, fast = (ready(model, u, configs) for u in (0, unit))

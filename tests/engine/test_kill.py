@@ -11,7 +11,7 @@ def test_a_killed_sweep_resumes_to_the_same_result():
     """One kill of each executor; `benchmarks/kill.py` without arguments does fifty."""
     script = str(ROOT / "benchmarks" / "kill.py")
     done = subprocess.run(
-        [sys.executable, script, "--trials", "2", "--updates", "400"],
+        [sys.executable, script, "--trials", "2", "--updates", "150"],
         capture_output=True,
         text=True,
         check=False,

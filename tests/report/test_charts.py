@@ -136,7 +136,8 @@ def test_what_never_reached_the_goal_stands_at_the_edge(drawn: dict[str, charts.
 
 
 def test_curves_have_at_most_200_points_and_keep_the_last() -> None:
-    points = [dataclasses.replace(sample.curves()[0], samples=step) for step in range(1, 1002)]
+    first = sample.curves()[0]
+    points = [dataclasses.replace(first, samples=step) for step in range(1, 1002)]
     kept = thinned(points)
     assert len(kept) <= shared.POINTS_A_CURVE
     assert kept[-1].samples == 1001
