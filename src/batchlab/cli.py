@@ -460,7 +460,7 @@ def study(
     Args:
         name: A study, or your own in a file: my_study.py or my_study.py:NAME.
         file: Where `study new` writes.
-        quick: Within two minutes on two cores; the default.
+        quick: Two to four minutes on two cores; the default.
         full: Enough repetitions for every claim.
         paper: The source's own scale; says first how long that takes on this machine.
         set: Parameters of the study to change; verdicts are then about that variant.
