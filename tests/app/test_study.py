@@ -245,7 +245,7 @@ def test_repetitions_without_a_number_are_counted_in_the_table(tmp_path, monkeyp
 
 
 def test_a_study_of_the_users_own_has_a_folder_by_its_file(monkeypatch):
-    monkeypatch.setattr(catalogue, "load", lambda name: (made.STUDY, "/home/me/mine.py"))
+    monkeypatch.setattr(catalogue, "load", lambda name: (made.STUDY, "somewhere/mine.py"))
     assert app.plan("mine.py").folder.name == "study-mine-quick"
     monkeypatch.setattr(catalogue, "load", lambda name: (made.STUDY, "package.mine"))
     assert app.plan("package.mine:STUDY").folder.name == "study-mine-quick"
