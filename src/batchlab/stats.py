@@ -7,6 +7,7 @@ Everything here is in closed form: Student t, order statistics, binomial tails. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -61,7 +62,7 @@ class Paired:
     rest: float = 0.0
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """One independent part of a variance. ``dof`` may be infinite: known exactly."""
 
     variance: float
@@ -110,7 +111,7 @@ def mean_estimate(
         hint = "With a run that never arrives, take the median."
         raise InvalidValueError(must("values", "finite", sample.tolist(), hint))
     part = _mean_part(sample)
-    half = _half_width((part,), level) if sample.size > 1 else math.nan
+    half = half_width((part,), level) if sample.size > 1 else math.nan
     mean = float(sample.mean())
     low, high = mean - half, mean + half
     if unit == "%" and ((sample >= 0) & (sample <= 1)).all():
@@ -562,8 +563,8 @@ def slope(x: Sample, y: Sample, unit: str = "", source: str = "", level: float =
     value = float(centred @ values) / spread
     residuals = values - values.mean() - value * centred
     dof = at.size - 2
-    part = _Part(float(residuals @ residuals) / dof / spread if dof else math.nan, dof)
-    half = _half_width((part,), level) if dof else math.nan
+    part = Part(float(residuals @ residuals) / dof / spread if dof else math.nan, dof)
+    half = half_width((part,), level) if dof else math.nan
     return Estimate(value, value - half, value + half, at.size, unit, source, level)
 
 
@@ -702,16 +703,16 @@ def sign_repeats_to_decide(
     return _first(more, np.array(expected) <= np.array(allowed))
 
 
-def _compare(gains: np.ndarray, parts: tuple[_Part, ...], level: float, all_finite: bool) -> _Gain:
+def _compare(gains: np.ndarray, parts: tuple[Part, ...], level: float, all_finite: bool) -> _Gain:
     """Student t where every run is finite and there are two pairs; else the sign test."""
     if all_finite and gains.size > 1:
         return _compare_t(gains, parts, level)
     return _compare_sign(gains, parts, level)
 
 
-def _compare_t(gains: np.ndarray, parts: tuple[_Part, ...], level: float) -> _Gain:
+def _compare_t(gains: np.ndarray, parts: tuple[Part, ...], level: float) -> _Gain:
     value, every = float(gains.mean()), (_mean_part(gains), *parts)
-    half, (variance, dof) = _half_width(every, level), _sum_of_parts(every)
+    half, (variance, dof) = half_width(every, level), sum_of_parts(every)
     se = math.sqrt(variance)
     z = value / se if se > 0 else math.copysign(math.inf, value) if value else 0.0
     least = 0.5**gains.size
@@ -720,9 +721,9 @@ def _compare_t(gains: np.ndarray, parts: tuple[_Part, ...], level: float) -> _Ga
     return _Gain(value, value - half, value + half, chance, "paired-t", sd)
 
 
-def _compare_sign(gains: np.ndarray, parts: tuple[_Part, ...], level: float) -> _Gain:
+def _compare_sign(gains: np.ndarray, parts: tuple[Part, ...], level: float) -> _Gain:
     order, n, k = np.sort(gains), gains.size, _interval_rank(gains.size, level)
-    margin = _half_width(parts, level)
+    margin = half_width(parts, level)
     low, high = (order[k - 1] - margin, order[n - k] + margin) if k else (-math.inf, math.inf)
     decided, wins = int((gains != 0).sum()), int((gains > margin).sum())
     fewer = sum(math.comb(decided, i) for i in range(wins))
@@ -741,15 +742,36 @@ def _middle(order: np.ndarray) -> float:
     return middle if math.isfinite(lower) and math.isfinite(upper) else min(max(0.0, lower), upper)
 
 
-def _sum_of_parts(parts: tuple[_Part, ...]) -> _Part:
-    """Welch–Satterthwaite: V = Σ vᵢ, ν = V²/Σ(vᵢ²/νᵢ).  Source: Welch, Biometrika 34 (1947)."""
+def sum_of_parts(parts: Sequence[Part]) -> Part:
+    """Welch–Satterthwaite: V = Σ vᵢ, ν = V²/Σ(vᵢ²/νᵢ).
+
+    Args:
+        parts: Independent parts of a variance.
+
+    Source:
+        Welch, Biometrika 34 (1947).
+
+    Example:
+        >>> sum_of_parts((Part(1.0, 4.0), Part(1.0, 4.0)))
+        Part(variance=2.0, dof=8.0)
+    """
     total = sum(part.variance for part in parts)
     weighted = sum(part.variance**2 / part.dof for part in parts if part.variance > 0)
-    return _Part(total, total**2 / weighted if weighted > 0 else math.inf)
+    return Part(total, total**2 / weighted if weighted > 0 else math.inf)
 
 
-def _half_width(parts: tuple[_Part, ...], level: float) -> float:
-    variance, dof = _sum_of_parts(parts)
+def half_width(parts: Sequence[Part], level: float) -> float:
+    """t·√V of the sum of some parts: half of a two-sided interval.
+
+    Args:
+        parts: Independent parts of a variance.
+        level: Coverage, between 0 and 1.
+
+    Example:
+        >>> round(half_width((Part(1.0, math.inf),), level=0.9), 3)
+        1.645
+    """
+    variance, dof = sum_of_parts(parts)
     return float(_t_quantile(dof, _level(level))) * math.sqrt(variance)
 
 
@@ -758,17 +780,17 @@ def _t_quantile(dof: float | np.ndarray, level: float) -> float | np.ndarray:
     return special.stdtrit(dof, (1 + level) / 2)
 
 
-def _known_part(name: str, variance: float, dof: float) -> _Part:
+def _known_part(name: str, variance: float, dof: float) -> Part:
     if not (0 <= variance < math.inf and dof > 0):
         hint = "One block alone has no variance: measure two or more."
         raise InvalidValueError(must(name, "finite, at least 0", (variance, dof), hint))
-    return _Part(variance, dof)
+    return Part(variance, dof)
 
 
-def _mean_part(sample: np.ndarray) -> _Part:
+def _mean_part(sample: np.ndarray) -> Part:
     """Variance of the mean of a sample, and its degrees of freedom."""
     n = sample.size
-    return _Part(float(sample.var(ddof=1)) / n if n > 1 else math.nan, n - 1)
+    return Part(float(sample.var(ddof=1)) / n if n > 1 else math.nan, n - 1)
 
 
 def _interval_rank(n: int, level: float) -> int:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab import schedules
 from batchlab.advisor import answer, inner, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
@@ -46,7 +45,14 @@ from batchlab.advisor.screen import (
     short_run,
     time_evaluation,
 )
-from batchlab.advisor.session import Listener, Session, Silent, Stopwatch, checkpoint_state
+from batchlab.advisor.session import (
+    Listener,
+    Session,
+    Silent,
+    Stopwatch,
+    checkpoint_state,
+    one_batch_size,
+)
 from batchlab.advisor.stages import (
     Choice,
     Confirmation,
@@ -168,10 +174,8 @@ def _fields(options: Options) -> dict[str, Any]:
     before it could be are read.
     """
     asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    told = {name: value for name, value in asked.items() if value is not False}
-    return {k: v for k, v in told.items() if k != "growing"} | (
-        {} if options.growing else {"growing": False}
-    )
+    usual = {"growing": True}
+    return {name: v for name, v in asked.items() if v is not usual.get(name, False)}
 
 
 def _content(prepared: Prepared, engine: Engine) -> str:
@@ -197,11 +201,9 @@ def _task_facts(prepared: Prepared) -> dict[str, Any]:
 
 def _check(prepared: Prepared, options: Options) -> None:
     """Recipes that cannot be compared with others, and a checkpoint that is none of this model."""
-    size, rate = prepared.baseline.batch_size, prepared.baseline.learning_rate
-    assert size is not None
-    if not schedules.batch_schedule(size).is_constant:
-        hint = "advise compares constant batch sizes; give the baseline the size it mostly uses."
-        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
+    rate = prepared.baseline.learning_rate
+    hint = "advise compares constant batch sizes; give the baseline the size it mostly uses."
+    one_batch_size(prepared.baseline, hint)
     if not rate:
         hint = "Other rates are tried as multiples of it."
         raise TaskError(must("learning_rate", "above 0 in the baseline", rate, hint))

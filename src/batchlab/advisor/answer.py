@@ -18,6 +18,7 @@ from batchlab.advisor.judge import (
     final_metric,
     front,
     grid_spacing,
+    inverted,
     meets,
     of_setting,
     projected,
@@ -524,17 +525,9 @@ def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
         setting=view.setting(groups[leader][0].choice),
         rival=view.setting(groups[rival][0].choice),
         quantity="validation" if objective == "accuracy" else objective,
-        difference=gain if objective == "accuracy" else _inverted(gain),
+        difference=gain if objective == "accuracy" else inverted(gain),
         pays=better(gain, objective, maximise),
     )
-
-
-def _inverted(ratio: Estimate) -> Estimate:
-    """The other way round."""
-    value, low, high = (
-        math.inf if x == 0 else 1 / x for x in (ratio.value, ratio.high, ratio.low)
-    )
-    return replace(ratio, value=value, low=low, high=high)
 
 
 def target(view: View) -> Target | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats as student
 
 from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.project import end_loss, equal_fall
@@ -20,9 +19,12 @@ from batchlab.measure.throughput import SOURCE
 from batchlab.stats import (
     LogMean,
     Paired,
+    Part,
     grid_log_var,
+    half_width,
     paired_difference,
     paired_log_ratio,
+    sum_of_parts,
     times_to_target,
 )
 from batchlab.types import Estimate, Status
@@ -110,8 +112,7 @@ class Yardstick:
         weights = self._weights("time", batch_size, known)
         blocks = [self.rate(size).dof + 1 for size, weight in weights.items() if weight]
         n = int(min(blocks))
-        var, dof = self._variance(weights)
-        half = float(student.t.ppf(0.95, dof)) * math.sqrt(var) if n > 1 else math.nan
+        half = half_width(self._parts_of_variance(weights), 0.9) if n > 1 else math.nan
         return Estimate(value, value * math.exp(-half), value * math.exp(half), n, "s", SOURCE)
 
     def spread(
@@ -145,18 +146,12 @@ class Yardstick:
         return weights
 
     def _variance(self, weights: Mapping[int, float]) -> tuple[float, float]:
-        """Σ wᵢ² Var log(seconds per update)ᵢ, and its degrees of freedom (Welch–Satterthwaite)."""
-        parts = [
-            (weight**2 * known.log_var, known.dof)
-            for size, weight in weights.items()
-            if weight
-            for known in [self._known(size)]
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        total = sum(var for var, _ in parts)
-        lost = sum(var**2 / dof for var, dof in parts)
-        return total, total**2 / lost if lost > 0 else math.inf
+        """Σ wᵢ² Var log(seconds per update)ᵢ, and its degrees of freedom."""
+        return sum_of_parts(self._parts_of_variance(weights))
+
+    def _parts_of_variance(self, weights: Mapping[int, float]) -> list[Part]:
+        known = {size: self._known(size) for size, weight in weights.items() if weight}
+        return [Part(weights[size] ** 2 * one.log_var, one.dof) for size, one in known.items()]
 
     def _known(self, size: int) -> LogMean:
         """Seconds per update; a single block is not taken for certain."""
@@ -262,6 +257,19 @@ def front(
     return choose(times, changes=changes)
 
 
+def inverted(ratio: Estimate) -> Estimate:
+    """A ratio the other way round.
+
+    Example:
+        >>> inverted(Estimate(2.0, 1.0, 4.0, 5)).high
+        1.0
+    """
+    value, low, high = (
+        math.inf if x == 0 else 1 / x for x in (ratio.value, ratio.high, ratio.low)
+    )
+    return replace(ratio, value=value, low=low, high=high)
+
+
 def changed(choice: Choice, today: Choice) -> int:
     """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 4 where it grows.
 
@@ -348,8 +356,8 @@ class Projected:
         r = self.ratio.estimate
         if objective == "accuracy":
             return Estimate(-r.value, -r.high, -r.low, n=r.n) if maximise else r
-        value, low, high = (math.inf if x == 0 else 1 / x for x in (r.value, r.high, r.low))
-        return Estimate(value, low, high, n=r.n)
+        turned = inverted(r)
+        return Estimate(turned.value, turned.low, turned.high, n=r.n)
 
 
 def projected(

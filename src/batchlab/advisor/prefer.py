@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from batchlab.advisor.decision import most_repeatable, not_told_apart
-from batchlab.advisor.judge import Yardstick, final_metric, grid_spacing, to_target
+from batchlab.advisor.judge import (
+    Yardstick,
+    against,
+    final_metric,
+    grid_spacing,
+    inverted,
+    to_target,
+)
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve
 from batchlab.engine import RunState
@@ -25,7 +32,6 @@ from batchlab.measure.repeatability import (
     reading_of,
     repeatability,
 )
-from batchlab.stats import paired_difference
 from batchlab.types import Estimate
 
 Groups = Mapping[str, Sequence[Curve]]
@@ -170,8 +176,11 @@ def preferred(
     Returns:
         A finalist's name.
     """
-    gaps = _gaps(session, groups, best, target, yardstick)
-    accuracy = session.options.objective == "accuracy"
+    objective, maximise = session.options.objective, session.prepared.metric.maximise
+    spacing = grid_spacing(session.prepared.examples, session.samples)
+    asked = yardstick, objective, target, maximise, spacing
+    gaps = {n: against(runs, groups[best], *asked).estimate for n, runs in groups.items()}
+    accuracy = objective == "accuracy"
     alike = not_told_apart(best, gaps, _lost(session, groups, target), 0.0 if accuracy else 1.0)
     chosen = most_repeatable(best, alike, numbers)
     words, repeats = WORDS[session.options.prefer or "repeatable"], len(groups[best])
@@ -207,40 +216,14 @@ def _cost(session: Session, words: Words, gap: Estimate) -> str:
         span = f"{gap.low:+.3g} to {gap.high:+.3g}"
         return f"preferring it costs: {name} {gap.value:+.3g} ({span}, {gap.n} repeats)"
     # Ratios are best / preferred: above 1 the preferred one is the better.
-    ends = sorted((_inverse(gap.low), _inverse(gap.high)))
-    span = f"{ends[0]:.2f} to {ends[1]:.2f}"
+    cost = inverted(gap)
     return (
-        f"preferring it costs: {_inverse(gap.value):.2f} times the {_QUANTITY[objective]} of the "
-        f"best by the objective ({span}, {gap.n} repeats)"
+        f"preferring it costs: {cost.value:.2f} times the {_QUANTITY[objective]} of the "
+        f"best by the objective ({cost.low:.2f} to {cost.high:.2f}, {gap.n} repeats)"
     )
 
 
 _QUANTITY = {"time": "time", "cost": "cost", "samples": "examples"}
-
-
-def _inverse(value: float) -> float:
-    return math.inf if value == 0 else 1 / value
-
-
-def _gaps(
-    session: Session, groups: Groups, best: str, target: float, yardstick: Yardstick
-) -> dict[str, Estimate]:
-    """Each finalist's comparison with the best, paired by seed: a ratio, or for accuracy a
-    difference.
-    """
-    maximise, objective = session.prepared.metric.maximise, session.options.objective
-    if objective == "accuracy":
-        ends = {n: final_metric(runs) for n, runs in groups.items()}
-        return {
-            n: paired_difference(ends[best], row, maximise=maximise).estimate
-            for n, row in ends.items()
-        }
-    spacing = grid_spacing(session.prepared.examples, session.samples)
-    sides = {n: (to_target(r, target, maximise), r[0].batch_size) for n, r in groups.items()}
-    return {
-        n: yardstick.compare(objective, sides[best], side, spacing).estimate
-        for n, side in sides.items()
-    }
 
 
 def _lost(session: Session, groups: Groups, target: float) -> dict[str, int]:

@@ -22,7 +22,7 @@ from batchlab.engine.evaluate import Evaluator
 from batchlab.engine.job import to_device
 from batchlab.engine.loop import program_of
 from batchlab.engine.step import DTYPES, rule_of, start_of
-from batchlab.errors import TaskError, cannot_read
+from batchlab.errors import TaskError, cannot_read, must
 from batchlab.measure.fit import FitResult
 from batchlab.measure.throughput import Block, time_block
 from batchlab.tasks import Prepared
@@ -271,6 +271,23 @@ class Session:
         params, buffers, _ = to_device(state.progress, device)
         with torch.no_grad(), one_thread(device):
             return evaluator(lambda batch: program.evaluate(params, buffers, batch))[0]["metric"]
+
+
+def one_batch_size(config: RunConfig, hint: str) -> int:
+    """Today's batch size, where a schedule of sizes will not do.
+
+    Args:
+        config: A baseline.
+        hint: What to do instead.
+
+    Raises:
+        TaskError: If it is a schedule.
+    """
+    size = config.batch_size or 1
+    schedule = schedules.batch_schedule(size)
+    if not schedule.is_constant:
+        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
+    return schedule.sizes[0]
 
 
 def machine_of(prepared: Prepared, stopwatch: Stopwatch, fit: FitResult | None) -> Machine:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab import _platform, schedules
+from batchlab import _platform
 from batchlab.advisor.journal import Journal, parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import time_evaluation
-from batchlab.advisor.session import Listener, Session, Stopwatch
+from batchlab.advisor.session import Listener, Session, Stopwatch, one_batch_size
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found
 from batchlab.app.measure import origin, together, write
@@ -42,6 +42,7 @@ from batchlab.tasks.subset import subset_of
 
 States = Mapping[int, RunState | None]
 """Seed → where its trunk stands, None at its beginning."""
+ONE_SIZE = "critical tries multiples of one batch size."
 
 
 def critical(
@@ -207,16 +208,6 @@ class Asked:
         }
 
 
-def _constant(prepared: Prepared) -> int:
-    """Today's batch size; from a schedule no multiples can be taken."""
-    size = prepared.baseline.batch_size or 1
-    schedule = schedules.batch_schedule(size)
-    if not schedule.is_constant:
-        hint = "critical tries multiples of one batch size."
-        raise TaskError(must("batch_size", "one number in the baseline", size, hint))
-    return schedule.sizes[0]
-
-
 def _asked(
     task: Task | str,
     given: Mapping[str, Any],
@@ -232,7 +223,7 @@ def _asked(
     _refuse_torchrun()
     loaded_task, _ = found(task, data)
     prepared = subset_of(prepare(loaded_task, device=device), subset, seed)
-    baseline = prepared.baseline.replace(batch_size=_constant(prepared))
+    baseline = prepared.baseline.replace(batch_size=one_batch_size(prepared.baseline, ONE_SIZE))
     plan = plan_branching(baseline, prepared.examples, seeds=seeds, seed=seed, **given)
     return Asked(loaded_task, prepared, plan, margin)
 

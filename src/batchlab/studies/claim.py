@@ -127,7 +127,7 @@ class Statistic(StrEnum):
     """Order statistics; at 99 %, from 8 repetitions on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One statement, fixed before the first run.
 
@@ -137,13 +137,14 @@ class Claim:
         source: Citation key, with equation, theorem or figure.
         measured: What number is taken of each repetition, and its unit.
         low: Lower end of the predicted range; −inf where there is none. A predicted number becomes
-            number ± stated margin; "A > B" is (0, ∞) on the paired difference.
+            number ± stated margin; "A > B" is (0, ∞) on the paired difference. A finding has none.
         high: Upper end.
         n: Repetitions that are planned.
         values: Tables → one number per repetition, shape ``[n]``.
         picture: Tables → what is drawn.
         meaning: What it means for someone who trains models.
-        expected: What a repetition gives on average if the claim is right.
+        expected: What a repetition gives on average if the claim is right; every claim but a
+            finding has to say so.
         spread: Standard deviation of one repetition, from a pilot; with ``expected`` it says
             whether n suffices. 0 if a repetition is exact; NaN, not known, counts as too few.
             Shares need none.
@@ -159,13 +160,13 @@ class Claim:
     sentence: Text
     source: str
     measured: Text
-    low: float
-    high: float
     n: int
     values: Callable[[Tables], Sample]
     picture: Callable[[Tables], Picture]
     meaning: Text
-    expected: float
+    low: float = -math.inf
+    high: float = math.inf
+    expected: float = math.nan
     spread: float = math.nan
     unit: str = ""
     statistic: Statistic = Statistic.MEAN
@@ -177,7 +178,7 @@ class Claim:
     def __post_init__(self) -> None:
         if not self.low <= self.high or (math.isinf(self.low) and self.low == self.high):
             raise InvalidValueError(must("low", "at most high", (self.low, self.high)))
-        if not self.low <= self.expected <= self.high:
+        if not self.finding and not self.low <= self.expected <= self.high:
             words = f"within [{self.low}, {self.high}]"
             raise InvalidValueError(must("expected", words, self.expected))
         share = self.statistic is Statistic.SHARE

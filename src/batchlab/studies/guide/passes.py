@@ -277,8 +277,6 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
                 f"検証データでの正解率の差（{asked.long:g}回−{asked.short:g}回、学習率はどちらも後者に"
                 "最適なもの、1が全件）",
             ),
-            low=-math.inf,
-            high=math.inf,
             n=asked.seeds,
             values=functools.partial(change, labels="wrong", rate="short", quantity="accuracy"),
             picture=functools.partial(picture, labels="wrong"),
@@ -288,7 +286,6 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
                 "最終的に評価される量を見て止めます。損失と正解率が同じ時点で悪化し始めるとは限り"
                 "ません。",
             ),
-            expected=0.0,
             finding=True,
         ),
     )

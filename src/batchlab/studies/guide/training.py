@@ -190,6 +190,12 @@ class Trainer:
     def tuned(
         self, config: RunConfig, grid: Sequence[float], repetitions: int, score: Score
     ) -> list[float]:
+        """The learning rate of each repetition, see :meth:`searched`."""
+        return [rate for rate, _ in self.searched(config, grid, repetitions, score)]
+
+    def searched(
+        self, config: RunConfig, grid: Sequence[float], repetitions: int, score: Score
+    ) -> list[tuple[float, float]]:
         """The learning rate of each repetition: that with the best score on a seed of its own.
 
         What is said of repetitions that shared one rate would hold at that rate only: a rate that
@@ -203,7 +209,7 @@ class Trainer:
             score: What is best.
 
         Returns:
-            Per repetition one of the rates; where every one failed, the smallest.
+            Per repetition one of the rates, where every one failed the smallest, and its score.
         """
         left = [_moved(grid, shift(self.bench, i)) for i in range(repetitions)]
         scores: list[dict[float, float]] = [{} for _ in left]
@@ -220,7 +226,7 @@ class Trainer:
             for (i, rate), value in zip(due, found, strict=True):
                 scores[i][rate] = value
             left = [_beyond(_best(known), sorted(known)) for known in scores]
-        return [_best(known) for known in scores]
+        return [(rate, known[rate]) for known in scores for rate in [_best(known)]]
 
     def endings(self, configs: Sequence[RunConfig], repetitions: Sequence[int]) -> list[float]:
         """A :data:`Score`: the validation loss at the end of every run, the mean of some seeds."""

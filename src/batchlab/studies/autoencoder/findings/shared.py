@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from batchlab._text import Text
@@ -27,9 +26,6 @@ def finding(
         sentence=sentence,
         source=BEYOND,
         measured=measured,
-        low=-math.inf,
-        high=math.inf,
-        expected=0.0,
         n=n,
         values=values,
         picture=picture,
