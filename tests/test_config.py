@@ -107,6 +107,7 @@ def test_every_field_is_part_of_the_fingerprint(field):
         "clip_norm": 1.0,
         "precision": "float64",
         "reuse": 2,
+        "micro_batch_size": 4,
         "seed": 5,
     }
     value = changed.get(field, 0.123)

@@ -50,6 +50,8 @@ class RunConfig:
         clip_norm: Largest gradient norm, or None.
         precision: ``float32``, ``bfloat16`` (autocast) or ``float64``.
         reuse: Updates on each fetched batch, at least 1.
+        micro_batch_size: Examples of one forward pass at most: larger batches are accumulated, as
+            where they would not fit into memory. Left out: whole batches.
         seed: Names the initialisation, the order of the examples and every other draw.
 
     Example:
@@ -73,6 +75,7 @@ class RunConfig:
     clip_norm: float | None = None
     precision: str = "float32"
     reuse: int = 1
+    micro_batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,6 +132,24 @@ class RunConfig:
             meaning = " (β₁)" if self.rule in ("adam", "adamw") else ""
             said.append(f"the baseline names no momentum{meaning}: {full.momentum} is assumed")
         return tuple(said)
+
+    @property
+    def largest_pass(self) -> int:
+        """Examples of the largest forward pass, of a resolved run.
+
+        Example:
+            >>> RunConfig(batch_size="0:8 1ep:32", micro_batch_size=16).largest_pass
+            16
+        """
+        assert self.batch_size is not None
+        largest = max(schedules.batch_schedule(self.batch_size).sizes)
+        return min(largest, self.micro_batch_size or largest)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a batch of a resolved run takes several forward passes."""
+        assert self.batch_size is not None
+        return self.largest_pass < max(schedules.batch_schedule(self.batch_size).sizes)
 
     def multiplier(self, examples: int) -> Callable[[int], float]:
         """The learning rate of a batch as a share of ``learning_rate``.
@@ -200,7 +221,8 @@ def _check_numbers(run: RunConfig) -> None:
             raise InvalidValueError(must(name, "a finite number, 0 or more", value))
     if run.clip_norm is not None and not (_is_number(run.clip_norm) and run.clip_norm > 0):
         raise InvalidValueError(must("clip_norm", "above 0, or None", run.clip_norm))
-    for name, least in (("reuse", 1), ("seed", 0)):
+    micro = () if run.micro_batch_size is None else (("micro_batch_size", 1),)
+    for name, least in (("reuse", 1), ("seed", 0), *micro):
         value = getattr(run, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidValueError(must(name, f"a whole number, {least} or more", value))

@@ -12,7 +12,7 @@ from statistics import geometric_mean
 
 import numpy as np
 
-from batchlab import _platform, _random, schedules
+from batchlab import _platform, _random
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.compiled import why_not_compiled
@@ -211,7 +211,7 @@ def timings(
     if effort is Effort.COMPILED:
         missing = why_not_compiled(prepared.device)
     if not missing:
-        unit = unit_of(capability, _largest(configs[0]))
+        unit = unit_of(capability, configs[0].largest_pass)
         try:
             # One run at a time stays in the nearest cache, many spread the cost of a call.
             stacks = {
@@ -248,13 +248,9 @@ def choose(
     kind, _, many = best.partition(" ")
     told = ", ".join(f"{name} {1e6 * seconds:.3g} µs" for name, seconds in timed.items())
     reason = f"fastest of {told}" + (f"; not compiled: {missing}" if missing else "")
-    unit = unit_of(capability, _largest(config)) if kind == "compiled" else 0
+    unit = unit_of(capability, config.largest_pass) if kind == "compiled" else 0
     executor = "loop" if kind == "loop" else "stacked"
     return Choice(executor, int(many or 0), unit, reason, timed)
-
-
-def _largest(config: RunConfig) -> int:
-    return max(schedules.batch_schedule(config.batch_size or 1).sizes)
 
 
 def slots_of(prepared: Prepared, runs: int) -> list[int]:

@@ -327,7 +327,8 @@ def program_of(config: RunConfig, objective: Objective, capability: Capability) 
     """The program of a resolved run."""
     autocast = config.precision == "bfloat16"
     rule = rule_of(config, objective.task)
-    return Program(objective, rule, config.clip_norm, autocast, capability.dropout)
+    dropout, micro = capability.dropout, config.micro_batch_size
+    return Program(objective, rule, config.clip_norm, autocast, dropout, micro)
 
 
 def dropout_key(seed: int) -> int:

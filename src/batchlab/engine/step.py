@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,7 +21,7 @@ from batchlab.engine.dropout import NamedDropout
 from batchlab.optim import IN_PLACE
 from batchlab.rules import RULES, Grouped, Numbers, Rule, Scales, grouped, parts
 from batchlab.tasks import Objective, Task
-from batchlab.tasks.task import weighted_sum
+from batchlab.tasks.task import total_weight, weighted_sum
 from batchlab.types import Params, Tree
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -60,6 +60,7 @@ class Program:
         clip_norm: Largest gradient norm, or None.
         autocast: Whether the forward pass runs in bfloat16.
         named_dropout: Whether dropout is served from named randomness.
+        micro_batch_size: Examples of one forward pass at most, or None for whole batches.
     """
 
     objective: Objective
@@ -67,6 +68,7 @@ class Program:
     clip_norm: float | None
     autocast: bool
     named_dropout: bool
+    micro_batch_size: int | None = None
 
     def loss(
         self, params: Params, buffers: Params, batch: Tree, key: Tensor
@@ -157,6 +159,49 @@ def _group(numbers: Numbers, scales: Scales) -> dict[str, float]:
     }
 
 
+Gradient: TypeAlias = Callable[
+    [Params, Params, Tree, Tensor], tuple[Tensor, Sequence[Tensor | None], Params]
+]
+"""``(params, buffers, batch, key) → (mean loss, its gradient, buffers after it)``."""
+
+
+def accumulated(gradient: Gradient, program: Program) -> Gradient:
+    """The gradient of a batch from those of its micro-batches: ΣᵢWᵢgᵢ/ΣᵢWᵢ, where Wᵢ is the Σw of
+    micro-batch i. Batch norm sees micro-batches; each draws its own dropout masks.
+
+    Args:
+        gradient: Of one forward pass.
+        program: Of one run; its ``micro_batch_size`` is the most examples of a pass.
+
+    Returns:
+        The same function, for batches of any size.
+    """
+    micro = program.micro_batch_size
+
+    def whole(params: Params, buffers: Params, batch: Tree, key: Tensor) -> Any:
+        size = tree.size(batch)
+        if micro is None or size <= micro:
+            return gradient(params, buffers, batch, key)
+        pieces = [tree.narrow(batch, first, first + micro) for first in range(0, size, micro)]
+        weights = [total_weight(program.objective.task, piece) for piece in pieces]
+        mean, grads = torch.zeros(()), dict[int, Tensor]()
+        for i, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
+            if not weight:
+                continue  # nothing in it counts
+            share = weight / torch.stack(weights).sum()
+            loss, found, buffers = gradient(params, buffers, piece, key + i * MASKS_APART)
+            mean = loss.detach() * share + mean
+            for j, grad in enumerate(found):
+                if grad is not None:
+                    grads[j] = torch.addcmul(grads[j], grad, share) if j in grads else grad * share
+        return mean, [grads.get(j) for j in range(len(params))], buffers
+
+    return whole
+
+
+MASKS_APART = 1 << 40
+"""Between the keys of two micro-batches' dropout masks; keys of two updates are 1 apart."""
+
 Step: TypeAlias = Callable[[Progress, Numbers, Tree, Tensor], Stepped]
 """``(progress, numbers, batch, key) → Stepped``."""
 
@@ -181,10 +226,16 @@ def make_step(
     loss_of = over_runs(program.loss) if over_runs else program.loss
     advance = over_runs(program.advance) if over_runs else program.advance
 
+    def once(params: Params, buffers: Params, batch: Tree, key: Tensor) -> Any:
+        loss, buffers = loss_of(params, buffers, batch, key)
+        found = torch.autograd.grad(loss.sum(), list(params.values()), allow_unused=True)
+        return loss, found, tree.map(torch.detach, buffers)
+
+    gradient = once if over_runs else accumulated(once, program)
+
     def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
         params = {n: value.detach().requires_grad_() for n, value in progress.params.items()}
-        loss, buffers = loss_of(params, progress.buffers, batch, key)
-        found = torch.autograd.grad(loss.sum(), list(params.values()), allow_unused=True)
+        loss, found, buffers = gradient(params, progress.buffers, batch, key)
         with torch.no_grad():
             grads = {
                 name: torch.zeros_like(value) if grad is None else grad
@@ -192,7 +243,7 @@ def make_step(
             }
             params = tree.map(torch.detach, params)
             params, rule_state, finite = advance(params, grads, progress.rule_state, numbers)
-        progress = Progress(params, tree.map(torch.detach, buffers), rule_state)
+        progress = Progress(params, buffers, rule_state)
         return Stepped(progress, loss.detach(), finite & torch.isfinite(loss.detach()))
 
     return step
@@ -228,9 +279,14 @@ def make_bound_step(program: Program) -> Step:
     frozen = {name: p.data for name, p in named if not p.requires_grad}
     has_buffers = next(objective.buffers(), None) is not None
 
-    def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
+    def once(params: Params, buffers: Params, batch: Tree, key: Tensor) -> Any:
         loss = program.own_loss(batch, key)
-        found = torch.autograd.grad(loss, [p for _, p in trained], allow_unused=True)
+        return loss, torch.autograd.grad(loss, [p for _, p in trained], allow_unused=True), buffers
+
+    gradient = accumulated(once, program)
+
+    def step(progress: Progress, numbers: Numbers, batch: Tree, key: Tensor) -> Stepped:
+        loss, found, _ = gradient(progress.params, progress.buffers, batch, key)
         with torch.no_grad():
             grads = {
                 name: torch.zeros_like(p) if grad is None else grad

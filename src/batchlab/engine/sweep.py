@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from batchlab import _platform, _random, _tree, schedules
+from batchlab import _platform, _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell
@@ -67,6 +67,9 @@ class Cell:
     runs: tuple[int, ...]
     updates: int
     group: str
+
+
+ACCUMULATES = "its batches are accumulated over micro-batches"
 
 
 class Engine:
@@ -173,9 +176,9 @@ class Engine:
         down, else timed now.
         """
         first = configs[0]
-        capability = self.capability(first)
-        assert first.batch_size is not None
-        largest = max(schedules.batch_schedule(first.batch_size).sizes)
+        capability, largest = self.capability(first), first.largest_pass
+        if first.accumulates:
+            capability = replace(capability, stackable=False, reason=ACCUMULATES)
         rule = by_rule(capability, largest)
         if self._forced not in (None, rule.executor) and capability.stackable:
             rule = replace(rule, executor=self._forced, reason="asked for")
@@ -186,6 +189,7 @@ class Engine:
         effort = Effort.NONE if forced else effort_of(capability, largest, updates)
         slots = slots_of(self.prepared, len(configs))
         shape = first.rule, largest, first.precision, first.clip_norm is None, first.reuse
+        shape = *shape, first.accumulates
         asked = *shape, slots, str(effort), self._forced
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
@@ -464,6 +468,7 @@ def _static(config: RunConfig) -> tuple[Any, ...]:
         config.clip_norm,
         config.precision,
         config.reuse,
+        config.micro_batch_size,
     )
 
 
