@@ -201,6 +201,17 @@ def advices(
     return rows
 
 
+def summary(regrets: np.ndarray) -> dict[str, object]:
+    """Median, how many settings arrive at all, and the mean with its interval if all do."""
+    arrived = int(np.isfinite(regrets).sum())
+    return {
+        "n": len(regrets),
+        "arrived": arrived,
+        "median": float(np.median(regrets)) if len(regrets) else None,
+        "mean": mean_estimate(regrets).__dict__ if arrived == len(regrets) > 1 else None,
+    }
+
+
 def measure(name: str, options: argparse.Namespace) -> dict:
     """All of it for one task."""
     prepared = prepare(named(name, options.data), device="cpu")
@@ -228,6 +239,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
             near = order[: options.near]
         truth = truths(bench, sorted({*near, *picked, *chosen, today}), truth_seeds, target)
     best = min(truth.values())
+    print(f"  truth, seconds: {truth}", file=sys.stderr, flush=True)
     regrets = {
         k: np.array([truth[tuple(r[k])] / best - 1 for r in found if r[k]]) for k in ("B", "C")
     }
@@ -242,9 +254,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "best": min(truth, key=lambda s: truth[s]),
         "best_seconds": best,
         "today_seconds": truth[today],
-        "regret_C": mean_estimate(regrets["C"]).__dict__ if len(regrets["C"]) > 1 else None,
-        "regret_B": mean_estimate(regrets["B"]).__dict__ if len(regrets["B"]) > 1 else None,
-        "regret_grid": mean_estimate(grid_regret).__dict__ if len(grid_regret) > 1 else None,
+        "regret_C": summary(regrets["C"]),
+        "regret_B": summary(regrets["B"]),
+        "regret_grid": summary(grid_regret),
         "spent_of_grid": float(np.mean([r["run_seconds"] for r in found]) / grid_cost),
         "B_within_10_percent_of_C": share_estimate(
             same, sum(bool(r["C"]) for r in found)

@@ -190,6 +190,13 @@ def test_the_bound_that_is_preferred_is_the_smallest_by_enumeration():
     assert lemma_prefers(problem, run, 1000) == min(values, key=values.get)
 
 
+def test_a_power_outside_the_proof_is_not_preferred():
+    """At 0.5 = 1/2L the linear rate would end at 4/L, where SGD diverges."""
+    problem, run = Problem(1.0, 0.0, 1.0), _run(0.5, batch_size="0:8 500:64")
+    assert lemma_prefers(problem, run, 1000) == 0.0
+    assert lemma_prefers(problem, run.replace(learning_rate=3.0), 1000) is None
+
+
 @pytest.mark.parametrize("given", [{"rule": "adam"}, {"reuse": 2}, {"clip_norm": 1.0}])
 def test_where_nothing_is_proved_the_lemma_prefers_nothing(given):
     assert lemma_prefers(Problem(1.0, 1.0, 1.0), _run(0.01, **given), 1000) is None

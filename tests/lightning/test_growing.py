@@ -283,3 +283,14 @@ def test_two_real_processes_train_as_one(tmp_path):
     for fact in facts:
         assert fact["updates"][0] == fact["updates"][1]
         assert fact["apart"] < 1e-12
+
+
+def test_a_trainer_may_fit_once_more_after_it_accumulated(tmp_path):
+    schedule, max_micro = SCHEDULES["above memory at an epoch"]
+    trainer, module, _ = fit(tmp_path, schedule, max_micro)
+    assert trainer.accumulate_grad_batches == 1
+    sampler = GrowingBatchSampler(points(), schedule, 3, max_micro=max_micro)
+    trainer.callbacks = [GrowingBatch(sampler)]
+    trainer.fit_loop.max_epochs = 2 * EPOCHS
+    trainer.fit(module, DataLoader(points(), batch_sampler=sampler))
+    assert trainer.current_epoch == 2 * EPOCHS

@@ -173,3 +173,25 @@ def test_a_pilot_without_a_whole_batch_is_refused():
 def test_too_few_moments_are_refused():
     with pytest.raises(InvalidValueError, match="`points` must be"):
         measure_constants(prepare(task(), device="cpu"), points=1)
+
+
+def test_a_rate_that_grows_has_its_own_place_and_bound():
+    run = RunConfig(rule="sgd", batch_size="0:10 2ep:40", learning_rate=0.01)
+    asked = [run, run.replace(rate_growth=1.0)]
+    ranking = rank_schedules(task(), asked, constants=known(), draws=20)
+    values = {place.name: place.bound.value for place in ranking.places}
+    assert len(set(values.values())) == 2
+    assert any("rate × growth^1" in name for name in values)
+
+
+def test_recipes_that_differ_in_numbers_only_are_told_apart():
+    run = RunConfig(rule="sgd", batch_size=10, learning_rate=0.01)
+    asked = [run, run.replace(learning_rate=0.02), run.replace(rule="shb", momentum=0.5)]
+    ranking = rank_schedules(task(), asked, constants=known(), draws=20)
+    assert len({place.name for place in ranking.places}) == 3
+
+
+def test_one_recipe_twice_is_refused():
+    run = RunConfig(rule="sgd", batch_size=10, learning_rate=0.01)
+    with pytest.raises(InvalidValueError, match="`schedules` must be different recipes"):
+        rank_schedules(task(), [run, run], constants=known(), draws=20)

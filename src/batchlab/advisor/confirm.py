@@ -18,6 +18,7 @@ from batchlab.advisor.judge import (
     changed,
     final_metric,
     front,
+    grid_spacing,
     meets,
 )
 from batchlab.advisor.prefer import WORDS, judged, preferred
@@ -358,7 +359,8 @@ def _without_idle_growth(
     leader, rival = best(grown), best([*constant, "today"])
     maximise, objective = session.prepared.metric.maximise, session.options.objective
     sides = (groups[leader], groups[rival])
-    gain = against(*sides, yardstick, objective, target, maximise).estimate
+    spacing = grid_spacing(session.prepared.examples, session.samples)
+    gain = against(*sides, yardstick, objective, target, maximise, spacing).estimate
     wins = better(gain, objective, maximise)
     return [leader] if wins or not constant else constant
 

@@ -14,16 +14,17 @@ also fits a longer training on more data.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 from batchlab.advisor.decision import not_separated
 from batchlab.config import RunConfig
-from batchlab.errors import InvalidValueError, must
-from batchlab.schedules import RateSchedule, batch_schedule
-from batchlab.theory.growing import RULES, Plan, Problem, Step, evaluated, sums
+from batchlab.errors import InvalidValueError, ValidityWarning, must
+from batchlab.measure.smoothness import plan_of
+from batchlab.theory.growing import RULES, Bound, Problem, evaluated, sums
 from batchlab.types import Estimate
 
 FACTOR, FAST_FACTOR = 2, 4
@@ -239,7 +240,8 @@ def lemma_prefers(problem: Problem, config: RunConfig, examples: int) -> float |
         examples: Training examples N.
 
     Returns:
-        A power of :data:`POWERS`; None for a rule or a loop for which nothing is proved.
+        A power of :data:`POWERS`, of those whose rates are within the proof; None where none is,
+        or for a rule or a loop for which nothing is proved.
 
     Assumes:
         A bound ranks guarantees, not trainings.
@@ -255,20 +257,17 @@ def lemma_prefers(problem: Problem, config: RunConfig, examples: int) -> float |
     """
     if config.rule not in RULES or config.reuse != 1 or config.clip_norm is not None:
         return None
-    bounds = {p: _bound(problem, config.replace(rate_growth=p), examples) for p in POWERS}
-    return min(bounds, key=lambda power: bounds[power])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ValidityWarning)  # what is not proved is left out
+        bounds = {p: _bound(problem, config.replace(rate_growth=p), examples) for p in POWERS}
+    proved = {power: bound.value for power, bound in bounds.items() if bound.proved}
+    return min(proved, key=lambda power: proved[power], default=None)
 
 
-def _bound(problem: Problem, config: RunConfig, examples: int) -> float:
-    """The lemma's right-hand side; silent where a rate is larger than its proof allows."""
-    samples, sizes, share = config.samples, config.batch_size, config.multiplier(examples)
-    assert isinstance(samples, int)
-    assert sizes is not None
-    assert config.learning_rate is not None
-    step = Step.of(config.rule, config.learning_rate, config.momentum or 0.0, config.nu)  # pyright: ignore[reportArgumentType]
-    rates = cast(RateSchedule, lambda fraction: share(round(fraction * samples)))
-    plan = Plan(step, batch_schedule(sizes).resolve(examples), rates)
-    return evaluated(problem, sums(plan, samples)).value
+def _bound(problem: Problem, config: RunConfig, examples: int) -> Bound:
+    """The lemma's right-hand side."""
+    assert isinstance(config.samples, int)
+    return evaluated(problem, sums(plan_of(config, examples), config.samples))
 
 
 def written(steps: Steps, samples: int, examples: int) -> str:

@@ -98,6 +98,11 @@ class GrowingBatch(Callback):
         """Count: a loader with workers has fetched more than that."""
         self._trained = batch_idx + 1
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer as it was, so that it may fit once more."""
+        if stage == "fit":
+            trainer.accumulate_grad_batches = 1
+
     def state_dict(self) -> dict[str, Any]:
         """Where the training stands, for Lightning's checkpoint."""
         stands = self.sampler.state_dict(trained=self._trained)

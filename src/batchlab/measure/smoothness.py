@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from batchlab.measure._moments import LEVEL, t_quantile
 from batchlab.measure._own import Examples
 from batchlab.measure.noise import NoiseProbe, NoiseResult, from_trace_values, noise_probe
 from batchlab.measure.sharpness import Settings, SharpnessProbe, sharpness_probe
-from batchlab.schedules import amount, batch_schedule, rate_schedule
+from batchlab.schedules import RateSchedule, amount, batch_schedule
 from batchlab.stats import share_estimate
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.tasks.task import weighted_sum
@@ -359,8 +360,8 @@ def rank_schedules(
     resolved = [one.replace(samples=budget).resolved(prepared.examples) for one in configs]
     end = resolved[0].samples if resolved else 0
     plans = {
-        _name(one): _plan(full, prepared.examples)
-        for one, full in zip(configs, resolved, strict=True)
+        name: plan_of(full, prepared.examples)
+        for name, full in zip(_names(configs), resolved, strict=True)
     }
     if not plans or not isinstance(end, int):
         raise InvalidValueError(must("schedules", "at least one", list(schedules)))
@@ -374,26 +375,70 @@ def rank_schedules(
     return Ranking(places, end, found, form)
 
 
+def _names(configs: Sequence[RunConfig]) -> list[str]:
+    """What tells the recipes apart: their batch sizes, and the rest where it is needed."""
+    names = [_name(config) for config in configs]
+    told = [
+        name if names.count(name) == 1 else f"{name} ({_rest(config)})"
+        for name, config in zip(names, configs, strict=True)
+    ]
+    twice = next((name for name in told if told.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidValueError(must("schedules", "different recipes", f"{twice} twice"))
+    return told
+
+
 def _name(config: RunConfig) -> str:
-    """The batch sizes, and what else tells two recipes apart."""
     rate = "" if config.lr_schedule == "constant" else f", {config.lr_schedule}"
     warm = f", warmup {config.warmup:g}" if config.warmup else ""
+    grows = f", rate × growth^{config.rate_growth:g}" if config.rate_growth else ""
     peak = "" if config.learning_rate is None else f" at {config.learning_rate:g}"
-    return f"{config.batch_size}{peak if rate or warm else ''}{rate}{warm}"
+    return f"{config.batch_size}{peak if rate or warm or grows else ''}{rate}{warm}{grows}"
 
 
-def _plan(config: RunConfig, examples: int) -> Plan:
-    """A resolved recipe as the theory sees it."""
+def _rest(config: RunConfig) -> str:
+    """Rule and numbers, as far as they are given."""
+    given = {
+        "rate": config.learning_rate,
+        "momentum": config.momentum,
+        "nu": config.nu if config.rule == "qhm" else None,
+    }
+    numbers = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    return ", ".join([*([config.rule] if config.rule else []), *numbers])
+
+
+def plan_of(config: RunConfig, examples: int) -> Plan:
+    """A recipe as the theory sees it.
+
+    Args:
+        config: A resolved run of the SGD family.
+        examples: Training examples N.
+
+    Returns:
+        Its plan, with the learning rate's schedule, warm-up and growth.
+
+    Raises:
+        InvalidValueError: If it re-uses batches or clips, for which nothing is proved.
+
+    Example:
+        >>> run = RunConfig(rule="sgd", batch_size="0:8 1ep:32", rate_growth=1.0, samples="2ep")
+        >>> plan_of(run.resolved(examples=100), 100).rates(0.75)
+        4.0
+    """
     if config.reuse != 1 or config.clip_norm is not None:
         words = "without re-use and clipping, for which nothing is proved"
         raise InvalidValueError(must("schedules", words, _name(config)))
-    assert config.learning_rate is not None
+    samples, rate = config.samples, config.learning_rate
+    assert isinstance(samples, int)
+    assert rate is not None
     assert config.batch_size is not None
     rule, momentum = config.rule, config.momentum or 0.0
-    step = Step.of(rule, config.learning_rate, momentum, config.nu)  # pyright: ignore[reportArgumentType]
-    changes = config.lr_schedule != "constant" or config.warmup
-    rates = rate_schedule(config.lr_schedule, warmup=config.warmup) if changes else None
-    return Plan(step, batch_schedule(config.batch_size).resolve(examples), rates)
+    step = Step.of(rule, rate, momentum, config.nu)  # pyright: ignore[reportArgumentType]
+    batches = batch_schedule(config.batch_size).resolve(examples)
+    if config.lr_schedule == "constant" and not config.warmup and not config.rate_growth:
+        return Plan(step, batches, None)
+    share = config.multiplier(examples)
+    return Plan(step, batches, cast(RateSchedule, lambda at: share(round(at * samples))))
 
 
 def _places(
