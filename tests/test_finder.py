@@ -1,9 +1,6 @@
 """The pure search: what it returns has run, fits, and is close to the largest."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,14 +8,9 @@ from hypothesis import strategies as st
 
 from batchlab._finder import Failure, Found, Outcome, find_largest
 from batchlab.errors import InvalidValueError
+from tests.benchmarks import load
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "finder.py"
-SPEC = importlib.util.spec_from_file_location("benchmark_finder", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-benchmark = importlib.util.module_from_spec(SPEC)
-sys.modules["benchmark_finder"] = benchmark
-SPEC.loader.exec_module(benchmark)
+benchmark = load("finder")
 
 MEMORIES = benchmark.memories()
 

@@ -134,6 +134,12 @@ class RunConfig:
         return tuple(said)
 
     @property
+    def largest_batch(self) -> int:
+        """Examples of the largest batch, of a resolved run."""
+        assert self.batch_size is not None
+        return max(schedules.batch_schedule(self.batch_size).sizes)
+
+    @property
     def largest_pass(self) -> int:
         """Examples of the largest forward pass, of a resolved run.
 
@@ -141,15 +147,12 @@ class RunConfig:
             >>> RunConfig(batch_size="0:8 1ep:32", micro_batch_size=16).largest_pass
             16
         """
-        assert self.batch_size is not None
-        largest = max(schedules.batch_schedule(self.batch_size).sizes)
-        return min(largest, self.micro_batch_size or largest)
+        return min(self.largest_batch, self.micro_batch_size or self.largest_batch)
 
     @property
     def accumulates(self) -> bool:
         """Whether a batch of a resolved run takes several forward passes."""
-        assert self.batch_size is not None
-        return self.largest_pass < max(schedules.batch_schedule(self.batch_size).sizes)
+        return self.largest_pass < self.largest_batch
 
     def multiplier(self, examples: int) -> Callable[[int], float]:
         """The learning rate of a batch as a share of ``learning_rate``.

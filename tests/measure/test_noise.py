@@ -1,12 +1,9 @@
 """The noise scale: formulas by enumeration, gradients by naive twins, coverage by known truth."""
 
-import importlib.util
 import itertools
 import math
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,14 +21,9 @@ from batchlab.measure._per_example import Unsupported, by_batch, by_layers, by_v
 from batchlab.models.cnn import SmallCNN
 from batchlab.models.resnet import ResNet
 from batchlab.tasks import Objective, Task, prepare
+from tests.benchmarks import load
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "noise.py"
-SPEC = importlib.util.spec_from_file_location("benchmark_noise", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-benchmark = importlib.util.module_from_spec(SPEC)
-sys.modules["benchmark_noise"] = benchmark
-SPEC.loader.exec_module(benchmark)
+benchmark = load("noise")
 
 GRADIENTS = torch.tensor([[1.0, 0.5], [-0.5, 2.0], [0.25, -1.0], [3.0, 0.0], [0.5, 0.75]]).double()
 SIGNAL, NOISE = benchmark.truth_of(GRADIENTS)

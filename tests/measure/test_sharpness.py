@@ -1,12 +1,9 @@
 """Sharpness of models: against dense Hessians and closed forms, together, without trace."""
 
-import importlib.util
 import math
 import random
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +25,7 @@ from batchlab.measure.sharpness import Settings, measure, sharpness, sharpness_p
 from batchlab.models.mlp import MLP
 from batchlab.tasks import Objective, Task, prepare
 from batchlab.tasks.source import Stacked
+from tests.benchmarks import load
 from tests.engine import tiny
 
 CE = nn.CrossEntropyLoss(reduction="none")
@@ -954,13 +952,7 @@ def test_a_mlp_of_this_package_is_measured_at_its_minimum_of_a_linear_problem():
 
 # ------------------------------------------------------------------ the benchmark
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "sharpness.py"
-SPEC = importlib.util.spec_from_file_location("benchmark_sharpness", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-benchmark = importlib.util.module_from_spec(SPEC)
-sys.modules["benchmark_sharpness"] = benchmark
-SPEC.loader.exec_module(benchmark)
+benchmark = load("sharpness")
 
 
 def test_the_plain_loop_of_the_benchmark_finds_the_same_eigenvalue():

@@ -1,10 +1,7 @@
 """Mean-field theory against closed forms, a slow solver from the equations, and simulation."""
 
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from batchlab.theory import overlaps as dynamics
 from batchlab.theory.activations import Activation, activation
 from batchlab.theory.dmft import GROUPS, Curve, dmft
 from batchlab.theory.targets import target
+from tests.benchmarks import load
 
 # ------------------------------------------------------------------ linear regression, exactly
 
@@ -320,13 +318,7 @@ def test_small_steps_on_many_examples_approach_the_gradient_flow_to_first_order(
 
 # ------------------------------------------------------------------ simulation
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "dmft.py"
-SPEC = importlib.util.spec_from_file_location("benchmark_dmft", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-benchmark = importlib.util.module_from_spec(SPEC)
-sys.modules["benchmark_dmft"] = benchmark
-SPEC.loader.exec_module(benchmark)
+benchmark = load("dmft")
 
 
 @pytest.mark.parametrize("passes", ["multi", "single"])

@@ -1,21 +1,15 @@
 """The benchmark of watching: what its exit status says."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from batchlab._platform import processor_name
 from batchlab.types import Estimate
+from tests.benchmarks import load
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "watch.py"
-SPEC = importlib.util.spec_from_file_location("benchmark_watch", PATH)
-assert SPEC is not None
-assert SPEC.loader is not None
-watch = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(watch)
+watch = load("watch")
 
 
 def row(ratio):

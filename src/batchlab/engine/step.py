@@ -28,6 +28,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.
 """Number format of the parameters; bfloat16 is autocast around float32 parameters."""
 
 
+MASKS_APART = 1 << 40
+"""Between the keys of two micro-batches' dropout masks; keys of two updates are 1 apart."""
+
+
 class Progress(NamedTuple):
     """All that changes during a run; with a leading R axis in the stacked executor."""
 
@@ -184,13 +188,14 @@ def accumulated(gradient: Gradient, program: Program) -> Gradient:
             return gradient(params, buffers, batch, key)
         pieces = [tree.narrow(batch, first, first + micro) for first in range(0, size, micro)]
         weights = [total_weight(program.objective.task, piece) for piece in pieces]
+        total = torch.stack(weights).sum()
         mean, grads = torch.zeros(()), dict[int, Tensor]()
         for i, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
             if not weight:
                 continue  # nothing in it counts
-            share = weight / torch.stack(weights).sum()
+            share = weight / total
             loss, found, buffers = gradient(params, buffers, piece, key + i * MASKS_APART)
-            mean = loss.detach() * share + mean
+            mean = mean + share * loss.detach()
             for j, grad in enumerate(found):
                 if grad is not None:
                     grads[j] = torch.addcmul(grads[j], grad, share) if j in grads else grad * share
@@ -198,9 +203,6 @@ def accumulated(gradient: Gradient, program: Program) -> Gradient:
 
     return whole
 
-
-MASKS_APART = 1 << 40
-"""Between the keys of two micro-batches' dropout masks; keys of two updates are 1 apart."""
 
 Step: TypeAlias = Callable[[Progress, Numbers, Tree, Tensor], Stepped]
 """``(progress, numbers, batch, key) → Stepped``."""

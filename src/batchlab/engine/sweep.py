@@ -188,8 +188,8 @@ class Engine:
         forced = self._forced is not None
         effort = Effort.NONE if forced else effort_of(capability, largest, updates)
         slots = slots_of(self.prepared, len(configs))
-        shape = first.rule, largest, first.precision, first.clip_norm is None, first.reuse
-        shape = *shape, first.accumulates
+        unclipped, alone = first.clip_norm is None, first.accumulates
+        shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         asked = *shape, slots, str(effort), self._forced
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)

@@ -173,15 +173,16 @@ def dmft(
     """
     if passes not in PASSES:
         raise InvalidValueError(must("passes", f"one of {', '.join(PASSES)}", passes))
+    known = targets.target(target)
     problem = Problem(
-        targets.target(target),
+        known,
         activations.activation(activation),
         _second_layer(second_layer, _whole("width", width, 1, MAX_WIDTH)),
         _number("alpha", alpha),
         _number("learning_rate", learning_rate),
         ridge if ridge == 0 else _number("ridge", ridge),
         _whole("steps", steps, 0, MAX_STEPS),
-        *_start(overlaps, residual, width, targets.target(target).dimensions),
+        *_start(overlaps, residual, width, known.dimensions),
     )
     refuse_jumps(problem.activation)
     per_group = 2 ** math.ceil(
