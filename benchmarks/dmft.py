@@ -25,8 +25,8 @@ import tyro
 from torch import Tensor
 
 from batchlab import _random, stats
+from batchlab.theory import Dynamics, dmft
 from batchlab.theory.activations import activation
-from batchlab.theory.dmft import Dynamics, dmft
 from batchlab.theory.targets import target
 from batchlab.types import to_plain
 

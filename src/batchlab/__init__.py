@@ -120,6 +120,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _load("batchlab._platform").version()
+    if name == "theory":
+        return _load("batchlab.theory")
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module 'batchlab' has no attribute {name!r}")

@@ -1,1 +1,5 @@
 """Predictions in closed form or by small solvers; nothing here is trained."""
+
+from batchlab.theory.mean_field import Dynamics, dmft
+
+__all__ = ["Dynamics", "dmft"]

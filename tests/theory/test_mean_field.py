@@ -10,7 +10,7 @@ import torch
 from batchlab.errors import InvalidValueError
 from batchlab.theory import overlaps as dynamics
 from batchlab.theory.activations import Activation, activation
-from batchlab.theory.dmft import GROUPS, Curve, dmft
+from batchlab.theory.mean_field import GROUPS, Curve, dmft
 from batchlab.theory.targets import target
 from tests.benchmarks import load
 
