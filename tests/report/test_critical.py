@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import vl_convert
@@ -48,9 +49,9 @@ def at(samples, *ends, scale=100.0):
     )
     found = critical_batch(32, FACTORS, [b.excess for b in branches], 0.01)
     scales = None if scale is None else noise(samples, scale)
-    bare = CriticalPoint(samples, Estimate(0.5, 0.4, 0.6, 5), found, branches, scales, None)
-    both = ratio(found, found, scales) if bare.resolved else None
-    return CriticalPoint(samples, bare.loss, found, branches, scales, both)
+    loss = Estimate(0.5, 0.4, 0.6, 5)
+    bare = CriticalPoint(samples, loss, found, found.low, branches, scales, None)
+    return replace(bare, ratio=ratio(found, found, scales) if bare.resolved else None)
 
 
 def report(*points, places=None, task="demo", rule="sgd", power=1.0):
@@ -95,6 +96,12 @@ def test_the_first_sentence_says_what_was_shown(name, english, japanese):
     answer = EVERY[name].answer()
     assert plain(answer.en).startswith(english)
     assert japanese in plain(answer.ja)
+
+
+def test_a_size_that_is_shown_at_one_place_alone_is_no_answer():
+    alone = [replace(one, together=32.0) for one in FREE.points]
+    assert plain(report(*alone).answer().en).startswith("Not resolved")
+    assert report(*alone).schedule == "32"
 
 
 @pytest.mark.parametrize(

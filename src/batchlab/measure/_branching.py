@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from batchlab import schedules
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.rules import is_sgd_family
 from batchlab.types import Status
 
@@ -23,6 +24,9 @@ EVALUATIONS = 16
 LEAST_UPDATES = 8
 """Updates of the largest batch in a branch: fewer would tell of the change, not of the size."""
 LARGEST_FACTOR = 64
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def plan_branching(
         ((192, 608, 1792, 5312, 15904), (2, 4, 8), 4096)
     """
     for name, value, least in (("seeds", seeds, 2), ("seed", seed, 0)):
-        if value < least:
+        if not (isinstance(value, int) and value >= least):
             raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
     power = SCALINGS[scaling_of(baseline.rule or "", scaling)]
     assert isinstance(baseline.samples, int)
@@ -202,14 +206,21 @@ def _factors(
                 must("batch_size", f"at most half of the {examples} training examples", batch)
             )
         return tuple(powers)
-    for factor in asked or [0]:
-        most = examples // batch
-        if not 2 <= factor <= most:
+    most = examples // batch
+    for factor in _listed(asked, "factors") or [0]:
+        if not (isinstance(factor, int) and 2 <= factor <= most):
             hint = f"A batch has {factor * batch} of {examples} training examples then."
             raise InvalidValueError(
                 must("factors", f"whole numbers from 2 to {most}", factor, hint if factor else "")
             )
     return tuple(sorted(set(asked)))
+
+
+def _listed(asked: Sequence[T], name: str) -> Sequence[T]:
+    """A list, not one value, nor a text, which is a list of letters."""
+    if isinstance(asked, str) or not isinstance(asked, Sequence):
+        raise InvalidTypeError(must(name, "a list", asked, f"Write {name}=[{asked!r}]."))
+    return asked
 
 
 def _unit(batch: int, factors: Sequence[int]) -> int:
@@ -246,6 +257,7 @@ def _places(
         ratio = max(1.0, last / first) ** (1 / (PLACES - 1))
         whole = {max(1, round(first * ratio**i / batch)) for i in range(PLACES)}
         return tuple(sorted(batch * min(batches, last // batch) for batches in whole))
+    asked = _listed(asked, "at")
     found = sorted({math.ceil(length.of(text, "at") / batch) * batch for text in asked})
     if not found or found[-1] > last:
         words = f"places up to {last // batch * batch} samples"

@@ -72,6 +72,9 @@ class CriticalPoint:
         samples: Examples seen before it.
         loss: Validation loss of k = 1 after the window.
         critical: In examples, see :func:`critical_batch`.
+        together: The lower end of ``critical`` when every place of the plan is asked: that of
+            ranges with coverage 1 − 0.1/places, so that the largest of them, and a schedule made
+            of them, is too large in 5 % of cases at most.
         branches: The sizes that were tried, ascending.
         noise: The noise scale at the same weights, over all seeds; None where not measured.
         ratio: Critical batch size / noise scale; None where either is not known.
@@ -80,6 +83,7 @@ class CriticalPoint:
     samples: int
     loss: Estimate
     critical: Estimate
+    together: float
     branches: tuple[Branch, ...]
     noise: NoiseResult | None
     ratio: Estimate | None
@@ -125,14 +129,19 @@ def point(
         )
         for factor in plan.factors
     )
-    wide = [excess(losses[1], losses[factor], level=_BOTH) for factor in plan.factors]
-    found, both = (
-        critical_batch(plan.batch_size, plan.factors, excesses, margin)
-        for excesses in ([one.excess for one in branches], wide)
+    levels = (0.9, _BOTH, 1 - 0.1 / len(plan.places))
+    found, both, every = (
+        critical_batch(
+            plan.batch_size,
+            plan.factors,
+            [excess(losses[1], losses[factor], level) for factor in plan.factors],
+            margin,
+        )
+        for level in levels
     )
     ended = losses[1][np.isfinite(losses[1])]
     loss = mean_estimate(ended, source="validation loss of today's batch size")
-    made = CriticalPoint(place, loss, found, branches, noise, None)
+    made = CriticalPoint(place, loss, found, every.low, branches, noise, None)
     return replace(made, ratio=ratio(found, both, noise)) if made.resolved else made
 
 
@@ -203,8 +212,9 @@ def critical_batch(
 
     *Shown within*: the whole interval of the excess lies at or below the margin; *shown above*: it
     lies above. The lower end is the largest size up to which all are shown within, today's if the
-    first is not; the upper end the smallest that is shown above, infinite if none is. Between, the
-    excess is interpolated over log k, from 0 at k = 1, to where it first meets the margin.
+    first is not; the upper end the smallest from which on all are shown above, infinite if the
+    largest is not. Between, the excess is interpolated over log k, from 0 at k = 1, to where it
+    first meets the margin.
 
     The margin is relative, 1 % unless told otherwise, because the loss has no scale of its own: of
     a loss of 2.6 it is 0.026, about the differences that are acted upon.
@@ -224,7 +234,9 @@ def critical_batch(
 
     Assumes:
         An excess that rises with k: then each end is wrong in about (1 − level)/2 of cases at
-        most.
+        most, because sizes are asked in a fixed order, from the smallest for the lower end, from
+        the largest for the upper, until one is not shown. The smallest of all that are shown
+        above would be wrong more often the more sizes are tried.
 
     Source:
         merrill2025, section 3, where single runs are compared.
@@ -236,12 +248,11 @@ def critical_batch(
         (181.019, 128.0, 256.0)
     """
     check_margin(margin)
-    within = itertools.takewhile(
-        lambda pair: pair[1].high <= margin, zip(factors, excesses, strict=True)
-    )
+    sizes = list(zip(factors, excesses, strict=True))
+    within = itertools.takewhile(lambda pair: pair[1].high <= margin, sizes)
+    above = itertools.takewhile(lambda pair: pair[1].low > margin, reversed(sizes))
     low = max((k for k, _ in within), default=1)
-    above = (k for k, e in zip(factors, excesses, strict=True) if e.low > margin)
-    high = next(above, math.inf)
+    high = min((k for k, _ in above), default=math.inf)
     value = _crossing((1, *factors), (0.0, *(e.value for e in excesses)), margin)
     n, level = min(e.n for e in excesses), excesses[0].level
     value, low, high = (batch_size * float(k) for k in (value, low, high))
@@ -295,7 +306,8 @@ def ratio(critical: Estimate, wide: Estimate, noise: NoiseResult | None) -> Esti
 
 
 def growing(points: Sequence[CriticalPoint], batch_size: int) -> str:
-    """The batch schedule that follows: at each place the largest size shown within the margin.
+    """The batch schedule that follows: at each place the largest size shown within the margin,
+    all places taken together.
 
     A size once reached is kept until it is shown to be too large.
 
@@ -309,7 +321,7 @@ def growing(points: Sequence[CriticalPoint], batch_size: int) -> str:
     """
     steps = [(0, batch_size)]
     for one in points:
-        size, low = steps[-1][1], int(one.critical.low)
+        size, low = steps[-1][1], int(one.together)
         new = max(size, low) if size < one.critical.high else low
         if new != size:
             steps.append((one.samples, new))

@@ -163,12 +163,13 @@ class CriticalReport:
         return Text(written, written.replace(" ", ""))
 
     def free(self) -> tuple[int, list[CriticalPoint]]:
-        """The largest batch shown within the margin at the last place, else at any, and the last
-        places in a row at which it is; today's batch size where there is none.
+        """The largest batch shown within the margin at the last place, else at any, all places
+        taken together, and the last places in a row at which it is; today's batch size where
+        there is none.
         """
-        lows = [one.critical.low for one in self.points]
+        lows = [one.together for one in self.points]
         size = lows[-1] if lows[-1] > self.batch_size else max(lows)
-        rows = itertools.groupby(self.points, lambda one: one.critical.low >= size)
+        rows = itertools.groupby(self.points, lambda one: one.together >= size)
         return int(size), [list(row) for free, row in rows if free][-1]
 
     def answer(self) -> Text:
@@ -232,10 +233,12 @@ class CriticalReport:
             "At each place branches of {w} further examples, the same for every batch size, with "
             "the learning rate {r}; judged by the mean validation loss over their second half "
             "against batch size {b}, paired by seed (n = {n}, 90 % ranges). The critical batch "
-            "size is the largest whose loss is at most {m} higher.",
+            "size is the largest whose loss is at most {m} higher. What is said of several places "
+            "and the schedule rest on wider ranges, which hold for all places together.",
             "各時点から、どのバッチサイズでも同じデータ{w}件で学習を続け（学習率は{r}）、後半の"
             "検証損失の平均を、同じシードのバッチサイズ{b}と比べます（n＝{n}、90%の範囲）。損失の増加が"
-            "{m}以内に収まる最大のバッチサイズが臨界バッチサイズです。",
+            "{m}以内に収まる最大のバッチサイズが臨界バッチサイズです。複数の時点にわたる結論と"
+            "スケジュールは、全時点で同時に成り立つ、より広い範囲に基づきます。",
             w=formats.count(self.window),
             r=POWERS.get(self.power, POWERS[0.0]),
             b=formats.count(self.batch_size),
