@@ -271,7 +271,7 @@ def rows_of_arms(right):
 
 
 def rows_of_seconds():
-    shared = {"examples": 1024, "passes": 10.0, "fault": "none"}
+    shared = {"net": "plain", "examples": 1024, "passes": 10.0, "fault": "none"}
     sizes = [*nets.powers(2), nets.equal_size(nets.budget(shared))]
     return [
         {**shared, "round": r, "batch_size": b, "seconds": (1 + b / 100) * (1 + 0.01 * r)}
@@ -325,6 +325,28 @@ def test_growth_is_set_against_the_best_decaying_arm():
     assert found == pytest.approx([math.log2(0.2 / 0.1)] * QUICK["seeds"])
 
 
+def test_at_equal_examples_a_decaying_arm_of_any_size_is_a_rival():
+    made = tables()
+    named = pl.col("arm") == f"{next(iter(nets.DECAYS))} equal"
+    better = [
+        pl.when(named).then(0.01).otherwise(pl.col(name)).alias(name)
+        for name in ("score", "validation")
+    ]
+    changed = made | {arms.TABLE: made[arms.TABLE].with_columns(better)}
+    assert (arms.against_decay(changed, "samples") < 0).all()
+
+
+def test_the_time_of_each_net_is_its_own():
+    made = tables()
+    slow = made[arms.SECONDS].with_columns(
+        pl.lit("slow").alias("net"), pl.lit(9.0).alias("seconds")
+    )
+    both = made | {arms.SECONDS: pl.concat([made[arms.SECONDS], slow])}
+    plain_time = arms.time_of(made, "double", "plain")
+    assert (arms.time_of(both, "double", "plain") == plain_time).all()
+    assert (arms.time_of(both, "double", "slow") > plain_time).all()
+
+
 def test_where_no_decaying_arm_fits_the_time_nothing_is_said():
     made = tables()
     slow = pl.when(pl.col("batch_size") == made[arms.SECONDS]["batch_size"].to_list()[-1])
@@ -339,7 +361,9 @@ def test_where_no_decaying_arm_fits_the_time_nothing_is_said():
 def test_arms_of_as_many_updates_take_as_long_where_time_is_affine_in_the_batch():
     found = arms.time_ratio(tables())
     assert np.abs(found).max() < 0.05
-    assert arms.in_time(tables()) == tuple(f"{name} equal" for name in nets.DECAYS)
+    assert arms.in_time(tables(), tables()[arms.TABLE]) == tuple(
+        f"{name} equal" for name in nets.DECAYS
+    )
 
 
 # The study

@@ -49,7 +49,7 @@ SLACK = 1.1
 
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
-    """One a net, rule and arm, and the seconds of an update."""
+    """One a net, rule and arm, and the seconds of an update of each net."""
     names = (*SHARED, "seeds", "rates")
     own_nets = str(parameters["arm_nets"]).split(",")
     shared = {name: parameters[name] for name in names}
@@ -65,9 +65,9 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         if net == own_nets[0] or rule not in ONE_NET
         for arm in chosen(parameters)
     ]
-    timed = {name: parameters[name] for name in (*SHARED, "arm_nets", "rounds")}
-    sizes = 1 + len(powers(2))
-    return *found, Cell(SECONDS, timed, 0.15 * sizes * int(parameters["rounds"]), alone=True)
+    timed = {name: parameters[name] for name in (*SHARED, "rounds")}
+    price = 0.15 * (1 + len(powers(2))) * int(parameters["rounds"])
+    return *found, *(Cell(SECONDS, {"net": net, **timed}, price, alone=True) for net in own_nets)
 
 
 def chosen(parameters: Parameters) -> tuple[str, ...]:
@@ -112,9 +112,11 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
 
 
 def seconds(cell: Cell, bench: Bench) -> list[Row]:
-    """Seconds of an update of one run alone, size by size, in rounds."""
+    """Seconds of an update of one run alone, size by size, in rounds; with heavy ball, since
+    another rule adds the same to an update of every size.
+    """
     asked = cell.settings
-    ready = prepared(str(asked["arm_nets"]).split(",")[0], asked, bench.data, bench.device)
+    ready = prepared(str(asked["net"]), asked, bench.data, bench.device)
     run = planned("first", "shb", asked).replace(learning_rate=0.01).resolved(ready.examples)
     rows: list[Row] = []
     for round_ in range(int(asked["rounds"]) + 1):
@@ -160,14 +162,14 @@ def against_decay(tables: Tables, equal: str) -> Sample:
 
     Args:
         tables: All tables.
-        equal: ``samples``: the best growing arm against the best that begins with the same size;
-            ``updates``: doubling against the best with as many updates; ``time``: doubling against
-            the best of all that take no more time.
+        equal: ``samples``: the best growing arm against the best decaying one; ``updates``:
+            doubling against the best with as many updates; ``time``: doubling against the best of
+            all that take no more time.
     """
     found = []
     for part in _settings(tables):
         growing = best(part, GROWING) if equal == "samples" else "double"
-        decaying = in_time(tables) if equal == "time" else rivals(part, equal)
+        decaying = in_time(tables, part) if equal == "time" else rivals(part, equal)
         if not decaying:  # timed so unevenly that nothing can be said
             return np.full(part["repetition"].n_unique(), math.nan)
         found.append(gain(part, growing, best(part, decaying)))
@@ -175,27 +177,29 @@ def against_decay(tables: Tables, equal: str) -> Sample:
 
 
 def rivals(part: pl.DataFrame, equal: str) -> tuple[str, ...]:
-    """The decaying arms of a net and rule, of the size that doubling begins with or of the equal.
+    """The decaying arms of a net and rule: all, or those with as many updates as doubling.
 
     Args:
         part: Its rows.
         equal: ``samples`` or ``updates``.
     """
-    names = DECAYS if equal == "samples" else [f"{name} equal" for name in DECAYS]
+    sizes = ("", " equal") if equal == "samples" else (" equal",)
+    names = [f"{name}{size}" for name in DECAYS for size in sizes]
     return tuple(name for name in names if name in set(part["arm"]))
 
 
-def in_time(tables: Tables) -> tuple[str, ...]:
-    """Decaying arms that take no longer than doubling, by the median seconds of an update."""
-    there = set(tables[TABLE]["arm"])
-    both = [arm for name in DECAYS for arm in (name, f"{name} equal") if arm in there]
-    took = {arm: float(np.median(time_of(tables, arm))) for arm in (*both, "double")}
-    return tuple(arm for arm in both if took[arm] <= SLACK * took["double"])
+def in_time(tables: Tables, part: pl.DataFrame) -> tuple[str, ...]:
+    """The decaying arms of a net and rule that take no longer than doubling, by the median
+    seconds of an update.
+    """
+    all_, net = rivals(part, "samples"), str(part["net"][0])
+    took = {arm: float(np.median(time_of(tables, arm, net))) for arm in (*all_, "double")}
+    return tuple(arm for arm in all_ if took[arm] <= SLACK * took["double"])
 
 
-def time_of(tables: Tables, arm: str) -> np.ndarray:
-    """Seconds of a whole training of an arm; one a round."""
-    table = tables[SECONDS].sort("round")
+def time_of(tables: Tables, arm: str, net: str) -> np.ndarray:
+    """Seconds of a whole training of a net by an arm; one a round."""
+    table = tables[SECONDS].filter(pl.col("net") == net).sort("round")
     asked = table.row(0, named=True) | {"fault": "none"}
     run = planned(arm, "shb", asked)
     assert run.batch_size is not None
@@ -211,8 +215,14 @@ def time_of(tables: Tables, arm: str) -> np.ndarray:
 
 
 def time_ratio(tables: Tables) -> Sample:
-    """log₂ of the time of doubling over that of the constant size with as many updates."""
-    return np.log2(time_of(tables, "double") / time_of(tables, "equal"))
+    """log₂ of the time of doubling over that of the constant size with as many updates; a mean of
+    nets a round.
+    """
+    nets = tables[SECONDS]["net"].unique(maintain_order=True)
+    ratios = [
+        np.log2(time_of(tables, "double", net) / time_of(tables, "equal", net)) for net in nets
+    ]
+    return np.mean(ratios, axis=0)
 
 
 def between(tables: Tables, growing: str, other: str, column: str = "validation") -> Sample:
@@ -251,13 +261,14 @@ def picture(tables: Tables, column: str = "validation") -> Picture:
 
 def times(tables: Tables) -> Picture:
     """Seconds of an update against the batch size."""
-    shown = points(tables[SECONDS], x="batch_size", y="seconds", statistic=Statistic.MEDIAN)
+    table = tables[SECONDS]
+    shown = points(table, x="batch_size", y="seconds", series="net", statistic=Statistic.MEDIAN)
     return Picture(
         title=Text("Seconds of an update.", "1回の更新にかかる秒数。"),
         x=Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2),
         y=Axis(Text("seconds", "秒"), log=True),
         points=shown,
-        series={"measured": Text("measured", "測定値")},
+        series={net: Text(net, net) for net in table["net"].unique(maintain_order=True)},
         caption=Text(
             f"One run alone, one thread; median of n = {shown[0]['n']} rounds, 99 % range.",
             f"単独の学習、1スレッド。中央値（n＝{shown[0]['n']}）、線は99%の範囲。",

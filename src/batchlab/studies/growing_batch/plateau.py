@@ -20,10 +20,11 @@ from batchlab.studies.claim import (
     Picture,
     Row,
     Sample,
+    Statistic,
     Tables,
 )
 from batchlab.studies.drawing import points
-from batchlab.studies.growing_batch import finite
+from batchlab.studies.growing_batch import finite, numbers
 from batchlab.studies.growing_batch.words import BATCH, EVERY, EXACT, MEASURED, NORM, RATE
 from batchlab.theory import growing as theory
 
@@ -129,25 +130,13 @@ def exponent(tables: Tables, kind: str, of: str) -> Sample:
     """Slope of log plateau on log rate, or on log batch size; one a problem."""
     table = _of(tables, kind)
     other = ("batch_size", SIZES[1]) if of == "rate" else ("rate", RATES[1])
-    part = table.filter(pl.col(other[0]) == other[1]).sort("repetition", of)
-    x = np.log(part[of].unique().sort().to_numpy())
-    y = np.log(part["late"].to_numpy().reshape(-1, len(x)))
-    return (y * (x - x.mean())).sum(1) / ((x - x.mean()) ** 2).sum()
+    return numbers.slope(table.filter(pl.col(other[0]) == other[1]), of, "late")
 
 
 def growth_with_length(tables: Tables, kind: str) -> Sample:
     """By what power of 2 the plateau changes while the updates double; one a problem."""
     part = _of(tables, kind).filter(pl.col("rate") == RATES[-1])
     return np.log2((part["late"] / part["early"]).to_numpy())
-
-
-def below(tables: Tables, form: str) -> Sample:
-    """Power of ten of the measured mean over its bound, the largest of all; one a problem."""
-    table = tables[TABLE].filter(pl.col(form).is_finite())
-    ratio = pl.col("mean") / pl.col(form)
-    return np.log10(
-        table.group_by("repetition").agg(ratio.max()).sort("repetition")["mean"].to_numpy()
-    )
 
 
 def difference(tables: Tables) -> Sample:
@@ -305,16 +294,16 @@ def _below(n: int, form: str) -> Claim:
         ),
         source=f"kamo2025, {form}, with the smaller of its two step sizes",
         measured=Text(
-            "log₁₀ of the mean of ‖∇f‖² over the training, divided by the bound; the largest of "
-            "all rates, sizes and both problems",
-            "学習全体での‖∇f‖²の平均÷上界のlog₁₀（学習率・サイズ・両問題のうち最大）",
+            "share of drawn problems in which the mean of ‖∇f‖² over the training is at most the "
+            "bound, at every rate and size and in both kinds",
+            "学習全体での‖∇f‖²の平均が、すべての学習率・サイズと両方の種類で上界以下だった問題の割合",
         ),
-        low=-math.inf,
-        high=0.0,
-        expected=-0.5,
-        spread=0.1,
+        low=numbers.LEAST_SHARE,
+        high=1.0,
+        expected=1.0,
         n=n,
-        values=functools.partial(below, form=form),
+        values=lambda tables: numbers.holds(tables[TABLE], form),
+        statistic=Statistic.SHARE,
         picture=functools.partial(picture, kind="squares", of="batch_size"),
         meaning=Text(
             "A bound promises; it does not predict. Use it to compare schedules, not to foresee a "
@@ -381,7 +370,7 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
                 "学習全体での‖∇f‖²の平均÷上界のlog₁₀（最大の場合）",
             ),
             n=int(parameters["problems"]),
-            values=functools.partial(below, form="sharp"),
+            values=lambda tables: numbers.below(tables[TABLE], "sharp"),
             picture=functools.partial(picture, kind="squares", of="batch_size"),
             meaning=Text(
                 "The distance is what an analysis for every loss pays for one loss.",

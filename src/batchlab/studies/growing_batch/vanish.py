@@ -18,10 +18,11 @@ from batchlab.studies.claim import (
     Picture,
     Row,
     Sample,
+    Statistic,
     Tables,
 )
 from batchlab.studies.drawing import points
-from batchlab.studies.growing_batch import finite
+from batchlab.studies.growing_batch import finite, numbers
 from batchlab.studies.growing_batch.plateau import MOMENTUM, MOST, NEAR, PRINTED, divided
 from batchlab.studies.growing_batch.words import EVERY, EXACT, NORM, UPDATES
 from batchlab.theory import growing as theory
@@ -136,18 +137,7 @@ def slope(tables: Tables, schedule: str, kind: str = "squares") -> Sample:
     table = tables[TABLE].filter((pl.col("schedule") == schedule) & (pl.col("kind") == kind))
     if schedule == "with updates":  # at first nothing has grown
         table = table.filter(pl.col("updates") > table["updates"].min())
-    part = table.sort("repetition", "updates")
-    x = np.log(part["updates"].unique().sort().to_numpy())
-    y = np.log(part["least"].to_numpy().reshape(-1, len(x)))
-    return (y * (x - x.mean())).sum(1) / ((x - x.mean()) ** 2).sum()
-
-
-def below(tables: Tables, form: str) -> Sample:
-    """Power of ten of the mean ‖∇f‖² over its bound, the largest of all; one a problem."""
-    table = tables[TABLE].filter(pl.col(form).is_finite())
-    ratio = (pl.col("mean") / pl.col(form)).max().alias("ratio")
-    found = table.group_by("repetition").agg(ratio).sort("repetition")
-    return np.log10(found["ratio"].to_numpy())
+    return numbers.slope(table, "updates", "least")
 
 
 # ------------------------------------------------------------------ pictures
@@ -292,16 +282,16 @@ def _below(n: int, form: str) -> Claim:
         ),
         source=f"kamo2025, {form}, with the smaller of its two step sizes",
         measured=Text(
-            "log₁₀ of the mean of ‖∇f‖² so far, divided by the bound; the largest of all phases, "
-            "factors and both problems",
-            "それまでの‖∇f‖²の平均÷上界のlog₁₀（段階・倍率・両問題のうち最大）",
+            "share of drawn problems in which the mean of ‖∇f‖² so far is at most the bound, "
+            "after every phase, for every factor and in both kinds",
+            "それまでの‖∇f‖²の平均が、すべての段階・倍率と両方の種類で上界以下だった問題の割合",
         ),
-        low=-math.inf,
-        high=0.0,
-        expected=-0.85,
-        spread=0.05,
+        low=numbers.LEAST_SHARE,
+        high=1.0,
+        expected=1.0,
         n=n,
-        values=functools.partial(below, form=form),
+        values=lambda tables: numbers.holds(tables[TABLE], form),
+        statistic=Statistic.SHARE,
         picture=functools.partial(picture, schedules=("quadruple",), bounded=True),
         meaning=Text(
             "The lemma holds for every schedule: `batchlab.rank_schedules` ranks yours by it "
