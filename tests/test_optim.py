@@ -500,3 +500,22 @@ def test_import_loads_nothing_of_the_advise_extra(module):
     code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_capturable_optimizer_may_have_a_group_without_parameters():
+    weight = torch.nn.Parameter(torch.ones(2))
+    groups = [{"params": [weight]}, {"params": []}]
+    optimizer = SHB(groups, lr=0.5, momentum=0.0, capturable=True)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert weight.tolist() == [0.5, 0.5]
+
+
+def test_a_scheduler_in_samples_reads_its_schedule_from_text():
+    optimizer = SHB([torch.nn.Parameter(torch.ones(()))], lr=1.0)
+    halving = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    scheduler = InSamples(halving, samples_per_step=8, schedule="0:8 8:16")
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert (scheduler.samples, scheduler.get_last_lr()) == (24, [0.125])

@@ -23,7 +23,7 @@ from torch.optim.optimizer import ParamsT
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, must
 from batchlab.rules import RULES, Numbers, Rule, Velocity
-from batchlab.schedules import BatchSchedule
+from batchlab.schedules import BatchSchedule, batch_schedule
 
 Group = dict[str, Any]
 """One of ``param_groups``."""
@@ -344,7 +344,7 @@ def _named(tensors: list[Tensor]) -> dict[str, Tensor]:
 
 def _keep_on_device(group: Group) -> None:
     """What a captured step reads: the numbers as tensors beside the parameters."""
-    if not group.get("capturable"):
+    if not group.get("capturable") or not group["params"]:
         return
     formats, device = (p.dtype for p in group["params"]), group["params"][0].device
     wide = functools.reduce(torch.promote_types, formats, torch.float32)
@@ -402,8 +402,8 @@ class InSamples(LRScheduler):
         scheduler: Freshly made; it counts updates of ``samples_per_step`` examples, so that the
             length of a training is its samples / ``samples_per_step`` there.
         samples_per_step: b₀, examples, at least 1.
-        schedule: Batch sizes of the updates, with positions in samples, such as a sampler's
-            ``schedule`` where passes run on.
+        schedule: Batch sizes of the updates, with positions in samples, such as ``"0:8 4096:16"``
+            or a sampler's ``schedule`` where passes run on.
 
     Attributes:
         samples: Examples so far.
@@ -428,7 +428,7 @@ class InSamples(LRScheduler):
         self,
         scheduler: LRScheduler,
         samples_per_step: int,
-        schedule: BatchSchedule | None = None,
+        schedule: int | str | BatchSchedule | None = None,
     ) -> None:
         if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
             words = "a scheduler of torch.optim that follows the updates, not a metric"
@@ -437,7 +437,8 @@ class InSamples(LRScheduler):
             raise InvalidValueError(must("samples_per_step", "at least 1", samples_per_step))
         # The base class would step the optimizer's rates once more.
         self.optimizer, self.scheduler = scheduler.optimizer, scheduler
-        self.samples_per_step, self.schedule, self.samples = samples_per_step, schedule, 0
+        self.samples_per_step, self.samples = samples_per_step, 0
+        self.schedule = batch_schedule(schedule) if isinstance(schedule, int | str) else schedule
 
     def step(self, samples: int | None = None) -> None:
         """Go on by the examples of one update.

@@ -1,10 +1,12 @@
 import math
+import statistics
 
 import pytest
 import torch
 
 from batchlab import RunConfig
 from batchlab.errors import InvalidValueError, ValidityWarning
+from batchlab.measure import smoothness
 from batchlab.measure.smoothness import Constants, measure_constants, rank_schedules
 from batchlab.schedules import batch_schedule
 from batchlab.tasks import Task, prepare
@@ -117,6 +119,22 @@ def test_constants_that_are_known_leave_nothing_open():
     found = rank_schedules(task(learning_rate=0.25), [1, 10, 100], constants=certain, draws=50)
     assert [place.first.value for place in found.places] == [1.0, 0.0, 0.0]
     assert found.places[0].bound.low == pytest.approx(found.places[0].bound.high)
+
+
+def test_without_noise_every_draw_has_none():
+    still = known(0.7, noise=Estimate(0.0, 0.0, 0.0, 4))
+    assert {problem.noise for problem in still.drawn(50)} == {0.0}
+
+
+def test_the_largest_of_several_places_has_a_wider_interval_than_that_of_one():
+    """Three places of equal value: the interval of each at 1 − 0.1/3, in logarithms."""
+    one = smoothness._largest([(1.0, math.exp(-0.5), math.exp(0.5))], "")
+    three = smoothness._largest([(1.0, math.exp(-0.5), math.exp(0.5))] * 3, "")
+    wider = statistics.NormalDist().inv_cdf(1 - 0.05 / 3) / statistics.NormalDist().inv_cdf(0.95)
+    assert (one.low, one.high) == pytest.approx((math.exp(-0.5), math.exp(0.5)))
+    assert (three.low, three.high) == pytest.approx(
+        (math.exp(-0.5 * wider), math.exp(0.5 * wider))
+    )
 
 
 def test_draws_have_the_interval_of_the_constants():

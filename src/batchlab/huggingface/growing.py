@@ -4,9 +4,8 @@ name.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -142,8 +141,8 @@ class GrowingTrainer(Trainer):
         if isinstance(self.lr_scheduler, InSamples):
             # A checkpoint counts updates; only the rate's scheduler knows of how many examples.
             schedule, done = self.sampler().schedule, self.state.global_step
-            place = next(itertools.islice(_places(schedule), done, None))
-            if place != self.lr_scheduler.samples:
+            stands = reached(self.lr_scheduler.samples, done, schedule, skips=self.args.fp16)
+            if not stands:
                 words = f"as in the checkpoint up to sample {self.lr_scheduler.samples:,}"
                 hint = "From there on it may be another."
                 raise ResultError(must("schedule", words, str(schedule), hint))
@@ -161,9 +160,22 @@ class GrowingTrainer(Trainer):
             self.args.gradient_accumulation_steps = 1
 
 
-def _places(schedule: BatchSchedule) -> Iterator[int]:
-    """Samples before every update."""
-    place = 0
-    while True:
-        yield place
-        place += schedule.at(place)
+def reached(samples: int, updates: int, schedule: BatchSchedule, skips: bool = False) -> bool:
+    """Whether a learning-rate scheduler stands where a schedule puts it after so many updates.
+
+    Args:
+        samples: Where it stands.
+        updates: That the training counts.
+        schedule: Batch sizes.
+        skips: Whether updates that overflowed are counted and do not move the rate, as with fp16;
+            then it may stand after fewer.
+
+    Example:
+        >>> from batchlab.schedules import batch_schedule
+        >>> grows = batch_schedule("0:2 4:3")
+        >>> reached(7, 3, grows), reached(4, 3, grows), reached(4, 3, grows, skips=True)
+        (True, False, True)
+    """
+    return any(
+        schedule.drawn(done) == samples for done in range(0 if skips else updates, updates + 1)
+    )

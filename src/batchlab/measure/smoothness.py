@@ -83,6 +83,8 @@ class Constants:
 
 def _two_sided(one: Estimate, rng: np.random.Generator, count: int) -> Float[np.ndarray, " draws"]:
     z = rng.standard_normal(count)
+    if one.value == 0:
+        return np.zeros(count)
     ends = np.where(z < 0, math.log(one.value / one.low), math.log(one.high / one.value))
     return one.value * np.exp(z * ends / t_quantile((1 + one.level) / 2, 1e9))
 
@@ -282,7 +284,7 @@ def _curvature(row: Mapping[str, float]) -> tuple[float, float, float]:
 
 def _variance(found: NoiseResult) -> tuple[float, float, float]:
     """σ² and its ends, by the interval of its logarithm."""
-    if found.moments is None:
+    if found.moments is None or found.noise <= 0:
         return found.noise, found.noise, found.noise
     share = math.sqrt(found.moments.noise_var) / found.noise
     wide = math.exp(t_quantile((1 + LEVEL) / 2, found.moments.dof) * share)
@@ -290,10 +292,15 @@ def _variance(found: NoiseResult) -> tuple[float, float, float]:
 
 
 def _largest(found: Sequence[tuple[float, float, float]], unit: str) -> Estimate:
+    """The largest of all places; each interval is widened until all hold together."""
     values, lows, highs = zip(*found, strict=True)
     if not max(lows) > 0:
         raise InvalidValueError(must("examples", "enough to resolve L and σ²", found))
-    return Estimate(max(values), max(lows), max(highs), len(found), unit, SOURCE)
+    half = (1 - LEVEL) / 2
+    wider = t_quantile(1 - half / len(found), 1e9) / t_quantile(1 - half, 1e9)
+    low = max(v * (low / v) ** wider for v, low in zip(values, lows, strict=True) if v > 0)
+    high = max(v * (high / v) ** wider for v, high in zip(values, highs, strict=True) if v > 0)
+    return Estimate(max(values), low, high, len(found), unit, SOURCE)
 
 
 def rank_schedules(
