@@ -290,6 +290,21 @@ def test_an_impossible_plan_is_refused_by_name(given, said):
         plan_branching(baseline(), 1000, **given)
 
 
+@pytest.mark.wrong_type
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"at": 800}, "`at` must be a list; got 800"),
+        ({"factors": 4}, r"`factors` must be a list; got 4. Write factors=\[4\]."),
+        ({"factors": [2.5]}, "`factors` must be whole numbers from 2 to 125; got 2.5"),
+        ({"seeds": 2.5}, "`seeds` must be a whole number, 2 or more; got 2.5"),
+    ],
+)
+def test_a_plan_of_the_wrong_type_is_refused_by_name(given, said):
+    with pytest.raises((InvalidTypeError, InvalidValueError), match=said):
+        plan_branching(baseline(), 1000, **given)
+
+
 def test_a_batch_of_more_than_half_of_the_examples_is_refused():
     with pytest.raises(InvalidValueError, match="at most half of the 10 training examples"):
         plan_branching(baseline(8, 4000), 10)

@@ -233,6 +233,7 @@ def rows_of_plateau(right):
 
 def rows_of_vanish(right):
     powers = {"double": -2, "with updates": -1, "rate 1.5": -2, "rate 3": -0.7, "quadruple": -2}
+    powers |= {"rate warm": -2, "rate kept": -1}
     return [
         {
             **{"kind": kind, "schedule": s, "repetition": i, "updates": t, "mean": 1.0},
@@ -364,6 +365,14 @@ def test_arms_of_as_many_updates_take_as_long_where_time_is_affine_in_the_batch(
     assert arms.in_time(tables(), tables()[arms.TABLE]) == tuple(
         f"{name} equal" for name in nets.DECAYS
     )
+
+
+def test_warming_up_is_set_against_the_final_rate_from_the_start():
+    assert vanish.warming(tables()) == pytest.approx([math.log2(3000)] * QUICK["problems"])
+    warm, kept = (vanish.planned(f"rate {name}", 10, "none") for name in ("warm", "kept"))
+    assert warm.sizes == kept.sizes
+    assert warm.rates[-1] == kept.rates[0] == kept.rates[-1]
+    assert warm.rates[0] < warm.rates[2] < warm.rates[4] == warm.rates[9]
 
 
 # The study
