@@ -372,7 +372,8 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
             source="umeda2024, warm-up; measured here",
             measured=Text(
                 "log₂ of the least ‖∇f‖² in the end, final rate from the start over warm-up; "
-                "above 0, warm-up is better (SGD, batch ×4 in five phases, rate ×1.5 in the first two)",
+                "above 0, warm-up is better (SGD, batch ×4 in five phases, rate ×1.5 in the first "
+                "two)",
                 "終わりまでの‖∇f‖²の最小値の比（最初から最終の学習率÷徐々に上げる）のlog₂。正なら徐々に"
                 "上げるほうが有利（SGD、バッチ4倍・5段階、学習率は最初の2回だけ1.5倍）",
             ),
