@@ -42,6 +42,14 @@ def test_they_do_in_double_precision(tmp_path, make, model):
     assert distance(tmp_path, make, model=double(model)) < DOUBLE
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The Task of a Trainer, and the parameters before and after another like it has trained."""
+    folder = tmp_path_factory.mktemp("written")
+    seen = tiny.trainer_updates(tiny.writer(folder, tiny.in_order(Trainer)))
+    return task(tiny.writer(folder, Trainer)), *seen
+
+
 @pytest.mark.parametrize(
     "altered",
     [
@@ -56,8 +64,9 @@ def test_they_do_in_double_precision(tmp_path, make, model):
         {"seed": 1},
     ],
 )
-def test_another_recipe_is_told_apart(tmp_path, altered):
-    assert distance(tmp_path, tiny.writer, altered=altered) > 100 * SINGLE
+def test_another_recipe_is_told_apart(written, altered):
+    own, before, after = written
+    assert tiny.apart(tiny.engine_updates(own, **altered), before, after) > 100 * SINGLE
 
 
 @pytest.mark.parametrize("decayed", [True, False])

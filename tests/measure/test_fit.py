@@ -191,7 +191,7 @@ def test_nothing_fits_says_why(prepared_from):
 
 @linux
 def test_a_trial_that_takes_too_long_is_ended(child_of, started, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 15.0)  # 600 s are too long for any machine
+    monkeypatch.setattr(module, "PATIENCE", 6.0)  # 600 s are too long for any machine
     child = child_of("sleeps")
     child.deadline = time.monotonic() + 0.2
     assert child.trial(8).failure is Failure.TIME
