@@ -244,11 +244,20 @@ class ReusingBatchSampler(_Reusing[list[int]]):
         >>> batches[0] == batches[1], batches[2] == batches[3], len(sampler)
         (True, True, 4)
         >>> sampler.samples, sampler.processed, sampler.updates
-        (6, 12, 4)
+        (8, 16, 4)
     """
 
     def __init__(self, sampler: Iterable[list[int]], reuse: int) -> None:
         super().__init__(sampler, sampler, reuse)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is gone through, where the sampler knows it."""
+        return self._must_know_places().epoch
+
+    def divide(self, rank: int, world_size: int) -> None:
+        """Hand out the share of one process; see :meth:`GrowingBatchSampler.divide`."""
+        self._must_know_places().divide(rank, world_size)
 
     def _prepared(self, fetched: list[int], piece: int) -> list[int]:
         return fetched
@@ -316,7 +325,7 @@ def _written(batch: Any) -> list[int]:
 
 def _tell_epoch(source: Any, epoch: int) -> None:
     """As it is said to the sampler of a ``DataLoader``."""
-    for part in (source, *(getattr(source, name, None) for name in ("batch_sampler", "sampler"))):
-        if hasattr(part, "set_epoch"):
-            part.set_epoch(epoch)
-            return
+    inner = (getattr(source, name, None) for name in ("batch_sampler", "sampler"))
+    told = next((part for part in (source, *inner) if hasattr(part, "set_epoch")), None)
+    if told is not None:
+        told.set_epoch(epoch)
