@@ -1,5 +1,6 @@
 import itertools
 import json
+import operator
 from fractions import Fraction
 
 import pytest
@@ -26,10 +27,11 @@ PASSES = 3
 REUSE = st.integers(1, 4)
 PROCESSES = st.integers(1, 4)
 LAST = ["run-on", "short", "drop"]
+WHOLE = st.sampled_from(["run-on", "drop"])
 
 
 @st.composite
-def cases(draw, last=st.sampled_from(["run-on", "drop"])):
+def cases(draw, last=WHOLE):
     """``make(rank, world_size)`` → the same growing sampler, again and again."""
     examples = draw(st.integers(4, 20))
     first, second = draw(st.tuples(*[st.integers(4, examples)] * 2))
@@ -293,7 +295,7 @@ def test_between_batches_reuse_may_change(make, before, after, done):
 def test_the_uses_left_of_another_reuse_are_refused():
     stopped, resumed = (ReusingBatchSampler(GrowingBatchSampler(10, 2), k) for k in (3, 2))
     go(stopped, 4)
-    with pytest.raises(ResultError, match="from reuse = 2, in the middle of the uses .* got 3"):
+    with pytest.raises(ResultError, match=r"from reuse = 2, in the middle of the uses .* got 3"):
         resumed.load_state_dict(stopped.state_dict())
 
 
@@ -406,9 +408,9 @@ def test_each_use_is_augmented_afresh_and_named_by_the_seed():
 
 
 def test_augmenting_leaves_the_random_state_of_the_loop():
-    before = global_state()
+    before = global_state()[1:]  # the checks of types draw from Python's
     noise()
-    assert global_state() == before
+    assert global_state()[1:] == before
 
 
 @pytest.mark.parametrize("where", ["loop", "augment"])
@@ -474,9 +476,10 @@ def test_a_loader_without_epochs_is_not_told():
 @pytest.mark.parametrize("name", ["samples", "processed", "places"])
 def test_what_any_loader_does_not_know_is_refused(name):
     loader = ReusingLoader([torch.ones(1)], 2)
-    with pytest.raises(InvalidTypeError, match="a GrowingBatchSampler, which knows .* got 'list'"):
-        value = getattr(loader, name)
-        value()
+    with pytest.raises(
+        InvalidTypeError, match=r"a GrowingBatchSampler, which knows .* got 'list'"
+    ):
+        operator.methodcaller(name)(loader)
 
 
 @pytest.mark.wrong_type
