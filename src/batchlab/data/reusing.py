@@ -44,6 +44,15 @@ class _Reusing(ABC, Generic[Element]):
         self._place = self._standing()
 
     @property
+    def epoch(self) -> int:
+        """The epoch that is gone through, where the sampler knows it."""
+        return self._must_know_places().epoch
+
+    def divide(self, rank: int, world_size: int) -> None:
+        """Hand out the share of one process; see :meth:`GrowingBatchSampler.divide`."""
+        self._must_know_places().divide(rank, world_size)
+
+    @property
     def accumulation(self) -> int:
         """Elements that make one update in this epoch."""
         return 1 if self._sampler is None else self._sampler.accumulation
@@ -249,15 +258,6 @@ class ReusingBatchSampler(_Reusing[list[int]]):
 
     def __init__(self, sampler: Iterable[list[int]], reuse: int) -> None:
         super().__init__(sampler, sampler, reuse)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that is gone through, where the sampler knows it."""
-        return self._must_know_places().epoch
-
-    def divide(self, rank: int, world_size: int) -> None:
-        """Hand out the share of one process; see :meth:`GrowingBatchSampler.divide`."""
-        self._must_know_places().divide(rank, world_size)
 
     def _prepared(self, fetched: list[int], piece: int) -> list[int]:
         return fetched
