@@ -29,8 +29,9 @@ def test_a_loop_runs_and_learns(path, capsys):
     assert losses[-1] < losses[0] / 2
 
 
-def test_the_plain_loop_that_grows_has_eight_lines():
-    text = LOOPS[0].with_stem("growing_plain").read_text("utf-8")
+@pytest.mark.parametrize("name", ["growing_plain", "reusing_plain"])
+def test_a_plain_loop_has_eight_lines(name):
+    text = LOOPS[0].with_stem(name).read_text("utf-8")
     lines = text.partition("# The eight lines.\n")[2].partition("        print(")[0].splitlines()
     assert len(lines) == 8
 

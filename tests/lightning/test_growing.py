@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from batchlab.data import GrowingBatchSampler
+from batchlab.data import GrowingBatchSampler, ReusingBatchSampler, ReusingLoader
 from batchlab.errors import InvalidValueError, ResultError
 from batchlab.lightning import GrowingBatch
 from batchlab.optim import NSHB, InSamples
@@ -14,7 +14,7 @@ from tests.together import together
 
 lightning = pytest.importorskip("lightning.pytorch")
 pytestmark = pytest.mark.filterwarnings("ignore")
-EXAMPLES, EPOCHS = 40, 4
+EXAMPLES, EPOCHS, REUSE = 40, 4, 3
 SCHEDULES = {
     "grows inside epochs": ("0:4 50:8 100:12", None),
     "lengths differ by one": ("12", None),
@@ -65,17 +65,45 @@ def shb(module):
     return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
 
 
-def fit(folder, schedule, max_micro=None, ckpt_path=None, configure=shb, workers=0, **options):
-    data, seen = points(), Seen()
-    sampler = GrowingBatchSampler(data, schedule, 3, max_micro=max_micro)
+def loading(sampler, workers=0):
+    return DataLoader(points(), batch_sampler=sampler, num_workers=workers)
+
+
+def followed(sampler, wrap, workers):
+    """What the callback is given, and the loader."""
+    if wrap == "sampler":
+        sampler = ReusingBatchSampler(sampler, REUSE)
+    loader = loading(sampler, workers)
+    if wrap == "loader":
+        loader = sampler = ReusingLoader(loader, REUSE, augmented)
+    return sampler, loader
+
+
+def augmented(batch):
+    inputs, labels, names = batch
+    return inputs + 0.1 * torch.rand(inputs.shape), labels, names
+
+
+def fit(
+    folder,
+    schedule,
+    max_micro=None,
+    ckpt_path=None,
+    configure=shb,
+    workers=0,
+    wrap="nothing",
+    **options,
+):
+    seen = Seen()
+    fresh = GrowingBatchSampler(EXAMPLES, schedule, 3, max_micro=max_micro)
+    sampler, loader = followed(fresh, wrap, workers)
     given = {"max_epochs": EPOCHS, "enable_checkpointing": True, "default_root_dir": folder}
     callbacks = [GrowingBatch(sampler), seen, *options.pop("callbacks", [])]
     trainer = made.trainer(callbacks=callbacks, **(given | options))
     module = made.module(
         training_step=step, validation_step=validation, configure_optimizers=configure
     ).double()
-    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers)
-    trainer.fit(module, loader, DataLoader(data, batch_size=20), ckpt_path=ckpt_path)
+    trainer.fit(module, loader, DataLoader(points(), batch_size=20), ckpt_path=ckpt_path)
     return trainer, module, seen
 
 
@@ -107,6 +135,42 @@ def test_lightning_trains_on_the_batches_of_the_schedule(tmp_path, name):
     assert seen.updates == batches
     assert trainer.global_step == len(batches)
     assert far(module, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("wrap", ["sampler", "loader"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_batch_is_used_so_often_and_a_resume_goes_on_with_the_uses_left(tmp_path, name, wrap):
+    schedule, max_micro = SCHEDULES[name]
+    keep = checkpoints(tmp_path / "kept", 10)  # after the first use, and the second, and the third
+    numbers = {"wrap": wrap, "workers": 1 if "inside" in name else 0}
+    trainer, whole, seen = fit(tmp_path, schedule, max_micro, callbacks=[keep], **numbers)
+    assert seen.updates == [batch for batch in plain(schedule)[1] for _ in range(REUSE)]
+    assert trainer.global_step == len(seen.updates)
+    for done in (10, 20, 30):
+        path = tmp_path / "kept" / f"step={done}.ckpt"
+        _, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path, **numbers)
+        assert rest.updates == seen.updates[done:]
+        assert far(resumed, whole) == 0.0
+
+
+def test_a_reusing_loader_trains_as_it_is_and_max_steps_counts_updates(tmp_path):
+    def run(max_steps, ckpt_path=None):
+        seen = Seen()
+        loader = ReusingLoader(loading(GrowingBatchSampler(EXAMPLES, 8, 3)), REUSE, augmented)
+        options = {"max_steps": max_steps, "default_root_dir": tmp_path}
+        trainer = made.trainer(callbacks=[seen, *kept], enable_checkpointing=True, **options)
+        module = made.module(training_step=step, configure_optimizers=shb).double()
+        trainer.fit(module, loader, ckpt_path=ckpt_path)
+        return trainer, module, seen
+
+    kept = [checkpoints(tmp_path / "kept", 10)]
+    trainer, whole, seen = run(25)
+    assert trainer.global_step == len(seen.updates) == 25
+    assert seen.updates == [batch for batch in plain("8")[1] for _ in range(REUSE)][:25]
+    kept = []
+    _, resumed, rest = run(25, tmp_path / "kept" / "step=10.ckpt")
+    assert rest.updates == seen.updates[10:]
+    assert far(resumed, whole) == 0.0
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from batchlab.data import GrowingBatchSampler
+from batchlab.data import GrowingBatchSampler, ReusingBatchSampler, ReusingLoader
 from batchlab.errors import InvalidValueError, ResultError, must
 
 NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
@@ -28,7 +28,9 @@ class GrowingBatch(Callback):
     each its share. Lightning averages their means, so sizes should be multiples of their number.
 
     Args:
-        sampler: The ``batch_sampler`` of the training loader.
+        sampler: The ``batch_sampler`` of the training loader; with re-use of batches a
+            :class:`batchlab.data.ReusingBatchSampler`, or the
+            :class:`batchlab.data.ReusingLoader` that is the training loader itself.
 
     Raises:
         InvalidValueError: At the start of ``fit``, if the loader has another sampler, or the
@@ -42,7 +44,7 @@ class GrowingBatch(Callback):
         0
     """
 
-    def __init__(self, sampler: GrowingBatchSampler) -> None:
+    def __init__(self, sampler: GrowingBatchSampler | ReusingBatchSampler | ReusingLoader) -> None:
         self.sampler, self._trained, self._finished = sampler, 0, 0
         self._loaded = 0
 
@@ -58,8 +60,9 @@ class GrowingBatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Also where an epoch is gone on with, which begins no epoch for Lightning."""
-        found = getattr(trainer.train_dataloader, "batch_sampler", None)
-        if found is not self.sampler:
+        loader = trainer.train_dataloader
+        found = getattr(loader, "batch_sampler", None)
+        if self.sampler is not found and self.sampler is not loader:
             words = "the `batch_sampler` of the training loader"
             raise InvalidValueError(must("sampler", words, type(found).__name__))
         if self._trained and self._loaded != self.sampler.accumulation:

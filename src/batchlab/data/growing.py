@@ -21,6 +21,13 @@ ONLY_AT_EPOCHS = "one that grows above what fits in memory only where an epoch s
 WHY_AT_EPOCHS = "Windows of micro-batches are counted by a factor that is fixed within an epoch."
 
 
+def of_torch_distributed() -> tuple[int, int]:
+    """This process and their number, (0, 1) without torch.distributed."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 class Place(NamedTuple):
     """Where a batch stands in the stream.
 
@@ -30,11 +37,13 @@ class Place(NamedTuple):
         weight: What the mean loss over this process's share counts for: share × processes / batch
             size of the schedule. The mean over the processes, as DistributedDataParallel takes it,
             then gives every example the same weight, in a short batch as well.
+        use: How often the same batch was handed out before, where batches are used again.
     """
 
     samples: int
     size: int
     weight: float
+    use: int = 0
 
 
 class GrowingBatchSampler(BatchSampler):
@@ -110,11 +119,8 @@ class GrowingBatchSampler(BatchSampler):
         self.stream = Stream(_examples(data), seed)
         self.last, self.max_micro = last, max_micro
         self.schedule = _resolved(schedule, self.stream.examples, last)
-        together = dist.is_available() and dist.is_initialized()
-        self.divide(
-            (dist.get_rank() if together else 0) if rank is None else rank,
-            (dist.get_world_size() if together else 1) if world_size is None else world_size,
-        )
+        own, together = of_torch_distributed()
+        self.divide(own if rank is None else rank, together if world_size is None else world_size)
         self._begin(epoch=0, samples=0, drawn=0)
 
     def divide(self, rank: int, world_size: int) -> None:
