@@ -519,3 +519,24 @@ def test_a_scheduler_in_samples_reads_its_schedule_from_text():
         optimizer.step()
         scheduler.step()
     assert (scheduler.samples, scheduler.get_last_lr()) == (24, [0.125])
+
+
+def test_a_scheduler_in_samples_counts_a_batch_after_its_last_use():
+    def made():
+        optimizer = SHB([torch.nn.Parameter(torch.ones(()))], lr=1.0)
+        halving = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        return InSamples(halving, samples_per_step=8, schedule="0:8 8:16", reuse=3)
+
+    scheduler, found = made(), []
+    scheduler.optimizer.step()
+    for update in range(7):
+        if update == 4:  # between two uses
+            state = scheduler.state_dict()
+            scheduler = made()
+            scheduler.optimizer.step()
+            scheduler.load_state_dict(state)
+        scheduler.step()
+        found.append(scheduler.samples)
+    assert found == [0, 0, 8, 8, 8, 24, 24]
+    with pytest.raises(InvalidValueError, match="`reuse` must be at least 1; got 0"):
+        InSamples(scheduler.scheduler, 8, reuse=0)

@@ -20,7 +20,10 @@ from batchlab._random import global_state
 from batchlab.accumulation import Accumulator
 from batchlab.data import GrowingBatchSampler, ReusingBatchSampler, ReusingLoader
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError
+from batchlab.optim import SHB
+from batchlab.schedules import batch_schedule
 from batchlab.testing import check_batch_sampler
+from tests.engine import tiny
 from tests.together import together
 
 PASSES = 3
@@ -522,3 +525,32 @@ def test_updates_on_a_batch_in_micro_batches_are_those_on_the_whole():
             optimizer.step()
 
     assert torch.allclose(trained(reusing), trained(by_hand), rtol=1e-12, atol=1e-12)
+
+
+# ------------------------------------------------------------------ the engine
+
+
+@pytest.mark.parametrize("part", ["sampler", "loader"])
+def test_a_loop_that_uses_each_batch_again_trains_as_the_engine_does(part):
+    """The same weights in the end, up to round-off."""
+    schedule, reuse = "0:8 160:16", 3
+    prepared = tiny.ready()
+    config = tiny.run(batch_size=schedule, momentum=0.9, reuse=reuse, seed=4)
+    trace, (state,) = tiny.trained(prepared, [config])
+    model = prepared.objective(4).module.double()
+    sampler = GrowingBatchSampler(tiny.EXAMPLES, schedule, seed=4)
+    data = TensorDataset(*tiny.points())
+    if part == "sampler":
+        batches = DataLoader(data, batch_sampler=ReusingBatchSampler(sampler, reuse))
+    else:
+        batches = ReusingLoader(DataLoader(data, batch_sampler=sampler), reuse)
+    optimizer = SHB(model.parameters(), lr=0.05, momentum=0.9)
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    for inputs, labels in itertools.islice(endless, trace.runs[0].updates):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    ends = {f"module.{name}": value for name, value in model.state_dict().items()}
+    apart = [(state.progress.params[name] - value).abs().max() for name, value in ends.items()]
+    assert float(max(apart)) < 1e-12
+    assert trace.runs[0].updates == reuse * batch_schedule(schedule).count(0, config.samples)

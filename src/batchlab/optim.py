@@ -404,13 +404,14 @@ class InSamples(LRScheduler):
         samples_per_step: b₀, examples, at least 1.
         schedule: Batch sizes of the updates, with positions in samples, such as ``"0:8 4096:16"``
             or a sampler's ``schedule`` where passes run on.
+        reuse: Updates on each batch: ``step()`` counts a batch once, after its last use.
 
     Attributes:
-        samples: Examples so far.
+        samples: Fresh examples so far.
 
     Raises:
         InvalidTypeError: If the scheduler follows a metric.
-        InvalidValueError: If ``samples_per_step`` is below 1.
+        InvalidValueError: If ``samples_per_step`` or ``reuse`` is below 1.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(()))
@@ -429,16 +430,19 @@ class InSamples(LRScheduler):
         scheduler: LRScheduler,
         samples_per_step: int,
         schedule: int | str | BatchSchedule | None = None,
+        reuse: int = 1,
     ) -> None:
         if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
             words = "a scheduler of torch.optim that follows the updates, not a metric"
             raise InvalidTypeError(must("scheduler", words, type(scheduler).__name__))
-        if samples_per_step < 1:
-            raise InvalidValueError(must("samples_per_step", "at least 1", samples_per_step))
+        for name, count in (("samples_per_step", samples_per_step), ("reuse", reuse)):
+            if count < 1:
+                raise InvalidValueError(must(name, "at least 1", count))
         # The base class would step the optimizer's rates once more.
         self.optimizer, self.scheduler = scheduler.optimizer, scheduler
         self.samples_per_step, self.samples = samples_per_step, 0
         self.schedule = batch_schedule(schedule) if isinstance(schedule, int | str) else schedule
+        self.reuse, self._used = reuse, 0
 
     def step(self, samples: int | None = None) -> None:
         """Go on by the examples of one update.
@@ -450,7 +454,8 @@ class InSamples(LRScheduler):
             InvalidValueError: If it is negative, or left out without a schedule.
         """
         if samples is None and self.schedule is not None:
-            samples = self.schedule.at(self.samples)
+            self._used = (self._used + 1) % self.reuse
+            samples = 0 if self._used else self.schedule.at(self.samples)
         if samples is None or samples < 0:
             hint = "It may be left out where `schedule` is given." if samples is None else ""
             raise InvalidValueError(must("samples", "the examples of an update", samples, hint))
@@ -474,7 +479,7 @@ class InSamples(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Where it stands."""
         counts = {"samples": self.samples, "samples_per_step": self.samples_per_step}
-        return counts | {"scheduler": self.scheduler.state_dict()}
+        return counts | {"used": self._used, "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -488,5 +493,5 @@ class InSamples(LRScheduler):
         if state_dict["samples_per_step"] != self.samples_per_step:
             words = f"of a scheduler with samples_per_step = {self.samples_per_step}"
             raise ResultError(must("state_dict", words, state_dict["samples_per_step"]))
-        self.samples = state_dict["samples"]
+        self.samples, self._used = state_dict["samples"], state_dict["used"]
         self.scheduler.load_state_dict(state_dict["scheduler"])
