@@ -1,4 +1,4 @@
-"""Means over normal vectors, several independent ways, so that their disagreement bounds the error.
+"""Means over normal vectors, in several independent ways whose disagreement bounds the error.
 
 Up to four directions a rule is a product of Gauss–Legendre panels on every axis. Jumps that stand
 across an axis, as in sign(z1*z2), are found first and become edges of panels. The other edges are
@@ -25,7 +25,7 @@ RULES = 8
 GRID_DIMENSIONS = 4
 REACH = 8.5
 """Panels are equal in t, |t| ≤ 8.5, with z = t + t³/60: |z| ≤ 18.7."""
-PANELS = {1: (1500, 8), 2: (60, 10), 3: (10, 8), 4: (4, 8)}
+PANELS = {1: (1500, 8), 2: (50, 10), 3: (8, 8), 4: (3, 8)}
 """Directions → panels on an axis, nodes of a panel."""
 SOBOL_POINTS = 2**17
 LINES, LINE_POINTS, LINE_REACH = 24, 2**14 + 1, 7.0

@@ -29,7 +29,7 @@ from batchlab.theory.targets import Target
 Index: TypeAlias = tuple[int, ...]
 MAX_DEGREE = 12
 MAX_INDICES = 1000
-USUAL_DEGREE = {1: 8, 2: 6, 3: 6}
+USUAL_DEGREE = {1: 8, 2: 6, 3: 5}
 OTHER_DEGREE = 4
 CAUTION = 2.0
 """The bound is so many times the largest deviation of a rule from the mean of all."""
@@ -37,7 +37,7 @@ ROUND_OFF = 1e-12
 MOST_IN_TAIL, MOST_SPREAD = 1e-6, 0.5
 """Share of E[f*²] from the outer sixth of the reach, and between rules, of what is integrable."""
 BINS = 64
-PIECE = 4096
+PIECE = 8192
 """Points whose products stay in the processor's cache."""
 
 
@@ -86,7 +86,7 @@ def coefficients(
 
     Args:
         target: As :func:`batchlab.theory.targets.target` reads it.
-        degree: Largest |α|, 1 to 12; left out, 8 for one direction, 6 for two or three, else 4.
+        degree: Largest |α|, 1 to 12; left out, 8, 6 and 5 for one to three directions, else 4.
         dimensions: k, as for ``target``.
         seed: Of the rules' random shifts.
 
@@ -249,7 +249,7 @@ def _edges(found: Measured) -> Float[Tensor, " edges"]:
 def _products(
     z: Float[Tensor, "k N"], weights: Float[Tensor, " N"], degree: int
 ) -> Float[Tensor, "A N"]:
-    """w Π h_{α_i}(z_i), each α from one with fewer factors."""
+    """Weighted Π h_{α_i}(z_i), each α from one with fewer factors."""
     tables = [_table(axis, degree) for axis in z]
     found = z.new_empty(len(indices(len(z), degree)), len(weights))
     found[0] = weights

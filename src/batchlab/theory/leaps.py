@@ -1,0 +1,158 @@
+"""In which order the directions of a target are learned, and how hard each of them is.
+
+What is learned so far is a subspace U. The next directions are those of the smallest degree j in
+what is not in U for which E[ψ(y) q(z_U) He_j(z_⊥)] ≠ 0 for some polynomial q: with the labels
+themselves, ψ(y) = y, the order of one pass over the data; with any ψ, that of re-used data. In the
+axes (U, U⊥) these means are the block of T_n with n − j indices in U and j in U⊥, so all of them
+follow from the tensors by turning the axes. Unfolded along one index in U⊥ they are a matrix whose
+right singular vectors are the new directions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from batchlab.theory.hermite import CAUTION, tensor
+
+Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Directions that are learned together, once those of earlier steps are known.
+
+    Attributes:
+        degree: j, the leap.
+        directions: Orthonormal, the strongest first. Shape ``[new, k]``.
+        strengths: Singular value of each, in standard deviations of ψ(y).
+        bound: How far a strength may be off.
+        resolution: In lower degrees there is nothing stronger than this; 0 where there is none.
+    """
+
+    degree: int
+    directions: tuple[Vector, ...]
+    strengths: tuple[float, ...]
+    bound: float
+    resolution: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """The steps by which directions are learned.
+
+    Attributes:
+        steps: One after another.
+        left: Orthonormal basis of what is not reached. Shape ``[left, k]``.
+        degree: Up to this total degree means were calculated.
+        resolution: What is left has no mean stronger than this, up to that degree.
+    """
+
+    steps: tuple[Step, ...]
+    left: tuple[Vector, ...]
+    degree: int
+    resolution: float
+
+    @property
+    def first(self) -> int | None:
+        """Degree of the first step; None: above ``degree``."""
+        return self.steps[0].degree if self.steps else None
+
+    def within(self, degree: int) -> tuple[Vector, ...]:
+        """Directions learned before the first step of more than so many degrees."""
+        found: tuple[Vector, ...] = ()
+        for step in self.steps:
+            if step.degree > degree:
+                break
+            found += step.directions
+        return found
+
+
+def order(rows: Float[Tensor, "rules labels A"], dimensions: int, degree: int, least: float) -> Order:
+    """The order of the directions.
+
+    Args:
+        rows: c_α of every ψ(y) as each rule sees them, in standard deviations of ψ(y).
+        dimensions: k.
+        degree: Of the largest |α|.
+        least: Weaker means are not told from 0.
+
+    Returns:
+        The steps, until nothing more is found.
+
+    Example:
+        >>> from batchlab.theory.hermite import measured, rows
+        >>> from batchlab.theory.targets import target
+        >>> found = rows(measured(target("z1 + z1*z2"), 0), 3).labels
+        >>> [(s.degree, s.directions) for s in order(found, 2, 3, 1e-3).steps]
+        [(1, ((1.0, 0.0),)), (1, ((0.0, 1.0),))]
+    """
+    tensors = [tensor(rows, dimensions, n) for n in range(degree + 1)]
+    axes, known, steps = torch.eye(dimensions, dtype=rows.dtype), 0, []
+    while known < dimensions:
+        step, vectors, resolution = _next(tensors, axes, known, least)
+        if step is None:
+            break
+        steps.append(step)
+        rest = axes[:, known:] @ vectors
+        axes = torch.cat([axes[:, :known], rest], dim=1)
+        known += len(step.directions)
+    else:
+        resolution = 0.0
+    return Order(tuple(steps), _vectors(axes[:, known:]), degree, resolution)
+
+
+def _next(
+    tensors: list[Tensor], axes: Float[Tensor, "k k"], known: int, least: float
+) -> tuple[Step | None, Float[Tensor, "m m"], float]:
+    """The next step, the axes of U⊥ it turns to, and what lower degrees may hide."""
+    hidden = 0.0
+    for j in range(1, len(tensors)):
+        each = _unfolded(tensors, axes, known, j)
+        mean = each.mean(0)
+        bound = CAUTION * float((each - mean).flatten(1).norm(dim=1).max())
+        _, strengths, vectors = torch.linalg.svd(mean, full_matrices=True)
+        new = int((strengths > max(CAUTION * bound, least)).sum())
+        if new:
+            turned = _signed(axes[:, known:] @ vectors.mT)
+            found = _vectors(turned[:, :new])
+            step = Step(j, found, tuple(strengths[:new].tolist()), bound, hidden)
+            return step, axes[:, known:].mT @ turned, hidden
+        hidden = max(hidden, float(strengths[0]) + bound, least)
+    return None, torch.eye(axes.shape[1] - known, dtype=axes.dtype), hidden
+
+
+def _unfolded(
+    tensors: list[Tensor], axes: Float[Tensor, "k k"], known: int, j: int
+) -> Float[Tensor, "rules means m"]:
+    """All means of degree j in U⊥, one index of it apart."""
+    parts = [
+        _block(tensors[n], axes[:, :known], axes[:, known:], j)
+        for n in range(j, len(tensors))
+        if known or n == j
+    ]
+    return torch.cat([part.flatten(1, -2) for part in parts], dim=1)
+
+
+def _block(t: Tensor, learned: Tensor, rest: Tensor, j: int) -> Tensor:
+    """T_n with n − j indices in U and j in U⊥, such that its squares are those of the c_α."""
+    n = t.ndim - 2
+    for index in range(n):
+        side = learned if index < n - j else rest
+        t = torch.tensordot(t, side, dims=([2], [0]))  # the next index takes its place
+    return t * math.sqrt(math.comb(n, j))
+
+
+def _signed(vectors: Float[Tensor, "k m"]) -> Float[Tensor, "k m"]:
+    """Each with its largest component positive, the first of those that are equal."""
+    size = vectors.abs()
+    largest = (size > size.amax(0) - 1e-6).to(torch.int8).argmax(0)
+    return vectors * vectors.gather(0, largest[None]).sign()
+
+
+def _vectors(columns: Float[Tensor, "k m"]) -> tuple[Vector, ...]:
+    return tuple(tuple(0.0 + x for x in column) for column in columns.mT.tolist())
