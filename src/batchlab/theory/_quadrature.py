@@ -3,8 +3,8 @@
 Up to four directions a rule is a product of Gauss–Legendre panels on every axis. Jumps that stand
 across an axis, as in sign(z1*z2), are found first and become edges of panels. The other edges are
 shifted at random from rule to rule: what lies between the nodes of one rule, such as a jump that
-bends through the plane, is seen differently by the next. In more directions the rules are
-independent scrambles of Sobol points.
+bends through the plane, is seen differently by the next. In more directions, and for what varies
+fast in thin layers, the rules are independent scrambles of Sobol points.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REACH = 8.5
 """Panels are equal in t, |t| ≤ 8.5, with z = t + t³/60: |z| ≤ 18.7."""
 PANELS = {1: (1500, 8), 2: (50, 10), 3: (8, 8), 4: (3, 8)}
 """Directions → panels on an axis, nodes of a panel."""
-SOBOL_POINTS = 2**17
+SOBOL_POINTS = 2**18
 LINES, LINE_POINTS, LINE_REACH = 24, 2**14 + 1, 7.0
 MOST_BREAKS = 32
 LEAST_JUMP = 1e-3
@@ -41,12 +41,13 @@ class Rule(NamedTuple):
     weights: Float[Tensor, " N"]
 
 
-def rules(target: Target, seed: int = 0) -> list[Rule]:
+def rules(target: Target, seed: int = 0, *, most: int = GRID_DIMENSIONS) -> list[Rule]:
     """Independent rules for means of what depends on a target.
 
     Args:
         target: Its jumps across an axis are looked for.
         seed: Random seed of the shifts and scrambles.
+        most: In more directions than this the points are scrambled.
 
     Returns:
         Eight rules.
@@ -57,7 +58,7 @@ def rules(target: Target, seed: int = 0) -> list[Rule]:
         >>> round(float(weights @ points[:, 1] ** 4), 9)
         3.0
     """
-    if target.dimensions > GRID_DIMENSIONS:
+    if target.dimensions > most:
         return [_sobol(target.dimensions, seed, i) for i in range(RULES)]
     draws = _random.generator(seed, "quadrature")
     edges = [breaks(target, axis, draws) for axis in range(target.dimensions)]

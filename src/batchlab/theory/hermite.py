@@ -23,7 +23,7 @@ from torch import Tensor
 
 from batchlab.errors import InvalidValueError, must
 from batchlab.theory import targets
-from batchlab.theory._quadrature import REACH, Rule, rules
+from batchlab.theory._quadrature import GRID_DIMENSIONS, REACH, Rule, rules
 from batchlab.theory.targets import Target
 
 Index: TypeAlias = tuple[int, ...]
@@ -36,7 +36,12 @@ CAUTION = 2.0
 ROUND_OFF = 1e-12
 MOST_IN_TAIL, MOST_SPREAD = 1e-6, 0.5
 """Share of E[f*²] from the outer sixth of the reach, and between rules, of what is integrable."""
-BINS = 64
+WAVES, LEAST_ATOM = 12, 1 / 128
+"""Functions of the labels; mass from which a value of y counts by itself."""
+GRID_FOR_TRANSFORMS = 2
+"""In three directions and more, functions of y vary fast where y changes its sign."""
+LEAST_LENGTH = 1e-3
+"""Eigenvalue of the Gram matrix of ψ(y) below which functions are the same."""
 PIECE = 8192
 """Points whose products stay in the processor's cache."""
 
@@ -62,6 +67,7 @@ class Measured(NamedTuple):
 
     Attributes:
         target: The target.
+        seed: Of the rules.
         rules: Points and weights.
         labels: y at the points of each rule.
         mean: E[y].
@@ -69,6 +75,7 @@ class Measured(NamedTuple):
     """
 
     target: Target
+    seed: int
     rules: list[Rule]
     labels: list[Float[Tensor, " N"]]
     mean: float
@@ -106,16 +113,21 @@ def coefficients(
     """
     known = targets.target(target, dimensions)
     up_to = checked_degree(degree, known.dimensions)
-    return listed(known, rows(measured(known, seed), up_to), up_to)
+    return listed(of_labels(measured(known, seed), up_to), known.dimensions, up_to)
 
 
-def measured(target: Target, seed: int) -> Measured:
+def measured(target: Target, seed: int, *, most: int = GRID_DIMENSIONS) -> Measured:
     """The labels at the points of every rule.
+
+    Args:
+        target: The target.
+        seed: Random seed.
+        most: As for :func:`batchlab.theory._quadrature.rules`.
 
     Raises:
         InvalidValueError: As for :func:`coefficients`.
     """
-    found = rules(target, seed)
+    found = rules(target, seed, most=most)
     labels = [target(rule.points).contiguous() for rule in found]
     if not all(bool(y.isfinite().all()) for y in labels):
         raise InvalidValueError(must("target", "finite for every z", target.text))
@@ -131,7 +143,7 @@ def measured(target: Target, seed: int) -> Measured:
     variance = float(squares.mean()) - mean**2
     if variance <= ROUND_OFF * float(squares.mean()):
         raise InvalidValueError(must("target", "dependent on z", target.text))
-    return Measured(target, found, labels, mean, math.sqrt(variance))
+    return Measured(target, seed, found, labels, mean, math.sqrt(variance))
 
 
 def _tail(rule: Rule, labels: Float[Tensor, " N"]) -> Tensor:
@@ -176,74 +188,94 @@ def indices(dimensions: int, degree: int) -> tuple[Index, ...]:
     )
 
 
-def listed(target: Target, rows: Rows, degree: int) -> tuple[Coefficient, ...]:
-    """The coefficients of the labels themselves, with bounds."""
-    each = rows.labels[:, 0]
-    value = each.mean(0)
-    size = float(each.square().sum(-1).mean().sqrt())
-    bound = CAUTION * (each - value).abs().amax(0) + ROUND_OFF * size
-    every = indices(target.dimensions, degree)
+def listed(
+    each: Float[Tensor, "rules 1 A"], dimensions: int, degree: int
+) -> tuple[Coefficient, ...]:
+    """The coefficients of the labels, with bounds, from those of every rule."""
+    value = each[:, 0].mean(0)
+    size = float(value.norm())
+    bound = CAUTION * (each[:, 0] - value).abs().amax(0) + ROUND_OFF * size
     return tuple(
         Coefficient(index, float(c), float(e))
-        for index, c, e in zip(every, value, bound, strict=True)
+        for index, c, e in zip(indices(dimensions, degree), value, bound, strict=True)
     )
 
 
 # ------------------------------------------------------------------ one row for each rule
 
 
-class Rows(NamedTuple):
-    """c_α as each rule sees them, in the order of :func:`indices`.
+def of_labels(found: Measured, degree: int) -> Float[Tensor, "rules 1 A"]:
+    """c_α of y as each rule sees them, in the order of :func:`indices`."""
+    return torch.stack([sums for sums, _ in _sums(found, lambda y: y[None], degree)])
 
-    Attributes:
-        labels: Of y.
-        bins: Of 1{y in bin}/√P(bin): Σ over bins of the squares is E[E[h_α | bin]²]. Bins hold
-            equal shares of the labels; a value of y that has a mass of its own, such as those of
-            a sign, has a bin of its own.
+
+def of_transforms(found: Measured, degree: int) -> Float[Tensor, "rules psi A"]:
+    """c_α of orthonormal functions ψ(y), rule by rule.
+
+    Σ over them of the squares is the part of E[E[h_α | y]²] that they see, all of it where y has
+    few values.
     """
-
-    labels: Float[Tensor, "rules 1 A"]
-    bins: Float[Tensor, "rules bins A"]
-
-
-def rows(found: Measured, degree: int) -> Rows:
-    """The coefficients of the labels and of their bins, rule by rule."""
-    edges = _edges(found)
-    pairs = [
-        _sums(rule, y, edges, degree) for rule, y in zip(found.rules, found.labels, strict=True)
-    ]
-    labels, sums = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-    mass = sums[:, :, 0].mean(0)
-    return Rows(labels[:, None], sums[:, mass > 0] / mass[mass > 0, None].sqrt())
+    if GRID_FOR_TRANSFORMS < found.target.dimensions <= GRID_DIMENSIONS:
+        found = measured(found.target, found.seed, most=GRID_FOR_TRANSFORMS)
+    pairs = _sums(found, _scale(found).transforms, degree)
+    sums, grams = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    values, vectors = torch.linalg.eigh(grams.mean(0))
+    kept = values > LEAST_LENGTH
+    return (vectors[:, kept] / values[kept].sqrt()).mT @ sums
 
 
 def _sums(
-    rule: Rule, labels: Float[Tensor, " N"], edges: Float[Tensor, " edges"], degree: int
-) -> tuple[Float[Tensor, " A"], Float[Tensor, "bins A"]]:
-    """Σ w y Πh and, bin by bin, Σ w Πh; in the order of the labels, a bin lies in one piece."""
-    y, order = labels.sort()
-    places = [0, *torch.searchsorted(y, edges, right=True).tolist(), len(y)]
-    count = len(indices(rule.points.shape[1], degree))
-    whole, bins = y.new_zeros(count), y.new_zeros(len(places) - 1, count)
-    for i, (start, end) in enumerate(itertools.pairwise(places)):
-        for at in range(start, end, PIECE):
-            piece = order[at : min(at + PIECE, end)]
-            products = _products(rule.points[piece].mT.contiguous(), rule.weights[piece], degree)
-            bins[i] += products.sum(1)
-            whole += products @ labels[piece]
-    return whole, bins
+    found: Measured, psi: Callable[[Tensor], Tensor], degree: int
+) -> list[tuple[Float[Tensor, "psi A"], Float[Tensor, "psi psi"]]]:
+    """Σ w ψ(y) Πh and the Gram matrix Σ w ψψᵀ, by every rule, piece by piece."""
+    every = []
+    for rule, labels in zip(found.rules, found.labels, strict=True):
+        sums = gram = torch.zeros(())
+        pieces = (each.split(PIECE) for each in (rule.points, rule.weights, labels))
+        for z, w, y in zip(*pieces, strict=True):
+            values = psi(y)
+            sums = sums + values @ _products(z.mT.contiguous(), w, degree).mT
+            gram = gram + (values * w) @ values.mT
+        every.append((sums, gram))
+    return every
 
 
-def _edges(found: Measured) -> Float[Tensor, " edges"]:
-    """Upper ends of the bins, but for the last."""
+class Scale(NamedTuple):
+    """Values of y with a mass of their own; median and half the middle half of all others.
+
+    Attributes:
+        atoms: Ascending.
+        middle: Unit of the label.
+        width: Unit of the label; 0 where every label is an atom.
+    """
+
+    atoms: Float[Tensor, " atoms"]
+    middle: float
+    width: float
+
+    def transforms(self, y: Float[Tensor, " N"]) -> Float[Tensor, "psi N"]:
+        """1{y = atom}; for all other labels cos(iθ), i = 0 … 11, θ from 0 to π, smooth in y."""
+        atoms = (y == self.atoms[:, None]).to(y.dtype)
+        if not self.width:
+            return atoms
+        theta = torch.atan((y - self.middle) / self.width) + math.pi / 2
+        waves = torch.cos(torch.arange(WAVES, dtype=y.dtype)[:, None] * theta)
+        return torch.cat([atoms, waves * (1 - atoms.sum(0))])
+
+
+def _scale(found: Measured) -> Scale:
+    """From the first rule; any function of y would do, so that nothing is biased by it."""
     y, order = found.labels[0].sort()
-    mass = found.rules[0].weights[order].cumsum(0)
-    levels = torch.arange(1, BINS, dtype=torch.float64) / BINS
-    at = torch.searchsorted(mass / mass[-1], levels).clamp(max=len(y) - 1)
-    quantiles = y[at]
-    values, times = quantiles.unique(return_counts=True)
-    below = torch.nextafter(values[times > 1], values.new_tensor(-math.inf))
-    return torch.cat([values, below]).unique()
+    values, which = y.unique_consecutive(return_inverse=True)
+    mass = torch.bincount(which, found.rules[0].weights[order])
+    single = mass > LEAST_ATOM
+    atoms, values, mass = values[single], values[~single], mass[~single]
+    if float(mass.sum()) < LEAST_ATOM:
+        return Scale(atoms, 0.0, 0.0)
+    share = mass.cumsum(0) / mass.sum()
+    quarters = torch.searchsorted(share, share.new_tensor([0.25, 0.5, 0.75]))
+    low, middle, high = values[quarters.clamp(max=len(values) - 1)].tolist()
+    return Scale(atoms, middle, (high - low) / 2)
 
 
 def _products(

@@ -10,8 +10,10 @@ right singular vectors are the new directions.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,7 +21,8 @@ from torch import Tensor
 
 from batchlab.theory.hermite import CAUTION, tensor
 
-Vector = tuple[float, ...]
+Vector: TypeAlias = tuple[float, ...]
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Step:
         strengths: Singular value of each, in standard deviations of ψ(y).
         bound: How far a strength may be off.
         resolution: In lower degrees there is nothing stronger than this; 0 where there is none.
+        through: Least degree of q, the polynomial in earlier directions; 0 for the first step.
     """
 
     degree: int
@@ -39,6 +43,7 @@ class Step:
     strengths: tuple[float, ...]
     bound: float
     resolution: float
+    through: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Order:
         return found
 
 
-def order(rows: Float[Tensor, "rules labels A"], dimensions: int, degree: int, least: float) -> Order:
+def order(
+    rows: Float[Tensor, "rules labels A"], dimensions: int, degree: int, least: float
+) -> Order:
     """The order of the directions.
 
     Args:
@@ -85,9 +92,9 @@ def order(rows: Float[Tensor, "rules labels A"], dimensions: int, degree: int, l
         The steps, until nothing more is found.
 
     Example:
-        >>> from batchlab.theory.hermite import measured, rows
+        >>> from batchlab.theory.hermite import measured, of_labels
         >>> from batchlab.theory.targets import target
-        >>> found = rows(measured(target("z1 + z1*z2"), 0), 3).labels
+        >>> found = of_labels(measured(target("z1 + z1*z2"), 0), 3)
         >>> [(s.degree, s.directions) for s in order(found, 2, 3, 1e-3).steps]
         [(1, ((1.0, 0.0),)), (1, ((0.0, 1.0),))]
     """
@@ -110,32 +117,48 @@ def _next(
     tensors: list[Tensor], axes: Float[Tensor, "k k"], known: int, least: float
 ) -> tuple[Step | None, Float[Tensor, "m m"], float]:
     """The next step, the axes of U⊥ it turns to, and what lower degrees may hide."""
-    hidden = 0.0
+    hidden, count = 0.0, axes.shape[1] - known
     for j in range(1, len(tensors)):
-        each = _unfolded(tensors, axes, known, j)
-        mean = each.mean(0)
-        bound = CAUTION * float((each - mean).flatten(1).norm(dim=1).max())
+        blocks = _blocks(tensors, axes, known, j)
+        each = torch.cat(blocks, dim=1)
+        mean, bound = _settled(each)
         _, strengths, vectors = torch.linalg.svd(mean, full_matrices=True)
         new = int((strengths > max(CAUTION * bound, least)).sum())
         if new:
-            turned = _signed(axes[:, known:] @ vectors.mT)
+            turned = axes[:, known:] @ _settled_axes(vectors.mT, strengths, bound)
+            turned = _signed(turned)
             found = _vectors(turned[:, :new])
-            step = Step(j, found, tuple(strengths[:new].tolist()), bound, hidden)
+            through = _through(blocks, least)
+            step = Step(j, found, tuple(strengths[:new].tolist()), bound, hidden, through)
             return step, axes[:, known:].mT @ turned, hidden
         hidden = max(hidden, float(strengths[0]) + bound, least)
-    return None, torch.eye(axes.shape[1] - known, dtype=axes.dtype), hidden
+    return None, torch.eye(count, dtype=axes.dtype), hidden
 
 
-def _unfolded(
+def _settled(each: Float[Tensor, "rules means m"]) -> tuple[Float[Tensor, "means m"], float]:
+    """The mean over rules, and how far any of its singular values may be off."""
+    mean = each.mean(0)
+    return mean, CAUTION * float((each - mean).flatten(1).norm(dim=1).max())
+
+
+def _through(blocks: list[Float[Tensor, "rules means m"]], least: float) -> int:
+    """The first block that is not 0; where only all of them together are not, the strongest."""
+    sizes = []
+    for degree, block in enumerate(blocks):
+        mean, bound = _settled(block)
+        sizes.append(float(mean.norm()))
+        if sizes[-1] > max(CAUTION * bound, least):
+            return degree
+    return sizes.index(max(sizes))
+
+
+def _blocks(
     tensors: list[Tensor], axes: Float[Tensor, "k k"], known: int, j: int
-) -> Float[Tensor, "rules means m"]:
-    """All means of degree j in U⊥, one index of it apart."""
-    parts = [
-        _block(tensors[n], axes[:, :known], axes[:, known:], j)
-        for n in range(j, len(tensors))
-        if known or n == j
-    ]
-    return torch.cat([part.flatten(1, -2) for part in parts], dim=1)
+) -> list[Float[Tensor, "rules means m"]]:
+    """All means of degree j in U⊥, one index of it apart, by the degree of q."""
+    orders = range(j, len(tensors)) if known else (j,)
+    blocks = (_block(tensors[n], axes[:, :known], axes[:, known:], j) for n in orders)
+    return [block.flatten(1, -2) for block in blocks]
 
 
 def _block(t: Tensor, learned: Tensor, rest: Tensor, j: int) -> Tensor:
@@ -147,12 +170,33 @@ def _block(t: Tensor, learned: Tensor, rest: Tensor, j: int) -> Tensor:
     return t * math.sqrt(math.comb(n, j))
 
 
+def _settled_axes(
+    vectors: Float[Tensor, "m m"], strengths: Float[Tensor, " s"], bound: float
+) -> Float[Tensor, "m m"]:
+    """Equally strong directions have no axes of their own: theirs are those nearest to the old."""
+    equal = -strengths.diff() <= CAUTION * bound + TIE
+    starts = [0, *(1 + (~equal).nonzero()[:, 0]).tolist(), len(vectors)]
+    groups = [vectors[:, a:b] for a, b in itertools.pairwise(starts) if a < b]
+    return torch.cat([_nearest_axes(group) for group in groups], dim=1)
+
+
+def _nearest_axes(basis: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+    """An orthonormal basis of the same space, by the longest shadows of the old axes."""
+    shadows, found = basis @ basis.mT, []
+    for _ in range(basis.shape[1]):
+        lengths = shadows.diagonal()
+        longest = int((lengths > lengths.max() - TIE).to(torch.int8).argmax())
+        found.append(shadows[:, longest] / lengths[longest].sqrt())
+        shadows = shadows - torch.outer(found[-1], found[-1])
+    return torch.stack(found, dim=1)
+
+
 def _signed(vectors: Float[Tensor, "k m"]) -> Float[Tensor, "k m"]:
     """Each with its largest component positive, the first of those that are equal."""
     size = vectors.abs()
-    largest = (size > size.amax(0) - 1e-6).to(torch.int8).argmax(0)
+    largest = (size > size.amax(0) - TIE).to(torch.int8).argmax(0)
     return vectors * vectors.gather(0, largest[None]).sign()
 
 
 def _vectors(columns: Float[Tensor, "k m"]) -> tuple[Vector, ...]:
-    return tuple(tuple(0.0 + x for x in column) for column in columns.mT.tolist())
+    return tuple(tuple(0.0 + round(x, 12) for x in column) for column in columns.mT.tolist())
