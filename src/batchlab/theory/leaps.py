@@ -67,14 +67,15 @@ class Order:
         """Degree of the first step; None: above ``degree``."""
         return self.steps[0].degree if self.steps else None
 
-    def within(self, degree: int) -> tuple[Vector, ...]:
-        """Directions learned before the first step of more than so many degrees."""
-        found: tuple[Vector, ...] = ()
-        for step in self.steps:
-            if step.degree > degree:
-                break
-            found += step.directions
-        return found
+    @property
+    def largest(self) -> int | None:
+        """The largest degree among the steps; None: there are none."""
+        return max((step.degree for step in self.steps), default=None)
+
+    @property
+    def directions(self) -> tuple[Vector, ...]:
+        """Those of all steps, in their order."""
+        return tuple(v for step in self.steps for v in step.directions)
 
 
 def order(
@@ -125,7 +126,7 @@ def _next(
         _, strengths, vectors = torch.linalg.svd(mean, full_matrices=True)
         new = int((strengths > max(CAUTION * bound, least)).sum())
         if new:
-            turned = axes[:, known:] @ _settled_axes(vectors.mT, strengths, bound)
+            turned = axes[:, known:] @ _settled_axes(vectors.mT, strengths[:new], bound)
             turned = _signed(turned)
             found = _vectors(turned[:, :new])
             through = _through(blocks, least)
@@ -171,11 +172,13 @@ def _block(t: Tensor, learned: Tensor, rest: Tensor, j: int) -> Tensor:
 
 
 def _settled_axes(
-    vectors: Float[Tensor, "m m"], strengths: Float[Tensor, " s"], bound: float
+    vectors: Float[Tensor, "m m"], strengths: Float[Tensor, " new"], bound: float
 ) -> Float[Tensor, "m m"]:
-    """Equally strong directions have no axes of their own: theirs are those nearest to the old."""
+    """Equally strong directions, and those that are left, have no axes of their own: they get
+    those nearest to the old.
+    """
     equal = -strengths.diff() <= CAUTION * bound + TIE
-    starts = [0, *(1 + (~equal).nonzero()[:, 0]).tolist(), len(vectors)]
+    starts = [0, *(1 + (~equal).nonzero()[:, 0]).tolist(), len(strengths), len(vectors)]
     groups = [vectors[:, a:b] for a, b in itertools.pairwise(starts) if a < b]
     return torch.cat([_nearest_axes(group) for group in groups], dim=1)
 
