@@ -55,8 +55,8 @@ class Exponents:
         one_pass_misses: Whether the label depends on what ``one_pass`` leaves.
         reuse_misses: Whether it depends on what ``reuse`` leaves.
         even: Whether f*(−z) = f*(z).
-        mirrors: Directions, of the axes and of those learned, whose reflection leaves the label
-            as it is.
+        mirrors: Directions that matter, of the axes and of those learned, whose reflection
+            leaves the label as it is.
     """
 
     target: str
@@ -198,9 +198,11 @@ class _Probe:
         return not self.same(self.points + (self.others - self.points) @ basis.mT @ basis)
 
     def mirrored(self, direction: Vector) -> bool:
-        """Whether the reflection z ↦ z − 2(v·z)v leaves the labels as they are."""
+        """Whether the direction matters, and z ↦ z − 2(v·z)v leaves the labels as they are."""
         v = _matrix((direction,))
-        return self.same(self.points - 2 * self.points @ v.mT @ v)
+        return self.depends_on((direction,)) and self.same(
+            self.points - 2 * self.points @ v.mT @ v
+        )
 
 
 def _candidates(one_pass: Order, reuse: Order, dimensions: int) -> list[Vector]:

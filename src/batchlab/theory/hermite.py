@@ -38,9 +38,9 @@ MOST_IN_TAIL, MOST_SPREAD = 1e-6, 0.5
 """Share of E[f*²] from the outer sixth of the reach, and between rules, of what is integrable."""
 WAVES, LEAST_ATOM = 12, 1 / 128
 """Functions of the labels; mass from which a value of y counts by itself."""
-GRID_FOR_TRANSFORMS = 2
-"""In three directions and more, functions of y vary fast where y changes its sign."""
-LEAST_LENGTH = 1e-3
+GRID_FOR_TRANSFORMS = 1
+"""In more directions functions of y vary fast in thin layers."""
+LEAST_LENGTH = 1e-2
 """Eigenvalue of the Gram matrix of ψ(y) below which functions are the same."""
 PIECE = 8192
 """Points whose products stay in the processor's cache."""
@@ -247,20 +247,24 @@ class Scale(NamedTuple):
         atoms: Ascending.
         middle: Unit of the label.
         width: Unit of the label; 0 where every label is an atom.
+        spread: Standard deviation of all labels, in widths.
     """
 
     atoms: Float[Tensor, " atoms"]
     middle: float
     width: float
+    spread: float
 
     def transforms(self, y: Float[Tensor, " N"]) -> Float[Tensor, "psi N"]:
-        """1{y = atom}; for all other labels cos(iθ), i = 0 … 11, θ from 0 to π, smooth in y."""
+        """1{y = atom}; for all other labels y and cos(iθ), i = 0 … 11, θ from 0 to π, smooth."""
         atoms = (y == self.atoms[:, None]).to(y.dtype)
         if not self.width:
             return atoms
-        theta = torch.atan((y - self.middle) / self.width) + math.pi / 2
+        x = (y - self.middle) / self.width
+        theta = torch.atan(x) + math.pi / 2
         waves = torch.cos(torch.arange(WAVES, dtype=y.dtype)[:, None] * theta)
-        return torch.cat([atoms, waves * (1 - atoms.sum(0))])
+        others = torch.cat([x[None] / self.spread, waves])
+        return torch.cat([atoms, others * (1 - atoms.sum(0))])
 
 
 def _scale(found: Measured) -> Scale:
@@ -271,11 +275,12 @@ def _scale(found: Measured) -> Scale:
     single = mass > LEAST_ATOM
     atoms, values, mass = values[single], values[~single], mass[~single]
     if float(mass.sum()) < LEAST_ATOM:
-        return Scale(atoms, 0.0, 0.0)
+        return Scale(atoms, 0.0, 0.0, 1.0)
     share = mass.cumsum(0) / mass.sum()
     quarters = torch.searchsorted(share, share.new_tensor([0.25, 0.5, 0.75]))
     low, middle, high = values[quarters.clamp(max=len(values) - 1)].tolist()
-    return Scale(atoms, middle, (high - low) / 2)
+    width = (high - low) / 2
+    return Scale(atoms, middle, width, found.deviation / width)
 
 
 def _products(
