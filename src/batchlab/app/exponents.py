@@ -75,7 +75,7 @@ def _numbers(found: Exponents) -> list[tuple[Text, Text]]:
     size = say(
         "mean {m}, standard deviation {s}",
         "平均 {m}、標準偏差 {s}",
-        m=f"{found.mean:.4g}".replace("-", "−"),
+        m=f"{found.mean if abs(found.mean) > 1e-9 * found.deviation else 0:.4g}".replace("-", "−"),
         s=f"{found.deviation:.4g}",
     )
     above = same(f"> {found.degree}")
@@ -107,14 +107,9 @@ def _steps(found: Exponents) -> list[tuple[Text, Text]]:
 def _of_order(order: Order) -> Iterable[Text]:
     for step in order.steps:
         for vector, strength in zip(step.directions, step.strengths, strict=True):
-            yield say(
-                "degree {j}: {v}  ({s:.3f} ± {b:.0e})".format(
-                    j=step.degree, v=combination(vector), s=strength, b=step.bound
-                ),
-                "{j}次:{v}  ({s:.3f} ± {b:.0e})".format(
-                    j=step.degree, v=combination(vector), s=strength, b=step.bound
-                ),
-            )
+            size = f"({strength:.3f} ± {step.bound:.0e})"
+            said = {"j": step.degree, "v": combination(vector), "size": size}
+            yield say("degree {j}: {v}  {size}", "{j}次:{v}  {size}", **said)
     if order.left:
         yield say(
             "not found up to degree {d}, < {x}: {v}",
@@ -247,10 +242,10 @@ def _hidden(order: Order) -> float:
 
 
 def _symmetry(found: Exponents) -> Text:
-    if not found.mirrors:
+    if not found.mirrors or found.dimensions == 1:
         return EMPTY
     return say(
-        "The label is even in {v}: no number of passes finds these in O(1) steps.",
+        "The label is even in {v}, which no number of passes finds in O(1) steps.",
         "ラベルは{v}について偶なので、何回使ってもO(1)ステップでは見つかりません。",
         v=_listed(found.mirrors),
     )
