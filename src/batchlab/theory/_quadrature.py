@@ -28,7 +28,7 @@ REACH = 8.5
 PANELS = {1: (1500, 8), 2: (50, 10), 3: (8, 8), 4: (3, 8)}
 """Directions → panels on an axis, nodes of a panel."""
 SOBOL_POINTS = 2**18
-LINES, LINE_POINTS, LINE_REACH = 24, 2**14 + 1, 7.0
+LINES, LINE_POINTS, LINE_REACH = 24, 2**14 + 1, 9.0
 MOST_BREAKS = 32
 LEAST_JUMP = 1e-3
 """Jumps below this share of the standard deviation are left to the rules."""
@@ -100,8 +100,10 @@ def breaks(target: Target, axis: int, draws: torch.Generator) -> list[float]:
         first = (centre - left).abs() > (right - centre).abs()
         low, high = low.where(first, middle), middle.where(first, high)
     kept = (values(high, line) - values(low, line)).abs() > 0.4 * rise[line, start]
-    places, seen = ((low + high)[kept] / 2).mul(1e9).round().unique(return_counts=True)
-    found = places[seen >= min(2, lines)] / 1e9
+    places = ((low + high)[kept] / 2).sort().values
+    _, seen = places.mul(1e9).round().unique(return_counts=True)
+    first = seen.cumsum(0) - seen
+    found = places[first[seen >= min(2, lines)]]
     return found.tolist() if len(found) <= MOST_BREAKS else []
 
 

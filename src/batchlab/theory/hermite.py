@@ -336,7 +336,8 @@ def tensor(rows: Float[Tensor, "*rows A"], dimensions: int, order: int) -> Tenso
                 [0.7071, 0.0000]])
     """
     at, scale = _places(dimensions, order)
-    return (rows[..., at] * scale.to(rows.dtype)).reshape(*rows.shape[:-1], *[dimensions] * order)
+    shape = (*rows.shape[:-1], *[dimensions] * order)
+    return (rows[..., at] * scale.to(rows.dtype)).reshape(shape)
 
 
 @functools.cache
