@@ -1,6 +1,6 @@
 """Means over normal vectors, in several independent ways whose disagreement bounds the error.
 
-Up to four directions a rule is a product of Gauss–Legendre panels on every axis. Jumps that stand
+Up to three directions a rule is a product of Gauss–Legendre panels on every axis. Jumps that stand
 across an axis, as in sign(z1*z2), are found first and become edges of panels. The other edges are
 shifted at random from rule to rule: what lies between the nodes of one rule, such as a jump that
 bends through the plane, is seen differently by the next. In more directions, and for what varies
@@ -22,10 +22,10 @@ from batchlab import _random
 from batchlab.theory.targets import Target
 
 RULES = 8
-GRID_DIMENSIONS = 4
+GRID_DIMENSIONS = 3
 REACH = 8.5
 """Panels are equal in t, |t| ≤ 8.5, with z = t + t³/60: |z| ≤ 18.7."""
-PANELS = {1: (1500, 8), 2: (50, 10), 3: (8, 8), 4: (3, 8)}
+PANELS = {1: (1500, 8), 2: (50, 10), 3: (8, 8)}
 """Directions → panels on an axis, nodes of a panel."""
 SOBOL_POINTS = 2**18
 LINES, LINE_POINTS, LINE_REACH = 24, 2**14 + 1, 9.0
