@@ -34,6 +34,8 @@ LEAST = 1e-3
 POINTS = 2**15
 SAME = 1e-9
 """Share of the variance up to which a change of the labels is none."""
+MOST_TILT = 0.01
+"""The same where directions are known with an error, at most."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ def exponents(
         listed(each, known.dimensions, up_to),
         one_pass,
         reuse,
-        probe.depends_on(one_pass.left),
-        probe.depends_on(reuse.left),
+        probe.depends_on(one_pass.left, _tilt(one_pass)),
+        probe.depends_on(reuse.left, _tilt(reuse)),
         probe.same(-probe.points),
         tuple(v for v in _candidates(one_pass, reuse, known.dimensions) if probe.mirrored(v)),
     )
@@ -185,17 +187,17 @@ class _Probe:
         self.others = torch.randn(shape, dtype=torch.float64, generator=draws)
         self.labels = target(self.points)
 
-    def same(self, points: Float[Tensor, "N k"]) -> bool:
-        """Whether the labels stay as they are but for round-off."""
+    def same(self, points: Float[Tensor, "N k"], tilt: float = 0.0) -> bool:
+        """Whether the labels stay as they are but for round-off, or for directions that tilt."""
         change = (self.target(points) - self.labels).square().mean()
-        return float(change) <= SAME * self.deviation**2
+        return float(change) <= max(SAME, min(tilt**2, MOST_TILT)) * self.deviation**2
 
-    def depends_on(self, directions: tuple[Vector, ...]) -> bool:
+    def depends_on(self, directions: tuple[Vector, ...], tilt: float = 0.0) -> bool:
         """Whether other values along these directions change the labels."""
         if not directions:
             return False
         basis = _matrix(directions)
-        return not self.same(self.points + (self.others - self.points) @ basis.mT @ basis)
+        return not self.same(self.points + (self.others - self.points) @ basis.mT @ basis, tilt)
 
     def mirrored(self, direction: Vector) -> bool:
         """Whether the direction matters, and z ↦ z − 2(v·z)v leaves the labels as they are."""
@@ -215,6 +217,12 @@ def _candidates(one_pass: Order, reuse: Order, dimensions: int) -> list[Vector]:
         if all(cosine < 1 - 1e-6 for cosine in alike):
             kept.append(v)
     return kept
+
+
+def _tilt(found: Order) -> float:
+    """How far the directions may be off, and so what is orthogonal to them; generously."""
+    ways = (step.bound / min(step.strengths) for step in found.steps)
+    return 4 * max(ways, default=0.0)
 
 
 def _first(found: Order) -> tuple[Vector, ...]:

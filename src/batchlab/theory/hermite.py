@@ -34,6 +34,8 @@ OTHER_DEGREE = 4
 CAUTION = 2.0
 """The bound is so many times the largest deviation of a rule from the mean of all."""
 ROUND_OFF = 1e-12
+LEAST_DEVIATION = 1e-11
+"""Of E[y²]^½; below it nothing but round-off varies."""
 MOST_IN_TAIL, MOST_SPREAD = 1e-6, 0.5
 """Share of E[f*²] from the outer sixth of the reach, and between rules, of what is integrable."""
 WAVES, LEAST_ATOM = 12, 1 / 128
@@ -116,33 +118,37 @@ def coefficients(
     return listed(of_labels(measured(known, seed), up_to), known.dimensions, up_to)
 
 
-def measured(target: Target, seed: int, *, most: int = GRID_DIMENSIONS) -> Measured:
+def measured(target: Target, seed: int) -> Measured:
     """The labels at the points of every rule.
 
     Args:
         target: The target.
-        seed: Random seed.
-        most: As for :func:`batchlab.theory._quadrature.rules`.
+        seed: Of the rules.
 
     Raises:
         InvalidValueError: As for :func:`coefficients`.
     """
+    found = _measured(target, seed, GRID_DIMENSIONS)
+    pairs = list(zip(found.rules, found.labels, strict=True))
+    squares = torch.stack([y.square() @ rule.weights for rule, y in pairs])
+    far, spread = sum(_tail(*pair) for pair in pairs), squares.max() - squares.min()
+    if far > MOST_IN_TAIL * squares.sum() or spread > MOST_SPREAD * squares.mean():
+        hint = "E[f*(z)²] does not converge."
+        raise InvalidValueError(must("target", "square integrable", target.text, hint))
+    if found.deviation <= LEAST_DEVIATION * float(squares.mean().sqrt()):
+        raise InvalidValueError(must("target", "dependent on z", target.text))
+    return found
+
+
+def _measured(target: Target, seed: int, most: int) -> Measured:
+    """By a product of axes in no more than so many directions."""
     found = rules(target, seed, most=most)
     labels = [target(rule.points).contiguous() for rule in found]
     if not all(bool(y.isfinite().all()) for y in labels):
         raise InvalidValueError(must("target", "finite for every z", target.text))
-    squares = torch.stack(
-        [y.square() @ rule.weights for rule, y in zip(found, labels, strict=True)]
-    )
-    far = sum(_tail(rule, y) for rule, y in zip(found, labels, strict=True))
-    spread = squares.max() - squares.min()
-    if far > MOST_IN_TAIL * squares.sum() or spread > MOST_SPREAD * squares.mean():
-        hint = "E[f*(z)²] does not converge."
-        raise InvalidValueError(must("target", "square integrable", target.text, hint))
-    mean = float(sum(y @ rule.weights for rule, y in zip(found, labels, strict=True))) / len(found)
-    variance = float(squares.mean()) - mean**2
-    if variance <= ROUND_OFF * float(squares.mean()):
-        raise InvalidValueError(must("target", "dependent on z", target.text))
+    pairs = list(zip(found, labels, strict=True))
+    mean = float(sum(rule.weights @ y for rule, y in pairs)) / len(pairs)
+    variance = float(sum(rule.weights @ (y - mean).square() for rule, y in pairs)) / len(pairs)
     return Measured(target, seed, found, labels, mean, math.sqrt(variance))
 
 
@@ -216,7 +222,7 @@ def of_transforms(found: Measured, degree: int) -> Float[Tensor, "rules psi A"]:
     few values.
     """
     if GRID_FOR_TRANSFORMS < found.target.dimensions <= GRID_DIMENSIONS:
-        found = measured(found.target, found.seed, most=GRID_FOR_TRANSFORMS)
+        found = _measured(found.target, found.seed, GRID_FOR_TRANSFORMS)
     pairs = _sums(found, _scale(found).transforms, degree)
     sums, grams = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     values, vectors = torch.linalg.eigh(grams.mean(0))
