@@ -1,5 +1,6 @@
 """Exponents and directions: known targets, independent calculations of E[·|y], and rotations."""
 
+import functools
 import math
 
 import numpy as np
@@ -114,7 +115,8 @@ BUMP = (
 CUBE = lambda z: z**3 - 3 * z, lambda z: 3 * z**2 - 3, cube_places
 
 
-def energies(shape, degree, points=1200):
+@functools.cache
+def energies(shape, degree, points=500):
     """E[E[h_j|y]²], j = 0 … degree: E[h_j|y] is a mean over the places z where the label is y."""
     function, slope, places = shape
     grid = np.linspace(-7, 7, points) + 1e-3
@@ -130,28 +132,29 @@ def energies(shape, degree, points=1200):
 
 @pytest.mark.parametrize(("shape", "text"), [(BUMP, "z**2*exp(-z**2)"), (CUBE, "He3(z)")])
 def test_what_the_functions_of_the_label_see_is_at_most_the_conditional_mean(shape, text):
-    """And most of it; degrees that the conditional mean lacks they do not see at all."""
+    """Most of it in the first degree; what the conditional mean lacks they do not see at all."""
     seen = of_transforms(measured(target(text), 0), 6).mean(0).square().sum(0).numpy()
     exact = energies(shape, 6)
     assert exact[0] == pytest.approx(1, abs=1e-9)
     assert (seen <= exact + 5e-3).all()
-    assert (seen >= 0.7 * exact - 1e-9).all()
+    first = 1 + int((exact[1:] > 1e-9).argmax())
+    assert seen[first] >= 0.7 * exact[first]
     assert ((exact < 1e-9) == (seen < 1e-9)).all()
 
 
 def test_the_bump_hides_degrees_one_to_three_and_no_more():
-    exact = energies(BUMP, 4)
+    exact = energies(BUMP, 6)
     assert max(exact[1:4]) < 1e-12
     assert exact[4] > 0.1
 
 
-def test_the_sign_of_a_product_is_seen_as_the_two_values_of_the_label():
+def test_the_sign_of_a_product_is_seen_as_the_two_values_of_the_label(quick):
     """E[h_α | y] = c_α y: nothing is lost by functions of the label."""
     found = of_transforms(measured(target("sign(z1*z2)"), 0), 2).mean(0).square().sum(0)
-    assert found.tolist() == pytest.approx([1, 0, 0, 0, (2 / math.pi) ** 2, 0], abs=1e-4)
+    assert found.tolist() == pytest.approx([1, 0, 0, 0, (2 / math.pi) ** 2, 0], abs=2e-3)
 
 
-def test_a_product_of_two_is_seen_as_bessel_functions_say():
+def test_a_product_of_two_is_seen_as_bessel_functions_say(quick):
     """E[z1² | z1 z2 = y] = |y| K₁(|y|)/K₀(|y|), and the density of y is K₀(|y|)/π."""
 
     def part(y):
@@ -161,13 +164,13 @@ def test_a_product_of_two_is_seen_as_bessel_functions_say():
     exact = 2 * integrate.quad(part, 0, 40)[0]
     seen = of_transforms(measured(target("z1*z2"), 0), 2).mean(0).square().sum(0)
     square, mixed, other = seen[3:6].tolist()
-    assert 0.8 * exact <= square <= exact + 1e-3
-    assert square == pytest.approx(other, abs=1e-3)
-    assert mixed == pytest.approx(1.0, abs=1e-3)  # E[z1 z2 | y] = y
-    assert seen[1:3].max() < 1e-4
+    assert 0.8 * exact <= square <= exact + 5e-3
+    assert square == pytest.approx(other, abs=5e-3)
+    assert mixed == pytest.approx(1.0, abs=5e-3)  # E[z1 z2 | y] = y
+    assert seen[1:3].max() < 1e-3
 
 
-def halves(text, examples=400_000, bins=50):
+def halves(text, examples=100_000, bins=50):
     """E[E[h_α|bin]²] of each direction in degrees 1 and 2: split in halves, and naively."""
     known = target(text)
     draws = _random.generator(3, "halves")
@@ -183,11 +186,11 @@ def halves(text, examples=400_000, bins=50):
         yield (means[0] * means[1]).mean(0), means[0].square().mean(0)
 
 
-def test_sampling_in_halves_finds_the_generative_exponent_of_a_product_of_three():
-    """n = 400,000, 50 bins; the standard error of a square that is 0 is 50^½ · 2/n = 4e-5."""
+def test_sampling_in_halves_finds_the_generative_exponent_of_a_product_of_three(quick):
+    """n = 100,000, 50 bins; the standard error of a square that is 0 is 50^½ · 2/n = 1.4e-4."""
     (first, naive), (second, _) = halves("z1*z2*z3")
-    assert first.abs().max() < 4 * 4e-5
-    assert naive.min() > 4 * 4e-5  # the twin: squares of noisy means are never 0
+    assert first.abs().max() < 4 * 1.4e-4
+    assert naive.min() > 4 * 1.4e-4  # the twin: squares of noisy means are never 0
     strength = exponents("z1*z2*z3", 2).reuse.steps[0]
     assert strength.degree == 2
     assert (np.array(strength.strengths) ** 2 <= second.numpy() + 0.02).all()
@@ -296,7 +299,7 @@ def turned(text, angle, flip):
 
 
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.sampled_from(TARGETS), st.floats(0, 6.3), st.booleans())
 def test_a_turned_target_has_the_same_steps_and_turned_directions(quick, text, angle, flip):
