@@ -285,6 +285,33 @@ def test_no_even_target_is_learned_at_once(quick):
         assert found.at_once == found.at_once_by_reuse == found.only_by_reuse == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden", "blind", "seeing"),
+    [
+        ("tanh(He1(z1) + He3(z2))", W, "relu", "tanh"),
+        ("z1 + z1*z2", (0.0, 1.0), "tanh", "relu"),
+    ],
+)
+def test_a_student_climbs_the_stairs_iff_its_slope_has_a_part_of_their_degree(
+    quick, text, hidden, blind, seeing
+):
+    """Mean-field dynamics of one pass, four steps; a half-width is 1.75 standard errors."""
+    assert exponents(text).one_pass.steps[1].through % 2 == (blind == "tanh")
+    for student, seen in ((blind, False), (seeing, True)):
+        found = theory.dmft(
+            text,
+            alpha=3,
+            learning_rate=0.2,
+            steps=4,
+            activation=student,
+            passes="single",
+            samples=2**16,
+        )
+        along = found.overlaps.of(lambda m: m @ torch.tensor(hidden, dtype=torch.float64))
+        ratio = (along.value[-1] / (along.high[-1] - along.value[-1])).abs()
+        assert (ratio >= 4).all() if seen else (ratio <= 2.3).all()
+
+
 # ------------------------------------------------------------------ rotations
 
 TARGETS = ["tanh(He1(z1) + He3(z2))", "z1 + z1*z2", "z1 + He3(z2)", "z1**2 + z2"]

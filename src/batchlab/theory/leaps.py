@@ -167,7 +167,7 @@ def _block(t: Tensor, learned: Tensor, rest: Tensor, j: int) -> Tensor:
     n = t.ndim - 2
     for index in range(n):
         side = learned if index < n - j else rest
-        t = torch.tensordot(t, side, dims=([2], [0]))  # the next index takes its place
+        t = t.movedim(2, -1) @ side  # the next index takes its place
     return t * math.sqrt(math.comb(n, j))
 
 
