@@ -94,11 +94,11 @@ CLOSED = [
     ("sign(z)", 8, product(step(0.0)), 1e-10),
     ("sign(z - 0.003)", 8, product(step(0.003)), 1e-10),
     ("sign(z - 1.1)", 8, product(step(1.1)), 1e-10),
-    ("sign(z1*z2)", 6, product(step(0.0), step(0.0)), 1e-10),
-    ("exp(z1/2)*sign(z2 - 1.1)", 6, product(growth, step(1.1)), 1e-10),
-    ("sign(z1 + 0.3*z2)", 6, ridge(step(0.0), 1, 0.3), 1e-2),
-    ("sign(0.6*z1 - 0.8*z2 - 0.5)", 6, ridge(step(0.5), 0.6, -0.8), 1e-2),
-    ("relu(0.6*z1 + 0.8*z2)", 6, ridge(bend, 0.6, 0.8), 1e-3),
+    ("sign(z1*z2)", 4, product(step(0.0), step(0.0)), 1e-10),
+    ("exp(z1/2)*sign(z2 - 1.1)", 4, product(growth, step(1.1)), 1e-10),
+    ("sign(z1 + 0.3*z2)", 4, ridge(step(0.0), 1, 0.3), 1e-2),
+    ("sign(0.6*z1 - 0.8*z2 - 0.5)", 4, ridge(step(0.5), 0.6, -0.8), 1e-2),
+    ("relu(0.6*z1 + 0.8*z2)", 4, ridge(bend, 0.6, 0.8), 1e-3),
     ("sign(z1**2 + z2**2 - 1)", 2, disc, 1e-2),
     ("sign(z1*z2*z3)", 4, product(*[step(0.0)] * 3), 1e-6),
     ("sign((2*z1 - z2 + z3)/sqrt(6) - 1)", 3, ridge(step(1.0), 2, -1, 1), 2e-2),
@@ -197,7 +197,7 @@ def test_gauss_hermite_finds_the_same_for_a_polynomial_of_two_directions():
         assert c.bound < 1e-9
 
 
-def scores(text, drawn_from, examples=400_000):
+def scores(text, drawn_from, examples=200_000):
     """The coefficients of one target against means over normal vectors of another."""
     known, draws = target(drawn_from), _random.generator(1, "z")
     z = torch.randn(examples, known.dimensions, dtype=torch.float64, generator=draws)
@@ -213,7 +213,7 @@ def scores(text, drawn_from, examples=400_000):
 
 
 def test_monte_carlo_agrees_within_four_standard_errors():
-    """10 coefficients, n = 400,000: a difference of about 0.007 standard deviations is seen."""
+    """10 coefficients, n = 200,000: a difference of about 0.01 standard deviations is seen."""
     text = "tanh(He1(z1) + He3(z2))"
     assert max(map(abs, scores(text, text))) <= 4
     assert max(map(abs, scores(text, "tanh(He1(z1) - He3(z2))"))) > 4  # the twin: a flipped sign
@@ -229,17 +229,15 @@ def test_squares_add_up_to_the_second_moment():
 
 
 def test_tensors_turn_with_the_axes():
-    turn = torch.linalg.qr(
-        torch.randn(3, 3, dtype=torch.float64, generator=_random.generator(0, "q"))
-    )[0]
-    plain = target("z1*z2*z3 + z1**2*z2 - z3")
-    turned = target(lambda z: plain(z @ turn), 3)
+    turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
+    plain = target("z1*z2**2 + z1**2 - z2")
+    turned = target(lambda z: plain(z @ turn), 2)
     first, second = (of_labels(measured(f, 0), 3).mean(0)[0] for f in (plain, turned))
     for n in range(4):
-        t = tensor(first, 3, n)
+        t = tensor(first, 2, n)
         for _ in range(n):
             t = torch.tensordot(t, turn.mT, dims=([0], [0]))
-        assert torch.allclose(t, tensor(second, 3, n), atol=1e-7)
+        assert torch.allclose(t, tensor(second, 2, n), atol=1e-7)
 
 
 def test_a_tensor_turned_the_other_way_would_be_seen():
