@@ -23,6 +23,7 @@ from torch import Tensor
 
 from batchlab.errors import InvalidValueError, must
 from batchlab.theory import targets
+from batchlab.theory._label import scale_of
 from batchlab.theory._quadrature import GRID_DIMENSIONS, REACH, Rule, rules
 from batchlab.theory.targets import Target
 
@@ -38,8 +39,6 @@ LEAST_DEVIATION = 1e-11
 """Of E[y²]^½; below it nothing but round-off varies."""
 MOST_IN_TAIL, MOST_SPREAD = 1e-6, 0.5
 """Share of E[f*²] from the outer sixth of the reach, and between rules, of what is integrable."""
-WAVES, LEAST_ATOM = 12, 1 / 128
-"""Functions of the labels; mass from which a value of y counts by itself."""
 GRID_FOR_TRANSFORMS = 1
 """In more directions functions of y vary fast in thin layers."""
 LEAST_LENGTH = 1e-2
@@ -55,8 +54,8 @@ class Coefficient:
     Attributes:
         index: α, the degree in each direction.
         value: c_α = E[f*(z) Π h_{α_i}(z_i)], normalised; unit of the label.
-        bound: The true value is not farther away: twice the largest deviation of eight
-            independent rules from their mean.
+        bound: The true value should not be farther away: twice the largest deviation of eight
+            independent rules from their mean, and round-off.
     """
 
     index: Index
@@ -107,7 +106,8 @@ def coefficients(
             are too many coefficients.
 
     Assumes:
-        Nothing of the target matters on lengths below about 10⁻³ other than jumps across an axis.
+        Nothing but jumps across an axis matters on lengths below about 0.001, 0.01 and 0.03 in one
+        to three directions.
 
     Example:
         >>> [round(c.value, 6) for c in coefficients("z**2", 3) if abs(c.value) > c.bound]
@@ -223,7 +223,8 @@ def of_transforms(found: Measured, degree: int) -> Float[Tensor, "rules psi A"]:
     """
     if GRID_FOR_TRANSFORMS < found.target.dimensions <= GRID_DIMENSIONS:
         found = _measured(found.target, found.seed, GRID_FOR_TRANSFORMS)
-    pairs = _sums(found, _scale(found).transforms, degree)
+    scale = scale_of(found.labels[0], found.rules[0].weights, found.deviation)
+    pairs = _sums(found, scale.transforms, degree)
     sums, grams = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     values, vectors = torch.linalg.eigh(grams.mean(0))
     kept = values > LEAST_LENGTH
@@ -244,49 +245,6 @@ def _sums(
             gram = gram + (values * w) @ values.mT
         every.append((sums, gram))
     return every
-
-
-class Scale(NamedTuple):
-    """Values of y with a mass of their own; median and half the middle half of all others.
-
-    Attributes:
-        atoms: Ascending.
-        middle: Unit of the label.
-        width: Unit of the label; 0 where every label is an atom.
-        spread: Standard deviation of all labels, in widths.
-    """
-
-    atoms: Float[Tensor, " atoms"]
-    middle: float
-    width: float
-    spread: float
-
-    def transforms(self, y: Float[Tensor, " N"]) -> Float[Tensor, "psi N"]:
-        """1{y = atom}; for all other labels y and cos(iθ), i = 0 … 11, θ from 0 to π, smooth."""
-        atoms = (y == self.atoms[:, None]).to(y.dtype)
-        if not self.width:
-            return atoms
-        x = (y - self.middle) / self.width
-        theta = torch.atan(x) + math.pi / 2
-        waves = torch.cos(torch.arange(WAVES, dtype=y.dtype)[:, None] * theta)
-        others = torch.cat([x[None] / self.spread, waves])
-        return torch.cat([atoms, others * (1 - atoms.sum(0))])
-
-
-def _scale(found: Measured) -> Scale:
-    """From the first rule; any function of y would do, so that nothing is biased by it."""
-    y, order = found.labels[0].sort()
-    values, which = y.unique_consecutive(return_inverse=True)
-    mass = torch.bincount(which, found.rules[0].weights[order])
-    single = mass > LEAST_ATOM
-    atoms, values, mass = values[single], values[~single], mass[~single]
-    if float(mass.sum()) < LEAST_ATOM:
-        return Scale(atoms, 0.0, 0.0, 1.0)
-    share = mass.cumsum(0) / mass.sum()
-    quarters = torch.searchsorted(share, share.new_tensor([0.25, 0.5, 0.75]))
-    low, middle, high = values[quarters.clamp(max=len(values) - 1)].tolist()
-    width = (high - low) / 2
-    return Scale(atoms, middle, width, found.deviation / width)
 
 
 def _products(
