@@ -110,6 +110,9 @@ def _of_order(order: Order) -> Iterable[Text]:
             size = f"({strength:.3f} ± {step.bound:.0e})"
             said = {"j": step.degree, "v": combination(vector), "size": size}
             yield say("degree {j}: {v}  {size}", "{j}次:{v}  {size}", **said)
+        if step.degree > 1:
+            x = f"{step.resolution:.0e}"
+            yield say("  (in lower degrees < {x})", "  (それより低い次数では< {x})", x=x)
     if order.left:
         yield say(
             "not found up to degree {d}, < {x}: {v}",
@@ -185,28 +188,24 @@ def _later(found: Exponents) -> list[Text]:
 
 def _staircase(step: Step) -> Text:
     return say(
-        "Once that is known, one pass learns {v} with a leap of {j}, through degree {q} of what "
-        "is known{blind}.",
-        "それを学習したあと、ワンパスは{v}を跳躍{j}で学習します(既知の方向の{q}次を通じて{blind})。",
+        "Once that is known, one pass learns {v} with a leap of {j}{way}.",
+        "それを学習したあと、ワンパスは{v}を跳躍{j}で学習します{way}。",
         v=_listed(step.directions),
         j=step.degree,
-        q=step.through,
-        blind=_blind(step.through),
+        way=_way(step.through),
     )
 
 
-def _blind(through: int) -> Text:
-    """Students whose slope has no part of this degree."""
+def _way(through: int) -> Text:
+    """The degree of what is known that is used, and whose slope has no part of it."""
     if through == 0:
         return EMPTY
-    if through % 2:
-        return Text(
-            ": a tanh or erf student without bias does not see it",
-            "。バイアスのないtanhやerfの生徒には見えません",
-        )
-    return Text(
-        ": a relu student without bias does not see it",
-        "。バイアスのないreluの生徒には見えません",
+    blind = Text("tanh or erf", "tanhやerf") if through % 2 else same("relu")
+    return say(
+        ", through degree {q} of what is known: a {blind} student without bias does not see it",
+        "(既知の方向の{q}次を通じて。バイアスのない{blind}の生徒には見えません)",
+        q=through,
+        blind=blind,
     )
 
 

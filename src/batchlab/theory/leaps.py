@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batchlab.theory.hermite import CAUTION, tensor
+from batchlab.theory.hermite import CAUTION, ROUND_OFF, tensor
 
 Vector: TypeAlias = tuple[float, ...]
 TIE = 1e-6
@@ -139,7 +139,7 @@ def _next(
 def _settled(each: Float[Tensor, "rules means m"]) -> tuple[Float[Tensor, "means m"], float]:
     """The mean over rules, and how far any of its singular values may be off."""
     mean = each.mean(0)
-    return mean, CAUTION * float((each - mean).flatten(1).norm(dim=1).max())
+    return mean, CAUTION * float((each - mean).flatten(1).norm(dim=1).max()) + ROUND_OFF
 
 
 def _through(blocks: list[Float[Tensor, "rules means m"]], least: float) -> int:
