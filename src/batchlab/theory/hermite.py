@@ -78,7 +78,7 @@ class Measured(NamedTuple):
     target: Target
     seed: int
     rules: list[Rule]
-    labels: list[Float[Tensor, " N"]]
+    labels: list[Float[Tensor, " _"]]
     mean: float
     deviation: float
 

@@ -142,7 +142,7 @@ def _settled(each: Float[Tensor, "rules means m"]) -> tuple[Float[Tensor, "means
     return mean, CAUTION * float((each - mean).flatten(1).norm(dim=1).max()) + ROUND_OFF
 
 
-def _through(blocks: list[Float[Tensor, "rules means m"]], least: float) -> int:
+def _through(blocks: list[Float[Tensor, "rules _ m"]], least: float) -> int:
     """The first block that is not 0; where only all of them together are not, the strongest."""
     sizes = []
     for degree, block in enumerate(blocks):
@@ -155,7 +155,7 @@ def _through(blocks: list[Float[Tensor, "rules means m"]], least: float) -> int:
 
 def _blocks(
     tensors: list[Tensor], axes: Float[Tensor, "k k"], known: int, j: int
-) -> list[Float[Tensor, "rules means m"]]:
+) -> list[Float[Tensor, "rules _ m"]]:
     """All means of degree j in U⊥, one index of it apart, by the degree of q."""
     orders = range(j, len(tensors)) if known else (j,)
     blocks = (_block(tensors[n], axes[:, :known], axes[:, known:], j) for n in orders)
