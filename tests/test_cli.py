@@ -243,6 +243,7 @@ def test_a_mistake_in_the_task_is_one_sentence(name, said, here, capsys):
         (("critical", "tiny_task.py:task", "--margin", "0", "--dry-run"), "`margin` must be"),
         (("plan", "--examples", "10", "--price-per-hour", "1"), "--seconds-per-update"),
         (("plan", "--examples", "10", "--batch-size", "0:8 x"), "`batch_size` must be"),
+        (("exponents", "exp(z**2)"), "`target` must be square integrable"),
         (("report",), "`folders` must be"),
         (("report", "nowhere"), "`nowhere` holds no result"),
         (("noise", "mnist"), "hf download"),

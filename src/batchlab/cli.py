@@ -562,6 +562,42 @@ def plan(
     _show(found, json)
 
 
+def exponents(
+    expression: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPRESSION")],
+    /,
+    degree: Count = None,
+    dimensions: Count = None,
+    seed: int = 0,
+    language: Annotated[
+        Literal["en", "ja"] | None, tyro.conf.arg(metavar="{en,ja}", help_behavior_hint="")
+    ] = None,
+    json: bool = False,
+) -> None:
+    """Calculate how hard a target function is: information, leap and generative exponent, and
+    which of its directions one pass over the data learns and which only re-used batches.
+
+    Args:
+        expression: In z, or z1 ... z8, such as "tanh(He1(z1) + He3(z2))"; standard normal.
+        degree: Largest total Hermite degree; default: 8, 6, 5 for one to three variables, else 4.
+        dimensions: Directions; default: the largest number of a variable.
+        seed: Names every random draw.
+        language: Of the words; default: the locale's.
+        json: Print the result as JSON and nothing else.
+    """
+    from batchlab._text import usual_language
+    from batchlab.app.exponents import plain, told
+    from batchlab.theory import exponents as calculate
+
+    found = calculate(expression, degree, dimensions=dimensions, seed=seed)
+    if json:
+        _show(plain(found), json)
+        return
+    from rich.console import Console
+
+    words = told(found, language or usual_language())
+    Console().print(words, markup=False, highlight=False, emoji=False)
+
+
 def doctor(json: bool = False) -> None:
     """Print device, threads, memory limit and where it came from, compiler and versions.
 
@@ -603,6 +639,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "studies": studies,
     "cite": cite,
     "plan": plan,
+    "exponents": exponents,
     "doctor": doctor,
     "init": init,
 }
