@@ -48,6 +48,7 @@ def advise(
     price_per_hour: Real = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
+    seconds_per_sample: float = 0.0,
     seeds: int = 5,
     confirm_seeds: int = 8,
     batch_sizes: Counts = None,
@@ -82,6 +83,8 @@ def advise(
         price_per_hour: What an hour of computing costs.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
+        seconds_per_sample: Seconds that reading a fresh example takes in your own training, beside
+            what is timed here.
         seeds: Repeats used for choosing.
         confirm_seeds: Fresh repeats used for the reported comparison.
         batch_sizes: Candidates; default: around the measured noise scale.
