@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -738,58 +738,71 @@ def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -
 
 
 def _labels(
-    asked: Asked, rate: Mapping[Way, float], folder: Path, hears: Listener
+    asked: Asked, best: Mapping[Way, float], folder: Path, hears: Listener
 ) -> Labels | None:
-    """The metric over the number of labelled examples; every seed draws its own."""
+    """The metric over the number of labelled examples; every seed draws its own.
+
+    The learning rates that are tried lie around the best of the same re-use on all data.
+    """
     if not asked.labels:
         return None
     ways = [(1, 1), *(way for k in asked.factors for way in ((k, 1), (1, k)))]
-    metric = asked.prepared.metric
-    centres = {k: rate[asked.today._replace(reuse=k)] for k in (1, *asked.factors)}
-    rates = {k: tuple(times * centre for times in RATES) for k, centre in centres.items()}
-    total = len(asked.labels) * (len(asked.choosing) + len(asked.fresh))
-    done = 0
-    best: dict[tuple[int, tuple[int, int]], float] = {}
-    chose: dict[tuple[int, tuple[int, int], float], list[float]] = {}
-    ends: dict[tuple[int, tuple[int, int]], list[tuple[float, float]]] = {}
-    for count in asked.labels:
-        for seed in (*asked.choosing, *asked.fresh):
-            hears.progress("labels", done / total)
-            done += 1
-            fresh = seed in asked.fresh
-            keys = [
-                (way, rate)
-                for way in ways
-                for rate in ([best[count, way]] if fresh else rates[way[0]])
-            ]
-            for (way, rate), (value, gap) in _on_labels(asked, count, seed, keys, folder).items():
-                if fresh:
-                    ends.setdefault((count, way), []).append((value, gap))
-                else:
-                    chose.setdefault((count, way, rate), []).append(value)
-            if seed == asked.choosing[-1]:
-                for way in ways:
-                    tried = {repr(r): np.array(chose[count, way, r]) for r in rates[way[0]]}
-                    best[count, way] = float(
-                        choose_accuracy(tried, metric.maximise, repr(centres[way[0]]))
-                    )
-    today = [chose[asked.labels[-1], (1, 1), best[asked.labels[-1], (1, 1)]]]
-    return _labels_found(
-        asked, ways, best, ends, default_target(np.array(today[0]), metric.maximise)
-    )
+    centres = {k: best[asked.today._replace(reuse=k)] for k in (1, *asked.factors)}
+    tried = [(way, times * centres[way[0]]) for way in ways for times in RATES]
+    chosen: dict[int, list[Passes]] = {}
+    ends: Ends = {}
+    level = math.nan
+    for i, count in enumerate(asked.labels):
+        hears.progress("labelled examples", i / len(asked.labels))
+        chose = _over(asked, count, asked.choosing, tried, folder)
+        chosen[count] = [_best_of(asked, chose, way, centres[way[0]]) for way in ways]
+        fresh = _over(asked, count, asked.fresh, chosen[count], folder)
+        ends |= {(count, way): fresh[way, rate] for way, rate in chosen[count]}
+        today = [value for value, _ in chose[chosen[count][0]]]
+        level = default_target(np.array(today), asked.prepared.metric.maximise)
+    return _labels_found(asked, chosen, ends, level)
+
+
+Passes = tuple[tuple[int, int], float]
+"""((re-use, epochs / today's), learning rate)."""
+Ends = dict[tuple[int, tuple[int, int]], list[tuple[float, float]]]
+"""(labels, (re-use, epochs)) → metric and gap of each seed."""
+
+
+def _over(
+    asked: Asked, count: int, seeds: Sequence[int], keys: Sequence[Passes], folder: Path
+) -> dict[Passes, list[tuple[float, float]]]:
+    """Metric and gap of every seed."""
+    each = [_on_labels(asked, count, seed, keys, folder) for seed in seeds]
+    return {key: [one[key] for one in each] for key in keys}
+
+
+def _best_of(
+    asked: Asked,
+    chose: Mapping[Passes, list[tuple[float, float]]],
+    way: tuple[int, int],
+    usual: float,
+) -> Passes:
+    """The best learning rate on the seeds that choose."""
+    tried = {
+        repr(rate): np.array([value for value, _ in found])
+        for (one, rate), found in chose.items()
+        if one == way
+    }
+    return way, float(choose_accuracy(tried, asked.prepared.metric.maximise, repr(usual)))
 
 
 def _on_labels(
     asked: Asked,
     count: int,
     seed: int,
-    keys: Sequence[tuple[tuple[int, int], float]],
+    keys: Sequence[Passes],
     folder: Path,
-) -> dict[tuple[tuple[int, int], float], tuple[float, float]]:
+) -> dict[Passes, tuple[float, float]]:
     """Metric and gap at the end of trainings on one draw of labelled examples."""
     part = subset_of(asked.prepared, count, seed)
     samples = -(-asked.samples * count // asked.prepared.examples)
-    found: dict[tuple[tuple[int, int], float], tuple[float, float]] = {}
+    found: dict[Passes, tuple[float, float]] = {}
     with Engine(part, folder / "labels", workers=0) as engine:
         for epochs in sorted({e for (_, e), _ in keys}):
             here = [key for key in keys if key[0][1] == epochs]
@@ -806,28 +819,15 @@ def _on_labels(
 
 
 def _labels_found(
-    asked: Asked,
-    ways: Sequence[tuple[int, int]],
-    best: Mapping[Any, float],
-    ends: Mapping[Any, list[tuple[float, float]]],
-    level: float,
+    asked: Asked, chosen: Mapping[int, Sequence[Passes]], ends: Ends, level: float
 ) -> Labels:
     """The curves, and how many labels each re-use saves at today's level."""
     metric = asked.prepared.metric
-    rows = []
-    for count in asked.labels:
-        for way in ways:
-            values, gaps = (np.array(side) for side in zip(*ends[count, way], strict=True))
-            known = gaps[np.isfinite(gaps)]
-            rows.append(
-                Labelled(
-                    count,
-                    *way,
-                    best[count, way],
-                    centre(values, metric.maximise, metric.unit),
-                    mean_estimate(known, metric.unit) if known.size else None,
-                )
-            )
+    rows = [
+        _labelled(asked, count, key, ends[count, key[0]])
+        for count, keys in chosen.items()
+        for key in keys
+    ]
     needed = {
         way: labels_to(
             asked.labels,
@@ -835,7 +835,7 @@ def _labels_found(
             level,
             metric.maximise,
         )
-        for way in ways
+        for way, _ in chosen[asked.labels[0]]
     }
     saved = [
         Saved(
@@ -849,3 +849,14 @@ def _labels_found(
         for epochs in (1, k)
     ]
     return Labels(level, asked.labels, tuple(rows), tuple(saved))
+
+
+def _labelled(
+    asked: Asked, count: int, key: Passes, found: Sequence[tuple[float, float]]
+) -> Labelled:
+    """One point of a curve."""
+    metric = asked.prepared.metric
+    values, gaps = (np.array(side) for side in zip(*found, strict=True))
+    known = gaps[np.isfinite(gaps)]
+    gap = mean_estimate(known, metric.unit) if known.size else None
+    return Labelled(count, *key[0], key[1], centre(values, metric.maximise, metric.unit), gap)

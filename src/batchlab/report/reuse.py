@@ -387,8 +387,8 @@ class ReuseReport:
     def _method(self) -> Text:
         return say(
             "Learning rates, the target and the length that comes to it soonest were chosen on "
-            "{c} seeds; everything shown is of {n} fresh ones, with 90 % ranges paired by seed. The "
-            "target: {m} {t}, which four in five of today's choosing "
+            "{c} seeds; everything shown is of {n} fresh ones, with 90 % ranges paired by seed. "
+            "The target: {m} {t}, which four in five of today's choosing "
             "runs reach.",
             "学習率、目標、最短の学習長は{c}個のシードで選び、表示はすべて別の{n}個の"
             "シードによるものです（90%の範囲、シードごとの対）。目標：{m}{t}（選定時の現在の学習の5回"
