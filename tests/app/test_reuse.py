@@ -109,8 +109,8 @@ def test_what_takes_ten_times_the_samples_is_left_out():
         ({"reuse": ()}, "`reuse` must be whole numbers from 2 to 8"),
         ({"reuse": (1,)}, "`reuse` must be whole numbers from 2 to 8"),
         ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 8"),
-        ({"labels": (4, 64)}, "`labels` must be numbers of examples from 32 to 64"),
-        ({"labels": (32, 65)}, "`labels` must be numbers of examples from 32 to 64"),
+        ({"labels": (19, 64)}, "`labels` must be numbers of examples from 20 to 64"),
+        ({"labels": (32, 65)}, "`labels` must be numbers of examples from 20 to 64"),
         ({"labels": (32,)}, "`labels` must be two numbers or more"),
         ({"reading": -1.0}, "`seconds_per_sample` must be 0 seconds or more"),
         ({"reading": math.nan}, "`seconds_per_sample` must be 0 seconds or more"),
@@ -226,7 +226,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reuse")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_SECONDS", 0.002)
-        given = {"reuse": [2], "labels": [16, 32, 64], "seeds": 3, "device": "cpu"}
+        given = {"reuse": [2], "labels": [24, 40, 64], "seeds": 3, "device": "cpu"}
         found = compare_reuse(task(), out=folder, seconds_per_sample=0.001, **given)
     return found, folder, given
 

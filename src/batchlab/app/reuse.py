@@ -51,6 +51,7 @@ from batchlab.stats import (
     times_to_target,
 )
 from batchlab.tasks import Prepared, Task, prepare
+from batchlab.tasks.prepare import LEAST_EXAMPLES
 from batchlab.tasks.subset import subset_of
 from batchlab.types import Estimate, Status
 
@@ -196,7 +197,7 @@ class Asked:
     @property
     def choosing(self) -> tuple[int, ...]:
         """Seeds that choose."""
-        return tuple(self.seed + CHOOSING + i for i in range(max(2, self.seeds // 2)))
+        return tuple(self.seed + CHOOSING + i for i in range(max(2, (self.seeds + 1) // 2)))
 
     @property
     def fresh(self) -> tuple[int, ...]:
@@ -264,18 +265,19 @@ def _asked(
         raise InvalidValueError(
             must("reuse", f"whole numbers from 2 to {most}", list(reuse), hint if reuse else "")
         )
+    least = max(size, LEAST_EXAMPLES)
     for count in labels:
-        if not max(reuse) * size <= count <= prepared.examples:
-            words = f"numbers of examples from {max(reuse) * size} to {prepared.examples}"
+        if not least <= count <= prepared.examples:
+            words = f"numbers of examples from {least} to {prepared.examples}"
             raise InvalidValueError(must("labels", words, count))
     if len(set(labels)) == 1:
         hint = "One number makes no curve."
         raise InvalidValueError(must("labels", "two numbers or more", list(labels), hint))
     if not 0 <= reading < math.inf:
         raise InvalidValueError(must("seconds_per_sample", "0 seconds or more", reading))
-    for name, value, least in (("seeds", seeds, 3), ("seed", seed, 0)):
-        if value < least:
-            raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
+    for name, value, fewest in (("seeds", seeds, 3), ("seed", seed, 0)):
+        if value < fewest:
+            raise InvalidValueError(must(name, f"a whole number, {fewest} or more", value))
     ordered = tuple(sorted(set(reuse))), tuple(sorted(set(labels)))
     return Asked(prepared, baseline, *ordered, paid, reading, seeds, seed)
 

@@ -346,9 +346,9 @@ class ReuseReport:
         if math.isinf(hardest.boundary.high):
             return say(
                 "{k} updates on each batch: no price of a fresh sample at which that pays was "
-                "shown against {a}; it draws {f} times the fresh samples of that rival.",
+                "shown against {a}; fresh samples drawn / those of that rival: {f}.",
                 "1バッチ{k}回の更新：{a}に対し、採算が合うと言える新しいデータの価格はありません"
-                "でした（新しいデータの量は相手の{f}倍）。",
+                "でした（新しいデータの量の比（再利用／相手）：{f}）。",
                 k=k,
                 a=rival(hardest),
                 f=_turned(hardest.fresh),
