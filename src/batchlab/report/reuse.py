@@ -616,7 +616,9 @@ def _ends(found: Estimate) -> tuple[float, float, float]:
 
 
 def _count(value: float) -> Text:
-    return same("∞" if math.isinf(value) else formats.count(round(value)))
+    if not math.isfinite(value):
+        return same("∞" if value > 0 else "–")
+    return same(formats.count(round(value)))
 
 
 def _seconds(value: float) -> Text:
