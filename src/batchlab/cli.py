@@ -346,7 +346,7 @@ def compare(
             and on how many examples two trainings disagree; trains the grid about four times more.
         features: Also count the internal features that decisions rest on, and measure how sharp
             the loss is around the trained models.
-        out: Result directory; default: batchlab-results/compare-<task>.
+        out: Result directory; default: batchlab-results/compare-<task>, or reuse-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
