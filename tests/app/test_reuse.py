@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from batchlab import cli
+from batchlab._text import same
 from batchlab.advisor.stages import Machine
 from batchlab.app.reuse import Way, clock_of, compare_reuse, final
 from batchlab.config import RunConfig
@@ -19,6 +20,7 @@ from batchlab.errors import InvalidValueError, ResultError, UserError
 from batchlab.measure.reuse import Spent
 from batchlab.measure.throughput import Block
 from batchlab.report.measured import reuse_page
+from batchlab.report.reuse import Saved, _saved
 from batchlab.tasks import prepare
 from batchlab.types import Estimate, Status
 from tests.engine import tiny
@@ -312,6 +314,21 @@ def test_it_is_told_in_both_languages_and_on_a_page(whole):
     for words in ("1バッチ2回更新", "pays from this price on", "--labels", "ラベル付きデータ数"):
         assert words in page
     assert json.loads((folder / "reuse.json").read_text())["factors"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        ((1.6, 1.3, 2.0), "need 1.6"),
+        ((0.6, 0.5, 0.7), "none are saved"),
+        ((1.0, 0.8, 1.2), "none are shown to be saved"),
+    ],
+)
+def test_labels_saved_are_told_only_where_the_whole_range_says_so(ratio, told):
+    some = Estimate(100.0, 90.0, 110.0, 5)
+    found = _saved(Saved(2, 1, some, some, Estimate(*ratio, 5)), same("90 %"))
+    assert told in found.en
+    assert "ラベル" in found.ja
 
 
 def _at(report, *, here, boundary):

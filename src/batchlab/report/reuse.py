@@ -582,6 +582,17 @@ def _saved(one: Saved, level: Text) -> Text:
             a=against,
             l=level,
         )
+    if one.ratio.high < 1:
+        return say(
+            "Labels: none are saved by {k} updates on each batch against {a} for {l}: labels "
+            "needed by {a} / by re-use {r}.",
+            "ラベル：{l}に達するのに、1バッチ{k}回の更新で{a}よりラベルは節約できません"
+            "（必要数の比（{a}／再利用）：{r}）。",
+            k=one.reuse,
+            a=against,
+            l=level,
+            r=_times(one.ratio),
+        )
     return say(
         "Labels: none are shown to be saved by {k} updates on each batch against {a} for {l} "
         "(labels needed by {a} / by re-use: {r}).",
