@@ -200,10 +200,12 @@ def _label_spec(found: ReuseReport, rows: tuple[Row, ...], text: Text, language:
         scale=alt.Scale(type="log", nice=False, padding=24, domain=shared.reach(rows, ["labels"])),
         axis=alt.Axis(values=list(found.labels.counts), format=",d", grid=False),
     )
+    ends = shared.reach(rows, keys, level, log=False)
+    scale = alt.Scale(zero=False, nice=False, padding=18, domain=ends)
     y = alt.Y(
         "metric:Q",
         title=title.of(language),
-        scale=alt.Scale(nice=False, padding=18, domain=shared.reach(rows, keys, level, log=False)),
+        scale=scale,
         axis=alt.Axis(tickCount=6),
     )
     legend = alt.Legend(labelExpr=shared.labels(words, language), orient="bottom", columns=2)
@@ -220,11 +222,11 @@ def _label_spec(found: ReuseReport, rows: tuple[Row, ...], text: Text, language:
     layers: list[Any] = [
         alt.Chart(alt.InlineData(values=[{"y": level}]))
         .mark_rule(color=shared.GREY, strokeDash=[5, 4])
-        .encode(y=alt.Y("y:Q")),
+        .encode(y=alt.Y("y:Q", scale=scale)),
         base.mark_line(opacity=0.45).encode(x=x, y=y, color=colour),
         base.transform_filter("isValid(datum.metric_low) && isValid(datum.metric_high)")
         .mark_rule(strokeWidth=2)
-        .encode(x=x, y=alt.Y("metric_low:Q"), y2="metric_high:Q", color=colour),
+        .encode(x=x, y=alt.Y("metric_low:Q", scale=scale), y2="metric_high:Q", color=colour),
         base.transform_filter("isValid(datum.metric)")
         .mark_point(filled=True, size=80, opacity=1)
         .encode(
