@@ -283,7 +283,7 @@ def test_the_gap_is_the_metric_on_training_data_less_that_on_validation_data(who
 def _measured(model, source):
     batch = source.batch(torch.arange(source.examples))
     with torch.no_grad():
-        return float(task().loss(model.eval()(batch[0]), batch).mean())
+        return float(task().loss(model.double().eval()(batch[0].double()), batch).mean())
 
 
 @pytest.mark.slow
