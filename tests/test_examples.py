@@ -52,7 +52,7 @@ def prepared():
 
 def test_the_examples_are_there_and_listed():
     listed = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert len(NAMES) == 9
+    assert len(NAMES) == 10
     for name in NAMES:
         assert f"[{name}.py]({name}.py)" in listed
         assert f"batchlab advise examples/{name}.py:task" in (FOLDER / f"{name}.py").read_text()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from batchlab.app.critical import critical
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
+    from batchlab.app.reuse import compare_reuse
     from batchlab.app.study import study
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
@@ -55,6 +56,7 @@ _HOMES = {
     "batchlab.app.critical": ("critical",),
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
+    "batchlab.app.reuse": ("compare_reuse",),
     "batchlab.app.study": ("study",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
@@ -98,6 +100,7 @@ __all__ = [
     "alignment",
     "batch_schedule",
     "compare",
+    "compare_reuse",
     "critical",
     "features",
     "find_batch_size",

@@ -34,6 +34,10 @@ Reals = Annotated[
 PROGRAM = "batchlab"
 DEMO_PRICE = 1.2
 NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
+WITH_GRID = ("batch_sizes", "learning_rates", "rate_growth", "robustness", "features")
+WITH_REUSE = ("labels", "price_per_hour", "currency", "price_per_sample", "seconds_per_sample")
+ALWAYS = ("samples", "out", "seed", "device", "data", "subset", "resume")
+"""Options of ``compare`` that belong to a grid, to ``--reuse`` and to both."""
 RESUMABLE = ("advise", "demo", "critical", "compare", "study")
 
 
@@ -48,6 +52,7 @@ def advise(
     price_per_hour: Real = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
+    seconds_per_sample: float = 0.0,
     seeds: int = 5,
     confirm_seeds: int = 8,
     batch_sizes: Counts = None,
@@ -82,6 +87,8 @@ def advise(
         price_per_hour: What an hour of computing costs.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
+        seconds_per_sample: Seconds that reading a fresh example takes in your own training, beside
+            what is timed here.
         seeds: Repeats used for choosing.
         confirm_seeds: Fresh repeats used for the reported comparison.
         batch_sizes: Candidates; default: around the measured noise scale.
@@ -294,10 +301,18 @@ def critical(
 def compare(
     task: Task,
     /,
-    batch_sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")],
+    batch_sizes: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]", help_behavior_hint="")
+    ] = (),
     learning_rates: Reals = None,
     rate_growth: Reals = None,
-    seeds: int = 3,
+    seeds: Count = None,
+    reuse: Counts = None,
+    labels: Counts = None,
+    price_per_hour: Real = None,
+    currency: str = "USD",
+    price_per_sample: float = 0.0,
+    seconds_per_sample: float = 0.0,
     samples: Words = None,
     robustness: bool = False,
     features: bool = False,
@@ -309,7 +324,8 @@ def compare(
     resume: bool = False,
     json: bool = False,
 ) -> None:
-    """Train an explicit grid and compare it at equal samples and at equal updates.
+    """Train an explicit grid and compare it at equal samples and at equal updates; or, with
+    --reuse, k updates on each batch against k epochs and batches k times as large.
 
     Args:
         task: Built-in name, file.py:function or module:function.
@@ -317,13 +333,20 @@ def compare(
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
         rate_growth: Powers with which the learning rate follows a schedule: 0 keeps it, 0.5
             follows the root, 1 is linear; default: the recipe's.
-        seeds: Repeats, at least 2.
+        seeds: Repeats; default: 3, with --reuse 5 fresh ones.
+        reuse: Updates on each batch, such as 2 4, instead of batch sizes: when that pays.
+        labels: With --reuse: numbers of labelled examples for a curve of the metric.
+        price_per_hour: With --reuse: what an hour of computing costs.
+        currency: Its currency.
+        price_per_sample: With --reuse: what a fresh example costs.
+        seconds_per_sample: With --reuse: seconds that reading a fresh example takes in your own
+            training, beside what is timed here.
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree; trains the grid about four times more.
         features: Also count the internal features that decisions rest on, and measure how sharp
             the loss is around the trained models.
-        out: Result directory; default: batchlab-results/compare-<task>.
+        out: Result directory; default: batchlab-results/compare-<task>, or reuse-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
@@ -331,13 +354,22 @@ def compare(
         resume: Go on with an unfinished directory.
         json: Print the result as JSON and nothing else.
     """
+    given = locals()
+    _check_compare(given)
     with _listener(quiet=json) as listener:
+        if reuse is not None:
+            known = {name: given[name] for name in (*WITH_REUSE, *ALWAYS)}
+            found = batchlab.compare_reuse(
+                task, reuse=reuse, seeds=5 if seeds is None else seeds, listener=listener, **known
+            )
+            _show_measured(found, "reuse", json)
+            return
         found = batchlab.compare(
             task,
             batch_sizes=batch_sizes,
             learning_rates=learning_rates,
             rate_growth=rate_growth,
-            seeds=seeds,
+            seeds=3 if seeds is None else seeds,
             samples=samples,
             robustness=robustness,
             features=features,
@@ -688,6 +720,18 @@ def _typed() -> str:
         price = [] if priced else ["--price-per-hour", str(DEMO_PRICE)]
         words = ["advise", "digits", *words[1:], *price]
     return shlex.join([PROGRAM, *words])
+
+
+def _check_compare(given: dict[str, Any]) -> None:
+    """Options of the other kind of comparison are refused, not ignored."""
+    from batchlab.errors import InvalidValueError, must
+
+    grid = given["reuse"] is None
+    usual = {"currency": "USD"}
+    for name in WITH_REUSE if grid else WITH_GRID:
+        if given[name] and given[name] != usual.get(name):
+            words = "given with --reuse only" if grid else "left out with --reuse"
+            raise InvalidValueError(must(name, words, given[name]))
 
 
 def _demands(texts: Sequence[str]) -> dict[str, float]:

@@ -133,6 +133,18 @@ def test_what_was_said_and_assumed_stands_in_the_advice():
     assert found.assumptions == ("a", "b")
 
 
+def test_a_reading_time_is_told_and_decides_as_samples_do():
+    """Where reading rules, the ratio of times is that of samples; without it nothing is told."""
+    found = _advice("C", options=Options(seconds_per_sample=1e3))
+    time, samples = (
+        next(c.difference for c in found.comparisons if c.quantity == name)
+        for name in ("time", "samples")
+    )
+    assert (time.value, time.low) == pytest.approx((samples.value, samples.low), rel=1e-4)
+    assert "every fresh sample takes 1000 s to read" in found.assumptions[-1]
+    assert _advice("C").assumptions == ()
+
+
 def test_the_target_says_who_chose_it_and_how_many_reach_it():
     found = _advice("C").target
     assert (found.value, found.chosen_by, found.runs, found.share) == (0.9, "baseline", 2, 1.0)

@@ -1,6 +1,7 @@
 """From curves and blocks to comparable numbers, by hand-made runs."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,6 +190,33 @@ def test_the_share_of_the_cost_that_is_time_carries_the_spread_of_time():
     assert hourly.spread("cost", 32) == time
     assert mixed.spread("cost", 32)[0] == pytest.approx(time[0] / 4)
     assert hourly.spread("samples", 32) == (0.0, INF)
+
+
+@pytest.mark.parametrize(
+    ("reading", "time", "cost"), [(0.0, 3.0, 19.0), (0.25, 19.0, 35.0), (2.0, 131.0, 147.0)]
+)
+def test_reading_is_added_once_a_fresh_sample_whatever_the_reuse(reading, time, cost):
+    yard = Yardstick(made.machine({32: 0.5}), Price(3600.0, "USD", 0.25), 3, reading=reading)
+    samples = np.array([64.0, INF])
+    assert yard.measure("time", samples, 32).tolist() == [pytest.approx(time), INF]
+    assert yard.measure("cost", samples, 32).tolist() == [pytest.approx(cost), INF]
+    assert yard.computing.measure("time", samples, 32).tolist() == [3.0, INF]
+    assert yard.updates(samples, 32).tolist() == [6.0, INF]
+
+
+def test_reading_is_known_and_only_computing_carries_the_spread_of_timing():
+    bare = Yardstick(made.machine({32: [0.4, 0.5, 0.6, 0.5]}), None)
+    half = replace(bare, reading=bare.rate(32).value / 32)
+    assert half.spread("time", 32)[0] == pytest.approx(bare.spread("time", 32)[0] / 4)
+
+
+def test_a_slow_reader_narrows_the_gain_of_fewer_updates_to_that_of_fewer_samples():
+    # As many samples at twice the batch: half the updates, and no gain once reading rules.
+    fast = Yardstick(made.machine({32: 0.5, 64: 0.5}), None)
+    slow = replace(fast, reading=1e6)
+    sides = (np.array([640.0] * 3), 32), (np.array([640.0] * 3), 64)
+    assert fast.compare("time", *sides).estimate.value == pytest.approx(2.0)
+    assert slow.compare("time", *sides).estimate.value == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_single_block_is_not_taken_for_certain():

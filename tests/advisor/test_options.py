@@ -23,6 +23,8 @@ PRICE = Price(1.0, "USD")
         ({"seeds": 1}, "`seeds` must be a whole number, 2 or more"),
         ({"seeds": MOST_SEEDS + 1}, "`seeds` must be at most 900"),
         ({"confirm_seeds": 2}, "`confirm_seeds` must be a whole number, 3 or more"),
+        ({"seconds_per_sample": -1.0}, "`seconds_per_sample` must be 0 seconds or more"),
+        ({"seconds_per_sample": math.inf}, "`seconds_per_sample` must be 0 seconds or more"),
         ({"seed": -1}, "`seed` must be a whole number, 0 or more"),
         ({"batch_sizes": (8, 0)}, "`batch_sizes` must be whole numbers, 1 or more"),
         ({"memory_limit": "lots"}, "`memory_limit` must be"),

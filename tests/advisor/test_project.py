@@ -138,6 +138,7 @@ def test_the_low_end_of_the_noise_scale_decides():
         (Options(objective="samples"), "sgd"),
         (Options(objective="accuracy"), "sgd"),
         (Options(objective="cost", price=Price(1.0, "USD", 0.1)), "sgd"),
+        (Options(seconds_per_sample=1e-3), "sgd"),
         (Options(batch_sizes=(8, 128)), "sgd"),
         (Options(), "adam"),
     ],

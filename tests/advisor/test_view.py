@@ -71,6 +71,12 @@ def test_one_run_counts_reuse_and_is_unknown_before_timing():
     assert math.isnan(made.view(machine=None).run_seconds())
 
 
+def test_one_run_takes_its_reading_too():
+    slow = made.view(options=Options(seconds_per_sample=0.01))
+    assert slow.run_seconds() == pytest.approx(made.view().run_seconds() + 100.0)
+    assert slow.yardstick.reading == slow.fresh_yardstick.reading == 0.01
+
+
 def test_a_setting_keeps_the_recipe():
     recipe = made.BASELINE.replace(rule="shb", momentum=0.9, weight_decay=1e-4, clip_norm=1.0)
     setting = made.view(known=made.facts(baseline=recipe)).setting((128, 0.4))

@@ -399,8 +399,9 @@ class _Stages:
     def yardstick(self) -> Yardstick:
         """Turns samples into the objective on this machine."""
         session = self.session
-        reuse, examples = session.baseline.reuse, session.prepared.examples
-        return Yardstick(session.machine(), session.options.price, reuse, examples)
+        options, reuse = session.options, session.baseline.reuse
+        examples, reading = session.prepared.examples, options.seconds_per_sample
+        return Yardstick(session.machine(), options.price, reuse, examples, reading)
 
     def _rows(self, objective: str) -> list[Projected]:
         """What the search says of every batch size."""

@@ -432,7 +432,8 @@ def _pair_seconds(view: View) -> float:
     evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
     whole = np.array([float(view.samples)])
     each = [
-        float(view.yardstick.measure("time", whole, b)[0]) * factor + evaluations * evaluation
+        float(view.yardstick.computing.measure("time", whole, b)[0]) * factor
+        + evaluations * evaluation
         for b in (view.today[0], view.chosen[0])
     ]
     # Many pairs share the workers evenly: one pair's part of them.

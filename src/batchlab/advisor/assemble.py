@@ -80,7 +80,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         train_examples=facts.train_examples,
         validation_examples=facts.validation_examples,
         test_examples=facts.test_examples,
-        assumptions=facts.assumptions + records.said,
+        assumptions=facts.assumptions + records.said + _reading(options),
         not_tested=NOT_TESTED,
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
@@ -90,6 +90,16 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         robustness=_robustness(view),
         features=_features(view),
         growing=answer.growing(view),
+    )
+
+
+def _reading(options: Options) -> tuple[str, ...]:
+    """That reading is a number that was given, and how it is counted."""
+    if not options.seconds_per_sample:
+        return ()
+    return (
+        f"every fresh sample takes {options.seconds_per_sample:g} s to read, as given and not "
+        "measured; that is added to the time of computing, as where the two wait for one another",
     )
 
 

@@ -189,7 +189,8 @@ def _grown(view: View, choice: Grown) -> Candidate:
     """A batch that grows, as far as it was confirmed; the pilot's trainings are none of them."""
     whole = np.array([float(view.samples)])
     updates = float(view.yardstick.updates(whole, choice.batch_size)[0])
-    each = view.yardstick.seconds(view.samples, choice.batch_size).times(1 / updates, "s/update")
+    alone = view.yardstick.computing.seconds(view.samples, choice.batch_size)
+    each = alone.times(1 / updates, "s/update")
     made = Candidate(
         view.setting(choice), Reason.GROWING, Evidence.PROJECTED, seconds_per_update=each
     )
@@ -393,7 +394,9 @@ def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
         reached = np.array(curve.samples, float)
         return view.yardstick.measure("time", reached, choice.batch_size).tolist()
     rate = view.yardstick.machine.seconds(choice[0])
-    return [updates * rate.value if rate else math.nan for updates in curve.updates]
+    reading = view.options.seconds_per_sample
+    steps = zip(curve.samples, curve.updates, strict=True)
+    return [s * reading + u * rate.value if rate else math.nan for s, u in steps]
 
 
 def epochs_to_plateau(view: View) -> Estimate | None:

@@ -16,7 +16,7 @@ from batchlab.types import from_plain, to_plain
 FORMAT = 1
 MORE = ("budget", "robustness")
 """What may differ when a result is continued: more is measured."""
-JUDGED_ANEW = (*MORE, "price", "worth", "at_least")
+JUDGED_ANEW = (*MORE, "price", "seconds_per_sample", "worth", "at_least")
 """The same, or what has been measured is judged anew."""
 Kind = TypeVar("Kind")
 

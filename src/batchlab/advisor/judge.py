@@ -39,19 +39,27 @@ class Yardstick:
     """Turns samples to the target into what is asked for, on one machine.
 
     A batch size may be a schedule: every sample then counts at the speed of the size it was drawn
-    at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ with sᵢ of the s samples drawn at size Bᵢ.
+    at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ + s · reading, with sᵢ of the s samples
+    drawn at size Bᵢ. Reading and computing wait for one another: times add up.
 
     Attributes:
         machine: Seconds per update.
         price: Or None.
         reuse: Updates per batch.
         examples: Training examples, to which positions in epochs refer; None where there are none.
+        reading: Seconds to read one fresh sample, beside what is timed.
     """
 
     machine: Machine
     price: Price | None
     reuse: int = 1
     examples: int | None = None
+    reading: float = 0.0
+
+    @property
+    def computing(self) -> Yardstick:
+        """The same where reading takes no time, as where batchlab trains."""
+        return replace(self, reading=0.0)
 
     def measure(
         self, quantity: str, samples: Float[np.ndarray, " n"], batch_size: int | str
@@ -85,11 +93,15 @@ class Yardstick:
 
     def _of_sample(self, quantity: str, size: int) -> float:
         """Seconds, or cost, of a sample that is drawn at this size."""
-        seconds = self.rate(size).value * self.reuse / size
+        seconds = self._computing(size) + self.reading
         if quantity == "time":
             return seconds
         assert self.price is not None
         return seconds * self.price.per_hour / 3600 + self.price.per_sample
+
+    def _computing(self, size: int) -> float:
+        """Seconds of computing a sample that is drawn at this size."""
+        return self.rate(size).value * self.reuse / size
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -141,7 +153,7 @@ class Yardstick:
         hourly = 1.0 if quantity == "time" or self.price is None else self.price.per_hour / 3600
         weights: dict[int, float] = {}
         for size, part in self._parts(middle, batch_size):
-            timed = float(part[0]) * self._of_sample("time", size) * hourly
+            timed = float(part[0]) * self._computing(size) * hourly
             weights[size] = weights.get(size, 0.0) + (timed / total if total > 0 else 0.0)
         return weights
 

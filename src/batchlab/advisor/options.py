@@ -43,6 +43,8 @@ class Options:
             internal features, ``flat`` the one with the smallest largest eigenvalue of the
             Hessian; or None.
         growing: Whether batches that grow are tried where the budget pays for it.
+        seconds_per_sample: Seconds to read one fresh sample in the user's own training, beside
+            what is timed here; added to computing.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds
@@ -65,6 +67,7 @@ class Options:
     robustness: bool = False
     prefer: str | None = None
     growing: bool = True
+    seconds_per_sample: float = 0.0
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -94,6 +97,10 @@ class Options:
                 raise InvalidValueError(must(name, f"a whole number, {least} or more", value))
         if self.seeds > MOST_SEEDS:
             raise InvalidValueError(must("seeds", f"at most {MOST_SEEDS}", self.seeds))
+        if not 0 <= self.seconds_per_sample < math.inf:
+            raise InvalidValueError(
+                must("seconds_per_sample", "0 seconds or more", self.seconds_per_sample)
+            )
         for size in self.batch_sizes or ():
             if size < 1:
                 raise InvalidValueError(must("batch_sizes", "whole numbers, 1 or more", size))

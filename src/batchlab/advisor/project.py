@@ -174,7 +174,8 @@ def _noise_rules_out(session: Session) -> bool:
     assert session.baseline.rule is not None
     options = session.options
     priced = options.price is not None and options.price.per_sample > 0
-    by_time = options.objective == "time" or (options.objective == "cost" and not priced)
+    computed = options.objective == "time" or (options.objective == "cost" and not priced)
+    by_time = computed and not options.seconds_per_sample
     return by_time and not options.batch_sizes and is_sgd_family(session.baseline.rule)
 
 

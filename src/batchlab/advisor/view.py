@@ -149,7 +149,8 @@ class View:
         """Turns samples into time and money, by all blocks that were timed."""
         machine = self.records.machine or Machine(None, {}, 1, "cpu", "", 1)
         reuse, examples = self.facts.baseline.reuse, self.facts.train_examples
-        return Yardstick(machine, self.options.price, reuse, examples)
+        reading = self.options.seconds_per_sample
+        return Yardstick(machine, self.options.price, reuse, examples, reading)
 
     @cached_property
     def fresh_yardstick(self) -> Yardstick:
@@ -281,4 +282,5 @@ class View:
         if rate is None:
             return math.nan
         samples = self.facts.whole[1] if self.facts.whole else self.samples
-        return samples / self.today[0] * self.facts.baseline.reuse * rate.value
+        computing = samples / self.today[0] * self.facts.baseline.reuse * rate.value
+        return computing + samples * self.options.seconds_per_sample

@@ -70,6 +70,7 @@ def advise(
     price_per_hour: float | None = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
+    seconds_per_sample: float = 0.0,
     seeds: int = 5,
     confirm_seeds: int = 8,
     batch_sizes: Sequence[int] | None = None,
@@ -104,6 +105,8 @@ def advise(
         price_per_hour: What an hour of computing costs.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
+        seconds_per_sample: Seconds that reading a fresh example takes in your own training,
+            beside what is timed here; added to every time.
         seeds: Repeats used for choosing.
         confirm_seeds: Fresh repeats used for the reported comparison.
         batch_sizes: Candidates, instead of those around the measured noise scale.
@@ -143,6 +146,7 @@ def advise(
         price_per_hour=price_per_hour,
         currency=currency,
         price_per_sample=price_per_sample,
+        seconds_per_sample=seconds_per_sample,
         seeds=seeds,
         confirm_seeds=confirm_seeds,
         batch_sizes=batch_sizes,
@@ -511,6 +515,7 @@ def typed_command(
         words += _flag("price_per_hour", options.price.per_hour, None)
         words += _flag("currency", options.price.currency, "USD")
         words += _flag("price_per_sample", options.price.per_sample, 0.0)
+    words += _flag("seconds_per_sample", options.seconds_per_sample, 0.0)
     words += _flag("out", folder, None) + _flag("device", device, "auto")
     return shlex.join([*words, *_flag("data", data, None)])
 

@@ -26,7 +26,7 @@ from batchlab.advisor.record import (
 )
 from batchlab.report import charts, evidence, features, findings, formats, names, page, wording
 from batchlab.report import critical as branching
-from batchlab.report.charts import critical, shared
+from batchlab.report.charts import critical, reuse, shared
 from batchlab.report.charts.shared import Chart, Row, Spec
 from batchlab.report.critical import CriticalReport
 from batchlab.report.evidence import Section
@@ -42,6 +42,7 @@ from batchlab.report.findings import (
     row,
     scale_text,
 )
+from batchlab.report.reuse import ReuseReport
 from batchlab.report.sturdiness import meaning
 from batchlab.types import Estimate, Evidence
 
@@ -110,6 +111,30 @@ def critical_page(found: CriticalReport) -> str:
     caption = Text("90 % ranges", "かっこ内は90%の範囲")
     tables = ((caption, branching.HEAD, found.rows()),)
     answer, told = found.answer(), found.said()
+    return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
+
+
+def reuse_page(found: ReuseReport) -> str:
+    """Re-use of batches against its rivals.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    advice = _advice(found.task, found.origin, found.today, found.train_examples)
+    title = say("{t}: re-use of batches", "{t}：バッチの再利用", t=verbatim(found.task))
+    drawn = _drawn(reuse.plane(found), reuse.labels(found))
+    heads = {
+        "reuse-plane": Text(
+            "Where re-use pays: cost of a fresh sample against cost of computing",
+            "再利用の採算が合う領域：新しいデータの費用と計算の費用",
+        ),
+        "labels": Text("How far so many labelled examples go", "ラベル付きデータの数と到達点"),
+    }
+    sections = [Section(f"{name}-part", heads[name], (), (name,)) for name in drawn]
+    answer, told, tables = found.answer(), found.said(), found.tables()
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
 
 

@@ -1,0 +1,357 @@
+"""``compare --reuse``: what is planned, what chooses, what judges, and what it says."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from batchlab import cli
+from batchlab._text import same
+from batchlab.advisor.stages import Machine
+from batchlab.app.reuse import Way, clock_of, compare_reuse, final
+from batchlab.config import RunConfig
+from batchlab.engine import RunResult, Series
+from batchlab.errors import InvalidValueError, ResultError, UserError
+from batchlab.measure.reuse import Spent
+from batchlab.measure.throughput import Block
+from batchlab.report.measured import reuse_page
+from batchlab.report.reuse import Saved, _saved
+from batchlab.tasks import prepare
+from batchlab.types import Estimate, Status
+from tests.engine import tiny
+
+module = sys.modules["batchlab.app.reuse"]
+BASELINE = RunConfig(rule="sgd", batch_size=8, learning_rate=0.1, samples="2ep")
+SIZES = (8, 16, 32)
+
+
+def task(**changes):
+    return tiny.task(name="tiny", baseline=BASELINE.replace(**changes))
+
+
+def asked(reuse=(2, 4), *, reading=0.0, labels=(), seeds=5, samples=None, **changes):
+    prepared = prepare(task(**changes), device="cpu")
+    return module._asked(prepared, reuse, labels, None, reading, seeds, 0, samples)
+
+
+def clock(given=0.0, loading=0.0, seconds=0.001):
+    """Every batch size takes the same time per example: 1 ms for 8."""
+    blocks = {
+        str(size): (
+            Block(size, 10, 10 * (seconds + loading) * size / 8, 10 * loading * size / 8, 0),
+        )
+        * 3
+        for size in SIZES
+    }
+    return clock_of(Machine(None, blocks, 1, "cpu", "", 1), 8, given)
+
+
+def lengths(plan, kind):
+    return {
+        (way.batch_size, way.reuse): way.samples for way, kinds in plan.items() if kind in kinds
+    }
+
+
+# ------------------------------------------------------------------ what is planned
+
+
+def test_reading_and_computing_are_timed_apart():
+    """A re-used batch is read once: what loading took must not be multiplied by the re-use."""
+    found = clock(loading=0.003, given=0.5)
+    assert found.each(8) == pytest.approx(0.001 / 8)
+    assert found.loading == pytest.approx(0.003 / 8)
+    assert found.reading == pytest.approx(0.5 + 0.003 / 8)
+    yard = found.yardstick(Way(8, 4, 80), None, 64)
+    assert yard.measure("time", np.array([80.0]), 8)[0] == pytest.approx(
+        80 * (4 * 0.001 / 8 + found.reading)
+    )
+
+
+def test_the_rivals_are_trained_at_equal_samples_and_equal_updates():
+    plan = module._plan(asked(), clock())
+    fresh, updates = lengths(plan, "fresh"), lengths(plan, "updates")
+    # The longest of today's batch is the k epochs of the largest k.
+    assert fresh == {(8, 1): 512, (8, 2): 128, (8, 4): 128, (16, 1): 128, (32, 1): 128}
+    assert Way(8, 1, 256) in plan
+    done = {samples * reuse // size for (size, reuse), samples in updates.items()}
+    assert done == {16}
+
+
+@pytest.mark.parametrize(("reading", "share"), [(0.0, 0.5), (0.001 / 8, 2 / 3), (1e9, 1.0)])
+def test_an_equal_time_draws_fewer_samples_by_what_reading_costs(reading, share):
+    """(c + s)·n = (2c + s)·m: half without reading, all where only reading counts."""
+    time = lengths(module._plan(asked((2,)), clock(reading)), "time")
+    assert time[8, 1] == 128
+    assert time[8, 2] == pytest.approx(128 * share, abs=1)
+    assert time[16, 1] == pytest.approx(128, abs=1)
+
+
+def test_epochs_are_no_rival_in_a_training_of_less_than_one_pass():
+    plan = module._plan(asked(samples=32), clock())
+    assert {way.samples for way in plan if way[:2] == (8, 1)} == {32}
+
+
+def test_what_takes_ten_times_the_samples_is_left_out():
+    plan = module._plan(asked((8,), batch_size=2), replace(clock(), machine=clock().machine))
+    assert max(way.samples for way in plan) <= module.LONGEST * 128
+    assert Way(16, 1, 8 * 128) in plan
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"reuse": ()}, "`reuse` must be whole numbers from 2 to 8"),
+        ({"reuse": (1,)}, "`reuse` must be whole numbers from 2 to 8"),
+        ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 8"),
+        ({"labels": (19, 64)}, "`labels` must be numbers of examples from 20 to 64"),
+        ({"labels": (32, 65)}, "`labels` must be numbers of examples from 20 to 64"),
+        ({"labels": (32,)}, "`labels` must be two numbers or more"),
+        ({"reading": -1.0}, "`seconds_per_sample` must be 0 seconds or more"),
+        ({"reading": math.nan}, "`seconds_per_sample` must be 0 seconds or more"),
+        ({"seeds": 2}, "`seeds` must be a whole number, 3 or more"),
+    ],
+)
+def test_an_impossible_wish_is_one_sentence(given, sentence):
+    with pytest.raises(InvalidValueError, match=sentence):
+        asked(**given)
+
+
+def test_a_recipe_that_re_uses_already_is_refused(tmp_path):
+    with pytest.raises(InvalidValueError, match="`reuse` must be 1 in today's recipe"):
+        compare_reuse(task(reuse=2), reuse=[2], out=tmp_path, device="cpu")
+
+
+def test_a_recipe_with_a_schedule_of_sizes_is_refused(tmp_path):
+    with pytest.raises(UserError, match="multiples of one batch size"):
+        compare_reuse(task(batch_size="0:8 1ep:16"), reuse=[2], out=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--reuse", "2", "--batch-sizes", "8"], "`batch_sizes` must be left out with --reuse"),
+        (["--reuse", "2", "--features"], "`features` must be left out with --reuse"),
+        (["--batch-sizes", "8", "--labels", "9"], "`labels` must be given with --reuse only"),
+        (["--batch-sizes", "8", "--currency", "JPY"], "`currency` must be given with --reuse"),
+        ([], "`batch_sizes` must be at least one batch size"),
+    ],
+)
+def test_options_of_the_other_comparison_are_refused_not_ignored(
+    words, sentence, capsys, tmp_path
+):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", "digits", *words, "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ what chooses
+
+
+def run(ends, *, status=Status.OK, samples=(0, 32, 64, 96, 128)):
+    at = np.array(samples)
+    series = {"metric": Series(at, at // 8, np.array(ends, float))}
+    return RunResult(BASELINE, status, "", 16, 128, 128, 1.0, "loop", 1, series)
+
+
+def falling(end):
+    """The metric is a loss: less is better."""
+    return run([1.0, *[end] * 4])
+
+
+def test_the_rate_is_the_best_on_the_choosing_seeds_and_today_wins_a_tie():
+    made, way = asked(), Way(8, 2, 128)
+    chose = {
+        (way, rate): tuple(map(falling, ends))
+        for rate, ends in {0.05: [0.5, 0.4], 0.1: [0.2, 0.3], 0.2: [0.3, 0.2]}.items()
+    }
+    assert module._best_rate(made, chose, way) == 0.1
+    better = chose | {(way, 0.2): (falling(0.1), falling(0.1))}
+    assert module._best_rate(made, better, way) == 0.2
+    failed = better | {
+        (way, 0.2): (falling(0.1), run([1.0, math.nan], status=Status.DIVERGED, samples=(0, 32)))
+    }
+    assert module._best_rate(made, failed, way) == 0.1
+
+
+def test_a_rate_at_the_edge_asks_for_the_next_beyond():
+    way = Way(8, 2, 128)
+    chose = {(way, rate): () for rate in (0.05, 0.1, 0.2)}
+    assert module._beyond(chose, way, 0.2) == [0.4]
+    assert module._beyond(chose, way, 0.05) == [0.025]
+    assert module._beyond(chose, way, 0.1) == []
+
+
+def test_a_diverged_run_has_no_end():
+    runs = [falling(0.5), run([0.0, 0.9], status=Status.DIVERGED, samples=(0, 32))]
+    assert final(runs).tolist() == [0.5, pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_the_quickest_draws_fewest_samples_whatever_its_end():
+    made, early, late = asked(), Way(8, 2, 128), Way(8, 2, 64)
+    chose = {
+        (early, 0.1): (run([1, 0, 0, 0, 0.1]),) * 2,
+        (late, 0.1): (run([1, 1, 0.1, 0.1, 0.0]),) * 2,
+    }
+    found = module._quickest(made, chose, 0.2)
+    assert found == {(8, 2): (early, 0.1)}
+
+
+# ------------------------------------------------------------------ what follows
+
+
+def test_re_use_has_a_line_against_today_and_against_the_larger_batch():
+    spent = {
+        (8, 1): Spent((100.0,) * 5, (100.0,) * 5),
+        (8, 2): Spent((60.0,) * 5, (120.0,) * 5),
+        (16, 1): Spent((110.0,) * 5, (55.0,) * 5),
+    }
+    today, larger = module._lines(asked((2,)), spent, 3.0)
+    assert (today.reuse, today.rival, larger.rival) == (2, 1, 2)
+    assert today.boundary.value == pytest.approx(20 / 40)
+    assert larger.boundary.value == pytest.approx((120 - 55) / (110 - 60))
+    assert today.here.value == pytest.approx((300 + 100) / (180 + 120))
+    assert (today.fresh.value, today.computing.value) == pytest.approx((10 / 6, 10 / 12))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One comparison of everything, on 64 examples."""
+    folder = tmp_path_factory.mktemp("reuse")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_SECONDS", 0.002)
+        given = {"reuse": [2], "labels": [24, 40, 64], "seeds": 3, "device": "cpu"}
+        found = compare_reuse(task(), out=folder, seconds_per_sample=0.001, **given)
+    return found, folder, given
+
+
+@pytest.mark.slow
+def test_every_reading_keeps_what_it_promises(whole):
+    found, *_ = whole
+    by = {kind: [row for row in found.rows if kind in row.kinds] for kind in ("fresh", "updates")}
+    assert {row.updates for row in by["updates"]} == {16}
+    assert {row.samples for row in by["fresh"] if row.epochs == 1} == {128}
+    assert all(row.processed == row.samples * row.reuse for row in found.rows)
+    assert found.rows[0].difference is None
+    assert [row.difference is None for row in found.rows[1:]] == [False] * (len(found.rows) - 1)
+
+
+@pytest.mark.slow
+def test_what_is_judged_never_chose(whole):
+    found, folder, _ = whole
+    assert not set(found.seeds) & set(found.choosing)
+    runs = pl.read_parquet(folder / "runs.parquet")
+    seeds = (
+        {json.loads(text)["seed"] for text in runs["config"]}
+        if "config" in runs
+        else set(runs["seed"])
+    )
+    assert seeds == set(found.seeds) | set(found.choosing)
+
+
+@pytest.mark.slow
+def test_the_gap_is_the_metric_on_training_data_less_that_on_validation_data(whole):
+    """The naive twin: one run trained and evaluated by hand on both."""
+    found, *_ = whole
+    made = asked((2,), seeds=3)
+    way, rate = made.today, found.today.learning_rate
+    with module.Engine(made.prepared, None, workers=0) as engine:
+        configs = [made.config(way, rate, seed) for seed in made.fresh]
+        job = module.Job((0, 128), keep_end=True)
+        _, states = engine.train(configs, job)
+    gaps = []
+    for state in states:
+        model = task().model()
+        held = {**state.progress.params, **state.progress.buffers}
+        model.load_state_dict({name.removeprefix("module."): v for name, v in held.items()})
+        gaps.append(
+            _measured(model, made.prepared.train) - _measured(model, made.prepared.validation)
+        )
+    assert found.rows[0].gap.value == pytest.approx(np.mean(gaps), abs=1e-6)
+    # A planted sign would be seen.
+    assert abs(np.mean(gaps)) > 1e-4
+
+
+def _measured(model, source):
+    batch = source.batch(torch.arange(source.examples))
+    with torch.no_grad():
+        return float(task().loss(model.double().eval()(batch[0].double()), batch).mean())
+
+
+@pytest.mark.slow
+def test_the_same_again_trains_nothing_and_another_price_judges_anew(whole):
+    found, folder, given = whole
+    cells = {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*.parquet")
+        if "cells" in path.parts
+    }
+    again = compare_reuse(
+        task(), out=folder, seconds_per_sample=0.001, price_per_sample=1.0, **given
+    )
+    assert cells == {path: path.stat().st_mtime_ns for path in cells}
+    assert math.isinf(again.price)
+    assert math.isfinite(found.price)
+    assert again.rows == found.rows
+    assert [line.boundary for line in again.lines] == [line.boundary for line in found.lines]
+    with pytest.raises(ResultError, match="another reading"):
+        compare_reuse(task(), out=folder, seconds_per_sample=0.002, **given)
+
+
+@pytest.mark.slow
+def test_it_is_told_in_both_languages_and_on_a_page(whole):
+    found, folder, _ = whole
+    assert "2 updates a batch" in str(found)
+    page = (folder / "reuse.html").read_text(encoding="utf-8")
+    for words in ("1バッチ2回更新", "pays from this price on", "--labels", "ラベル付きデータ数"):
+        assert words in page
+    assert json.loads((folder / "reuse.json").read_text())["factors"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        ((1.6, 1.3, 2.0), "need 1.6"),
+        ((0.6, 0.5, 0.7), "none are saved"),
+        ((1.0, 0.8, 1.2), "none are shown to be saved"),
+    ],
+)
+def test_labels_saved_are_told_only_where_the_whole_range_says_so(ratio, told):
+    some = Estimate(100.0, 90.0, 110.0, 5)
+    found = _saved(Saved(2, 1, some, some, Estimate(*ratio, 5)), same("90 %"))
+    assert told in found.en
+    assert "ラベル" in found.ja
+
+
+def _at(report, *, here, boundary):
+    """The same record with other lines."""
+    ratio, edge = (Estimate(value, low, high, 3) for value, low, high in (here, boundary))
+    lines = tuple(replace(line, here=ratio, boundary=edge) for line in report.lines)
+    return replace(report, lines=lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("here", "boundary", "answer", "told"),
+    [
+        ((1.5, 1.2, 1.9), (2.0, 1.0, 3.0), "Re-use pays", "pay once a fresh sample costs"),
+        ((0.5, 0.4, 0.6), (9.0, 7.0, 12.0), "Re-use does not pay", "pay once a fresh sample"),
+        ((1.1, 0.9, 1.3), (2.0, 1.0, math.inf), "not shown that re-use pays", "no price of a"),
+        ((1.5, 1.2, 1.9), (0.0, 0.0, 0.0), "Re-use pays", "at any price"),
+        ((0.5, 0.4, 0.6), (math.inf, 3.0, math.inf), "does not pay", "no price of a fresh"),
+    ],
+)
+def test_the_answer_says_plainly_whether_re_use_pays(whole, here, boundary, answer, told):
+    report = _at(whole[0], here=here, boundary=boundary)
+    assert answer in report.answer().en
+    assert told in " ".join(text.en for text in report.said())
+    assert "採算" in report.answer().ja
+    assert reuse_page(report)
