@@ -1,0 +1,1 @@
+"""What re-using batches lets a two-layer network learn (dandi2024, arnaboldi2024)."""
