@@ -62,7 +62,7 @@ class TwoLayerStudent(nn.Module):
         """s(h), h = W x/√d."""
         return self.activation(inputs @ self.weight.T / math.sqrt(inputs.shape[-1]))
 
-    def forward(self, inputs: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
+    def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
         """The prediction; inputs of other shapes are flattened."""
         return self.features(inputs.flatten(1)) @ self.second
 
