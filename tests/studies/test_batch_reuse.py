@@ -10,7 +10,7 @@ import pytest
 from batchlab._text import plain
 from batchlab.errors import InvalidValueError
 from batchlab.report.charts import claims as charts
-from batchlab.studies.batch_reuse import MEASURES, STUDY, early, faults, words
+from batchlab.studies.batch_reuse import MEASURES, STUDY, early, faults, figure, words
 from batchlab.studies.claim import MODES, Bench
 from batchlab.studies.running import measure
 from batchlab.studies.verdict import Outcome, judge, suffices
@@ -18,7 +18,10 @@ from batchlab.studies.verdict import Outcome, judge, suffices
 QUICK = dict(STUDY.parameters["quick"])
 IN_MODES = {mode: STUDY.claims(STUDY.parameters[mode]) for mode in MODES}
 CLAIMS = {claim.id: claim for claim in IN_MODES["quick"] if not claim.finding}
-TINY = {"seeds": 64, "dimensions": "250,1000", "theory_samples": 2**14}
+TINY = {
+    **{"seeds": 64, "dimensions": "250,1000", "theory_samples": 2**14},
+    **{"figure_seeds": 128, "hidden_seeds": 512, "figure_dimension": 1000},
+}
 
 # What the claims rest on
 
@@ -118,7 +121,10 @@ def measured(tables, fault):
     return found, {claim.id: claim for claim in STUDY.claims(parameters)}
 
 
-HOMES = {early: (early.TABLE, early.THEORY)}
+HOMES = {
+    early: (early.TABLE, early.THEORY),
+    figure: (figure.TABLE, figure.THEORY),
+}
 """Topic → its tables."""
 
 

@@ -11,26 +11,34 @@ from collections.abc import Callable
 
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
-from batchlab.studies.batch_reuse import early
+from batchlab.studies.batch_reuse import early, figure
 from batchlab.studies.batch_reuse.faults import FAULTS
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
 
 MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     early.TABLE: early.measure,
     early.THEORY: early.predicted,
+    figure.TABLE: figure.measure,
+    figure.THEORY: figure.predicted,
 }
 """Table → what fills it."""
-TOPICS = (early,)
+TOPICS = (early, figure)
 
 QUICK: dict[str, Value] = {
     "seeds": 256,
     "dimensions": "250,500,1000,2000,4000",
+    "figure_seeds": 384,
+    "hidden_seeds": 1024,
+    "figure_dimension": 2000,
     "theory_samples": 2**17,
     "fault": "none",
 }
 FULL: dict[str, Value] = {
     "seeds": 1024,
     "dimensions": "250,500,1000,2000,4000,8000",
+    "figure_seeds": 1024,
+    "hidden_seeds": 4096,
+    "figure_dimension": 5000,
     "theory_samples": 2**20,
 }
 PARAMETERS: dict[Mode, Parameters] = {

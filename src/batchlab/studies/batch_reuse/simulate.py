@@ -220,7 +220,9 @@ class Unread:
         if have + new.shape[-1] > new.shape[-2]:
             words = "more than the directions that are asked for"
             raise InvalidValueError(must("batch_size and inputs", words, new.shape[-2]))
-        added = torch.linalg.qr(torch.cat((basis, new), -1))[0][..., have:]
+        added = new
+        for _ in range(2):  # once leaves round-off where little of a direction is new
+            added = torch.linalg.qr(added - basis @ (basis.mT @ added))[0]
         size = (other.shape[-2], added.shape[-1])
         fresh = _normals(self.rngs, *size)
         fresh = fresh - other @ (other.mT @ fresh) + other @ (known.mT @ added)
