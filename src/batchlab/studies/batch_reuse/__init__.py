@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
-from batchlab.studies.batch_reuse import early, figure
+from batchlab.studies.batch_reuse import early, figure, one_example
 from batchlab.studies.batch_reuse.faults import FAULTS
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
 
@@ -20,9 +20,10 @@ MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     early.THEORY: early.predicted,
     figure.TABLE: figure.measure,
     figure.THEORY: figure.predicted,
+    one_example.TABLE: one_example.measure,
 }
 """Table → what fills it."""
-TOPICS = (early, figure)
+TOPICS = (early, figure, one_example)
 
 QUICK: dict[str, Value] = {
     "seeds": 256,
@@ -30,6 +31,8 @@ QUICK: dict[str, Value] = {
     "figure_seeds": 384,
     "hidden_seeds": 1024,
     "figure_dimension": 2000,
+    "single_seeds": 256,
+    "single_dimensions": "256,512",
     "theory_samples": 2**17,
     "fault": "none",
 }
@@ -39,6 +42,8 @@ FULL: dict[str, Value] = {
     "figure_seeds": 1024,
     "hidden_seeds": 4096,
     "figure_dimension": 5000,
+    "single_seeds": 512,
+    "single_dimensions": "256,512,1024,2048",
     "theory_samples": 2**20,
 }
 PARAMETERS: dict[Mode, Parameters] = {

@@ -8,7 +8,7 @@ FAULTS = {
     "re-used for fresh": "what is called single-pass takes the same batch at every step",
     "easy target": "targets that are said to be hard are replaced by one that is not",
     "no stairs": "the staircase lacks its second step",
-    "rate falls": "the learning rate falls with the dimension, as its inverse root",
+    "rate falls": "the learning rate falls with the dimension",
     "theory of fresh": "the theory is that of fresh batches",
     "no look-ahead": "extra-gradient takes a plain step",
     "looks ahead": "plain steps look ahead",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -425,8 +425,9 @@ def simulate(setting: Setting, seeds: Sequence[int]) -> Paths:
         >>> simulate(setting, range(8)).overlaps.shape
         torch.Size([8, 3, 1, 1])
     """
-    size = _bytes(setting)
-    step = max(1, CHUNK_BYTES // size)
+    read = {"target": target(setting.target), "activation": activation(setting.activation)}
+    setting = replace(setting, **read)
+    step = max(1, CHUNK_BYTES // _bytes(setting))
     parts = [_part(setting, seeds[i : i + step]) for i in range(0, len(seeds), step)]
     return Paths(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
