@@ -10,7 +10,16 @@ import pytest
 from batchlab._text import plain
 from batchlab.errors import InvalidValueError
 from batchlab.report.charts import claims as charts
-from batchlab.studies.batch_reuse import MEASURES, STUDY, early, faults, figure, one_example, words
+from batchlab.studies.batch_reuse import (
+    MEASURES,
+    STUDY,
+    axes,
+    early,
+    faults,
+    figure,
+    one_example,
+    words,
+)
 from batchlab.studies.claim import MODES, Bench
 from batchlab.studies.running import measure
 from batchlab.studies.verdict import Outcome, judge, suffices
@@ -125,6 +134,7 @@ HOMES = {
     early: (early.TABLE, early.THEORY),
     figure: (figure.TABLE, figure.THEORY),
     one_example: (one_example.TABLE,),
+    axes: (axes.USES, axes.SIZES, axes.KINDS),
 }
 """Topic → its tables."""
 

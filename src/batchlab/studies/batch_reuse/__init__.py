@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
-from batchlab.studies.batch_reuse import early, figure, one_example
+from batchlab.studies.batch_reuse import axes, early, figure, one_example
 from batchlab.studies.batch_reuse.faults import FAULTS
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
 
@@ -21,9 +21,12 @@ MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     figure.TABLE: figure.measure,
     figure.THEORY: figure.predicted,
     one_example.TABLE: one_example.measure,
+    axes.USES: axes.uses,
+    axes.SIZES: axes.sizes,
+    axes.KINDS: axes.kinds,
 }
 """Table → what fills it."""
-TOPICS = (early, figure, one_example)
+TOPICS = (early, figure, one_example, axes)
 
 QUICK: dict[str, Value] = {
     "seeds": 256,
@@ -33,6 +36,7 @@ QUICK: dict[str, Value] = {
     "figure_dimension": 2000,
     "single_seeds": 256,
     "single_dimensions": "256,512",
+    "axis_seeds": 64,
     "theory_samples": 2**17,
     "fault": "none",
 }
@@ -44,6 +48,7 @@ FULL: dict[str, Value] = {
     "figure_dimension": 5000,
     "single_seeds": 512,
     "single_dimensions": "256,512,1024,2048",
+    "axis_seeds": 512,
     "theory_samples": 2**20,
 }
 PARAMETERS: dict[Mode, Parameters] = {
