@@ -87,7 +87,7 @@ def sizes(cell: Cell, bench: Bench) -> list[Row]:
 
 
 def kinds(cell: Cell, bench: Bench) -> list[Row]:
-    """Both ways of training on inputs of a kind."""
+    """Both ways of training on inputs of a kind; fresh batches of pictures overlap a little."""
     kind, reuse = str(cell.settings["kind"]), UPDATES if cell.settings["way"] == "multi" else 1
     changes = {"inputs": PIXELS if kind == "images" else SMALL, "kind": kind, "reuse": reuse}
     return _rows(cell, bench, **changes)
