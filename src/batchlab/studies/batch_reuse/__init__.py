@@ -33,7 +33,7 @@ QUICK: dict[str, Value] = {
     "dimensions": "250,500,1000,2000,4000",
     "figure_seeds": 384,
     "hidden_seeds": 1024,
-    "figure_dimension": 2000,
+    "figure_dimension": 4000,
     "single_seeds": 256,
     "single_dimensions": "256,512",
     "axis_seeds": 64,
