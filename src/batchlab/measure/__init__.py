@@ -4,9 +4,9 @@
 that both run and ``apply.py`` contains), ``noise`` (gradient noise scale), ``critical`` (critical
 batch size by branching), ``sharpness`` (largest eigenvalues and trace of the Hessian),
 ``sparsity`` (on how many weights and units a model rests), ``alignment`` (how far training moved
-it), ``features`` (how many units its decisions need, and what these look at), ``disturbance`` and
-``robustness`` (the metric under noise, drift, wrong labels …), ``repeatability`` (on how many
-examples two seeds disagree), ``sturdiness`` (all of these for several settings), ``doctor`` (this
-machine). Every measurement leaves no trace: weights, random state and data order are what they
-were.
+it), ``features`` (how many units its decisions need, and what these look at), ``overlaps`` (how
+far rows point along given directions, as a probe), ``disturbance`` and ``robustness`` (the metric
+under noise, drift, wrong labels …), ``repeatability`` (on how many examples two seeds disagree),
+``sturdiness`` (all of these for several settings), ``doctor`` (this machine). Every
+measurement leaves no trace: weights, random state and data order are what they were.
 """

@@ -15,8 +15,10 @@ from typing import Any
 from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must, reason
 from batchlab.tasks.task import Task
 
-BUILTIN = ("digits", "mnist", "cifar10")
+BUILTIN = ("digits", "mnist", "cifar10", "teacher")
 """Each is a module of this package with a function ``task``; it is imported when asked for."""
+SELF_CONTAINED = {"digits": "Its pictures are built in.", "teacher": "Its data are drawn."}
+"""Those that need no folder, and why."""
 
 MARK = "__batchlab_task__"
 """Attribute of the modules made here, which may be replaced when the same name is loaded again."""
@@ -26,7 +28,7 @@ def load(name: str, data: str | Path | None = None) -> Task:
     """Load a task.
 
     Args:
-        name: ``digits``, ``mnist``, ``cifar10``, ``file.py:function`` or
+        name: ``digits``, ``mnist``, ``cifar10``, ``teacher``, ``file.py:function`` or
             ``package.module:function``. The function takes no required arguments and returns a
             Task.
         data: Folder with the data of ``mnist`` or ``cifar10``.
@@ -64,10 +66,10 @@ def _builtin(kind: str, data: str | Path | None) -> Task:
         make = importlib.import_module(f"batchlab.tasks.{kind}").task
     except ModuleNotFoundError as error:
         raise missing("advise", error.name or "scikit-learn") from None
-    if kind == "digits":
+    if kind in SELF_CONTAINED:
         if data is not None:
-            hint = "Its pictures are built in."
-            raise InvalidValueError(must("data", "left out for digits", str(data), hint))
+            hint = SELF_CONTAINED[kind]
+            raise InvalidValueError(must("data", f"left out for {kind}", str(data), hint))
         return replace(make(), origin=kind)
     folder = None if data is None else Path(data).expanduser()
     return replace(make(folder), origin=kind if folder is None else f"{kind}@{folder.resolve()}")

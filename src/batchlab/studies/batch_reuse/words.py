@@ -1,0 +1,115 @@
+"""What the topics of the study have in common: words, axes, and reading tables by repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from batchlab import _random
+from batchlab._text import Text
+from batchlab.studies.claim import Axis, Bench, Claim, Sample
+
+STEPS = Axis(Text("updates t", "更新回数t"))
+COSINE = Axis(Text("cosine with the target's direction", "正解の方向との余弦"))
+INPUTS = Axis(Text("features d", "入力の次元d"), log=True)
+WAYS = {
+    "multi": Text("same batch at every step", "毎回同じバッチ"),
+    "single": Text("fresh batch at every step", "毎回新しいバッチ"),
+}
+THEORIES = {
+    "theory multi": Text("theory, same batch", "理論（同じバッチ）"),
+    "theory single": Text("theory, fresh batches", "理論（新しいバッチ）"),
+}
+MEAN = Text("Mean with its 99 % interval", "平均と99%の範囲")
+CHECK = "derived, checked against simulation: batch re-use, cheapest decisive test"
+
+
+def seeds(count: int, bench: Bench) -> list[int]:
+    """Names of the repetitions' draws.
+
+    Args:
+        count: Repetitions.
+        bench: Whose seed they rest on.
+    """
+    return [_random.key(bench.seed, "batch re-use repetition", i) for i in range(count)]
+
+
+def numbers(text: object) -> list[int]:
+    """Whole numbers of a parameter.
+
+    Example:
+        >>> numbers("250,500")
+        [250, 500]
+    """
+    return [int(part) for part in str(text).split(",")]
+
+
+def sample(table: pl.DataFrame, column: str, **at: object) -> Sample:
+    """One number a repetition, in their order.
+
+    Args:
+        table: Rows with a column ``repetition``.
+        column: What is taken.
+        at: Column → the value that it has.
+
+    Example:
+        >>> rows = pl.DataFrame({"repetition": [1, 0, 0], "t": [2, 2, 1], "x": [5.0, 3.0, 4.0]})
+        >>> sample(rows, "x", t=2).tolist()
+        [3.0, 5.0]
+    """
+    kept = table.filter(*(pl.col(name) == value for name, value in at.items()))
+    return kept.sort("repetition")[column].to_numpy()
+
+
+def slope(table: pl.DataFrame, column: str, log: bool, **at: object) -> Sample:
+    """Slope on log d, a number a repetition: of the column, or of the log of its size.
+
+    E log|x| of a variable x moves with log σ whatever its shape, so that the mean of such slopes
+    is the slope of log σ.
+
+    Args:
+        table: Rows with columns ``repetition`` and ``inputs``.
+        column: What falls or not.
+        log: Whether of the log of its size.
+        at: Column → the value that it has.
+
+    Example:
+        >>> rows = {"repetition": [0, 0], "inputs": [100, 400], "x": [-0.2, 0.1]}
+        >>> slope(pl.DataFrame(rows), "x", log=True).round(3).tolist()
+        [-0.5]
+    """
+    sizes = np.sort(table.filter(*(pl.col(k) == v for k, v in at.items()))["inputs"].unique())
+    found = np.stack([sample(table, column, inputs=d, **at) for d in sizes], 1)
+    x = np.log(sizes)
+    return _slopes(np.log(np.abs(found)) if log else found, x)
+
+
+def _slopes(y: Float[np.ndarray, "n d"], x: Float[np.ndarray, " d"]) -> Sample:
+    centred = x - x.mean()
+    return y @ centred / (centred @ centred)
+
+
+def captioned(shown: Sequence[dict[str, Any]], en: str, ja: str) -> Text:
+    """What is shown, with n.
+
+    Args:
+        shown: Points.
+        en: What else there is to say.
+        ja: The same.
+    """
+    n = shown[0]["n"]
+    return Text(f"{MEAN.en} (n = {n}). {en}", f"{MEAN.ja}（n＝{n}）。{ja}")
+
+
+def finding(n: int, **given: Any) -> Claim:
+    """A claim without a prediction.
+
+    Args:
+        n: Repetitions.
+        given: The other fields.
+    """
+    return Claim(n=n, finding=True, source="measured here", **given)
