@@ -22,7 +22,7 @@ from batchlab.app.advise import RESULTS
 from batchlab.app.measure import write
 from batchlab.errors import InvalidValueError, ResultError, TaskError, must
 from batchlab.progress import Quiet, listening
-from batchlab.report import figures, studying
+from batchlab.report import figures, formats, studying
 from batchlab.studies import catalogue
 from batchlab.studies.claim import MODES, Bench, Cell, Claim, Mode, Parameters, Study
 from batchlab.studies.record import Concluded, StudyReport
@@ -250,12 +250,12 @@ def price(asked: Asked, slower: float) -> str:
         asked: The study.
         slower: From :func:`pace`.
     """
-    hours = asked.seconds(_platform.available_cores()) * slower / 3600
+    seconds = asked.seconds(_platform.available_cores()) * slower
     told = ", ".join(f"{name} = {value}" for name, value in asked.parameters.items())
     return (
         f"{asked.study.name} --{asked.mode}: {plain(asked.study.title.en)}; {told}; "
         f"{len(asked.cells)} cells, {len(asked.claims)} claims; "
-        f"about {hours:.2g} hours on this machine."
+        f"about {plain(formats.duration(seconds).en)} on this machine."
     )
 
 
