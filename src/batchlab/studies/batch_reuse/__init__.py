@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
-from batchlab.studies.batch_reuse import axes, early, figure, one_example
+from batchlab.studies.batch_reuse import axes, complexity, early, figure, one_example
 from batchlab.studies.batch_reuse.faults import FAULTS
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
 
@@ -21,12 +21,13 @@ MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     figure.TABLE: figure.measure,
     figure.THEORY: figure.predicted,
     one_example.TABLE: one_example.measure,
+    complexity.TABLE: complexity.measure,
     axes.USES: axes.uses,
     axes.SIZES: axes.sizes,
     axes.KINDS: axes.kinds,
 }
 """Table → what fills it."""
-TOPICS = (early, figure, one_example, axes)
+TOPICS = (early, figure, one_example, complexity, axes)
 
 QUICK: dict[str, Value] = {
     "seeds": 256,
@@ -36,6 +37,9 @@ QUICK: dict[str, Value] = {
     "figure_dimension": 4000,
     "single_seeds": 256,
     "single_dimensions": "256,512",
+    "dimensions_1": "64,128,256,512",
+    "dimensions_2": "64,128,256,512",
+    "dimensions_3": "32,64,128",
     "axis_seeds": 64,
     "theory_samples": 2**17,
     "fault": "none",
@@ -48,6 +52,9 @@ FULL: dict[str, Value] = {
     "figure_dimension": 5000,
     "single_seeds": 512,
     "single_dimensions": "256,512,1024,2048",
+    "dimensions_1": "64,128,256,512,1024,2048",
+    "dimensions_2": "64,128,256,512,1024,2048",
+    "dimensions_3": "32,64,128,256",
     "axis_seeds": 512,
     "theory_samples": 2**20,
 }
@@ -82,7 +89,7 @@ STUDY = Study(
         "re-using batches to learn what one pass cannot",
         "バッチの再利用で、一度しか見ない学習では学べないことを学ぶ",
     ),
-    citations=("dandi2024", "arnaboldi2024"),
+    citations=("dandi2024", "arnaboldi2024", "benarous2021"),
     parameters=PARAMETERS,
     cells=cells,
     measure=measure,
