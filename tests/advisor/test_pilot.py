@@ -357,7 +357,7 @@ def test_the_report_says_plainly_when_growing_does_not_pay():
     told = words.sentence(found, view.facts.metric)
     assert told.en.startswith("Growing the batch does not pay here: with batch size 0:32 4ep:64")
     assert "the time of batch size 128, learning rate 0.4 under your own" in told.en
-    assert "(5 repeats)" in told.en
+    assert "(on the 5 seeds that chose both" in told.en
     assert told.ja.startswith("バッチを途中で増やしても得にはなりません")
     assert "5回の繰り返し" in told.ja
 

@@ -92,14 +92,15 @@ def test_an_equal_time_draws_fewer_samples_by_what_reading_costs(reading, share)
 
 
 def test_epochs_are_no_rival_in_a_training_of_less_than_one_pass():
-    plan = module._plan(asked(samples=32), clock())
-    assert {way.samples for way in plan if way[:2] == (8, 1)} == {32}
+    plan = module._plan(asked((2,), samples=48), clock())
+    assert {way.samples for way in plan if way[:2] == (8, 1)} == {48}
 
 
 def test_what_takes_ten_times_the_samples_is_left_out():
-    plan = module._plan(asked((8,), batch_size=2), replace(clock(), machine=clock().machine))
+    plan = module._plan(asked((8, 12), batch_size=2), clock())
     assert max(way.samples for way in plan) <= module.LONGEST * 128
     assert Way(16, 1, 8 * 128) in plan
+    assert not any(way.batch_size == 24 and "updates" in kinds for way, kinds in plan.items())
 
 
 # ------------------------------------------------------------------ what is refused
@@ -108,9 +109,9 @@ def test_what_takes_ten_times_the_samples_is_left_out():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"reuse": ()}, "`reuse` must be whole numbers from 2 to 8"),
-        ({"reuse": (1,)}, "`reuse` must be whole numbers from 2 to 8"),
-        ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 8"),
+        ({"reuse": ()}, "`reuse` must be whole numbers from 2 to 5"),
+        ({"reuse": (1,)}, "`reuse` must be whole numbers from 2 to 5"),
+        ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 5"),
         ({"labels": (19, 64)}, "`labels` must be numbers of examples from 20 to 64"),
         ({"labels": (32, 65)}, "`labels` must be numbers of examples from 20 to 64"),
         ({"labels": (32,)}, "`labels` must be two numbers or more"),
@@ -248,6 +249,9 @@ def test_every_reading_keeps_what_it_promises(whole):
 def test_what_is_judged_never_chose(whole):
     found, folder, _ = whole
     assert not set(found.seeds) & set(found.choosing)
+    assert len(found.seeds) != len(found.choosing)
+    assert {row.runs for row in found.rows} == {len(found.seeds)}
+    assert {row.runs for row in found.reached} == {len(found.seeds)}
     runs = pl.read_parquet(folder / "runs.parquet")
     seeds = (
         {json.loads(text)["seed"] for text in runs["config"]}

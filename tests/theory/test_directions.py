@@ -372,3 +372,17 @@ def test_the_same_seed_gives_the_same(quick):
 def test_impossible_targets_are_refused(quick, text):
     with pytest.raises(InvalidValueError, match="`target` must be"):
         exponents(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sign(z-2.37)+sign(z+2.37)",  # two rare atoms
+        "relu(z-2.7)-relu(-z-2.7)",  # almost all labels are one value
+        "sign(z-2.45)+2*sign(z+3)",  # the middle half of the labels is one value
+    ],
+)
+def test_a_function_of_the_label_sees_no_less_than_the_label_does(text):
+    found = exponents(text, 4)
+    assert found.information == found.generative == 1
+    assert found.at_once_by_reuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -107,18 +108,18 @@ def _steps(found: Exponents) -> list[tuple[Text, Text]]:
 def _of_order(order: Order) -> Iterable[Text]:
     for step in order.steps:
         for vector, strength in zip(step.directions, step.strengths, strict=True):
-            size = f"({strength:.3f} ± {step.bound:.0e})"
+            size = f"({strength:.3f} ± {_at_most(step.bound)})"
             said = {"j": step.degree, "v": combination(vector), "size": size}
             yield say("degree {j}: {v}  {size}", "{j}次:{v}  {size}", **said)
         if step.degree > 1:
-            x = f"{step.resolution:.0e}"
+            x = _at_most(step.resolution)
             yield say("  (in lower degrees < {x})", "  (それより低い次数では< {x})", x=x)
     if order.left:
         yield say(
             "not found up to degree {d}, < {x}: {v}",
             "{d}次までに見つからない方向(< {x}):{v}",
             d=order.degree,
-            x=f"{order.resolution:.0e}",
+            x=_at_most(order.resolution),
             v=_listed(order.left),
         )
 
@@ -134,7 +135,20 @@ def _largest(found: Exponents) -> list[tuple[Text, Text]]:
 def _line(c: Coefficient, largest: Coefficient) -> str:
     bar = "█" * max(1, round(BAR * abs(c.value / largest.value)))
     value = f"{c.value:+.5g}".replace("-", "−")
-    return f"{_product(c.index):<14} {value:>10} ± {c.bound:.0e}  {bar}"
+    return f"{_product(c.index):<14} {value:>10} ± {_at_most(c.bound)}  {bar}"
+
+
+def _at_most(bound: float) -> str:
+    """A bound with one digit, rounded up.
+
+    Example:
+        >>> _at_most(1.01e-3), _at_most(9.5e-12), _at_most(0.0)
+        ('2e-03', '1e-11', '0e+00')
+    """
+    if not bound:
+        return f"{bound:.0e}"
+    unit = 10.0 ** math.floor(math.log10(bound))
+    return f"{math.ceil(bound / unit * (1 - 1e-9)) * unit:.0e}"
 
 
 def _product(index: Index) -> str:
@@ -197,23 +211,22 @@ def _staircase(step: Step) -> Text:
 
 
 def _way(through: int) -> Text:
-    """The degree of what is known that is used, and whose slope has no part of it."""
+    """The least degree of what is known that is used."""
     if through == 0:
         return EMPTY
-    blind = Text("tanh or erf", "tanhやerf") if through % 2 else same("relu")
     return say(
-        ", through degree {q} of what is known: a {blind} student without bias does not see it",
-        "(既知の方向の{q}次を通じて。バイアスのない{blind}の生徒には見えません)",
+        ", through degree {q} of what is known: a student whose slope has no such degree does not "
+        "see it there",
+        "(既知の方向の{q}次を通じて。傾きにその次数のない生徒は、そこからは学べません)",
         q=through,
-        blind=blind,
     )
 
 
 def _reuse(found: Exponents) -> Text:
     if found.only_by_reuse:
         return say(
-            "Only re-use of the batch learns {v} in O(1) steps.",
-            "O(1)ステップで{v}を学習できるのは、バッチを再利用した場合だけです。",
+            "In O(1) steps and without a staircase, only re-use of the batch learns {v}.",
+            "段階を踏まずにO(1)ステップで{v}を学習できるのは、バッチを再利用した場合だけです。",
             v=_listed(found.only_by_reuse),
         )
     if found.at_once_by_reuse:
@@ -231,7 +244,7 @@ def _reuse(found: Exponents) -> Text:
         else say(
             "is not told from 0 (< {x})",
             "は0と区別できません(< {x})",
-            x=f"{_hidden(found.reuse):.0e}",
+            x=_at_most(_hidden(found.reuse)),
         ),
     )
 

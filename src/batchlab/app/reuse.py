@@ -25,7 +25,7 @@ from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState, evaluation_grid
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure.reuse import Spent, boundary, labels_to, price_of, ratio_at
 from batchlab.measure.robustness import scores
 from batchlab.progress import listening
@@ -64,6 +64,8 @@ CHOOSING, FRESH = 100, 1000
 LONGEST = 10
 """Times today's samples: a training for an equal time or equal updates that needs more is left
 out."""
+LEAST_UPDATES = 3
+"""Batches of a training: as many evaluations make its end."""
 BLOCKS, BLOCK_SECONDS = 5, 0.1
 ONE_SIZE = "compare --reuse tries multiples of one batch size."
 
@@ -259,9 +261,11 @@ def _asked(
     if baseline.reuse != 1:
         raise InvalidValueError(must("reuse", "1 in today's recipe", baseline.reuse))
     assert isinstance(baseline.samples, int)
-    most = min(prepared.examples, baseline.samples) // size
-    if not reuse or not all(2 <= k <= most for k in reuse):
-        hint = f"A batch {size} times as large must be within a training."
+    most = min(prepared.examples, baseline.samples // LEAST_UPDATES) // size
+    if isinstance(reuse, int):
+        raise InvalidTypeError(must("reuse", "a list", reuse, f"Write reuse=[{reuse}]."))
+    if not reuse or not all(isinstance(k, int) and 2 <= k <= most for k in reuse):
+        hint = f"A training has {LEAST_UPDATES} batches of k × {size} or more."
         raise InvalidValueError(
             must("reuse", f"whole numbers from 2 to {most}", list(reuse), hint if reuse else "")
         )
@@ -367,7 +371,7 @@ def _plan(asked: Asked, clock: Clock) -> Plan:
         lengths += [("time", k, 1, _equal_time(asked, clock, Way(k * asked.size, 1, 1)))]
         for kind, times, again, samples in lengths:
             way = Way(times * asked.size, again, samples)
-            if way.batch_size <= samples <= LONGEST * asked.samples:
+            if LEAST_UPDATES * way.batch_size <= samples <= LONGEST * asked.samples:
                 wanted.setdefault(way, []).append(kind)
     return {way: tuple(dict.fromkeys(kinds)) for way, kinds in wanted.items()}
 
@@ -383,7 +387,7 @@ def _equal_time(asked: Asked, clock: Clock, one: Way) -> int:
         )
         for way, samples in sides
     )
-    return int(whole / each)
+    return round(whole / each)
 
 
 # What is trained
@@ -526,14 +530,17 @@ def arrivals(runs: Iterable[RunResult], target: float, maximise: bool) -> np.nda
 
 
 def _quickest(asked: Asked, chose: Runs, target: float) -> dict[tuple[int, int], Key]:
-    """Of each batch size and re-use the length and rate that draw fewest samples to the target.
+    """Of each batch size and re-use the rate that draws fewest samples to the target, in trainings
+    of today's length: at another one the learning-rate schedule would be shorter too, and the
+    evaluations lie elsewhere.
 
     For one batch size and re-use everything else is in proportion to the samples, so the choice
     is the same at every price.
     """
     groups: dict[tuple[int, int], dict[str, Key]] = {}
     for i, key in enumerate(chose):
-        groups.setdefault(key[0][:2], {})[str(i)] = key
+        if key[0].samples == asked.samples:
+            groups.setdefault(key[0][:2], {})[str(i)] = key
     maximise = asked.prepared.metric.maximise
     best = {}
     for pair, keys in groups.items():
@@ -711,8 +718,10 @@ def _spent(
 
 
 def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -> tuple[Line, ...]:
-    """Every re-use against today and against the batch k times as large."""
-    found = []
+    """Every re-use against today and against the batch k times as large; the ranges hold for all k
+    together, since the best of them is what is told.
+    """
+    found, level = [], 1 - 0.1 / len(asked.factors)
     for k in asked.factors:
         mine = spent[asked.size, k]
         for rival in ((asked.size, 1), (k * asked.size, 1)):
@@ -721,13 +730,13 @@ def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -
                 continue
 
             def at(price: float, theirs: Spent = theirs, mine: Spent = mine) -> Paired:
-                return ratio_at(theirs, mine, price)
+                return ratio_at(theirs, mine, price, level)
 
             found.append(
                 Line(
                     reuse=k,
                     rival=rival[0] // asked.size,
-                    boundary=boundary(theirs, mine),
+                    boundary=boundary(theirs, mine, level),
                     fresh=at(math.inf).estimate,
                     computing=at(0.0).estimate,
                     here=at(money).estimate,
@@ -753,7 +762,7 @@ def _labels(
     tried = [(way, times * centres[way[0]]) for way in ways for times in RATES]
     chosen: dict[int, list[Passes]] = {}
     ends: Ends = {}
-    level = math.nan
+    today: list[float] = []
     for i, count in enumerate(asked.labels):
         hears.progress("labelled examples", i / len(asked.labels))
         chose = _over(asked, count, asked.choosing, tried, folder)
@@ -761,7 +770,7 @@ def _labels(
         fresh = _over(asked, count, asked.fresh, chosen[count], folder)
         ends |= {(count, way): fresh[way, rate] for way, rate in chosen[count]}
         today = [value for value, _ in chose[chosen[count][0]]]
-        level = default_target(np.array(today), asked.prepared.metric.maximise)
+    level = default_target(np.array(today), asked.prepared.metric.maximise)
     return _labels_found(asked, chosen, ends, level)
 
 

@@ -73,7 +73,7 @@ class _Reusing(ABC, Generic[Element]):
 
     @property
     def processed(self) -> int:
-        """Examples × uses up to here."""
+        """Examples × uses up to here, where ``reuse`` has been the same all along."""
         self._must_know_places()
         before, size, _, use = self._place
         return before * self.reuse + size * (use + 1)

@@ -68,13 +68,14 @@ class Spent:
         return (self.spacing / middle) ** 2 / 12 if math.isfinite(middle) else 0.0
 
 
-def ratio_at(rival: Spent, mine: Spent, price: float) -> Paired:
+def ratio_at(rival: Spent, mine: Spent, price: float, level: float = 0.9) -> Paired:
     """What the rival costs / what this costs at one price, paired by seed.
 
     Args:
         rival: The other setting.
         mine: The setting in question, the same seeds in the same order.
         price: Cost of a fresh sample / cost of computing an example, 0 to ∞.
+        level: Coverage.
 
     Returns:
         Above 1 where this is cheaper.
@@ -98,10 +99,11 @@ def ratio_at(rival: Spent, mine: Spent, price: float) -> Paired:
         recommended_seconds_dof=mine.dof,
         grid_log_var=rival.grid() + mine.grid(),
         source="paired by seed",
+        level=level,
     )
 
 
-def boundary(rival: Spent, mine: Spent) -> Estimate:
+def boundary(rival: Spent, mine: Spent, level: float = 0.9) -> Estimate:
     """From which price of a fresh sample on a setting is cheaper than its rival.
 
     The price s/c at which both cost the same, in units of computing one example. The interval
@@ -111,6 +113,7 @@ def boundary(rival: Spent, mine: Spent) -> Estimate:
     Args:
         rival: The other setting.
         mine: The setting in question, the same seeds in the same order.
+        level: Coverage.
 
     Returns:
         0 where this is cheaper at any price; ∞ where it never is from some price on, for the ends
@@ -124,13 +127,14 @@ def boundary(rival: Spent, mine: Spent) -> Estimate:
 
     @functools.cache
     def ratio(price: float) -> Estimate:
-        return ratio_at(rival, mine, price).estimate
+        return ratio_at(rival, mine, price, level).estimate
 
-    def end(of: Callable[[Estimate], float]) -> float:
-        return first_from(lambda price: of(ratio(price)) >= 1)
-
-    value, low, high = end(lambda e: e.value), end(lambda e: e.high), end(lambda e: e.low)
-    return Estimate(value, low, high, len(mine.fresh), "computed examples", "paired by seed")
+    # Two sides that never arrive cost the same, which is not cheaper.
+    value = first_from(lambda price: ratio(price).value > 1)
+    low = first_from(lambda price: ratio(price).high >= 1)
+    high = first_from(lambda price: ratio(price).low > 1)
+    n = len(mine.fresh)
+    return Estimate(value, low, high, n, "computed examples", "paired by seed", level)
 
 
 def first_from(holds: Callable[[float], bool]) -> float:

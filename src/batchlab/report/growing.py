@@ -83,9 +83,9 @@ def sentence(found: Growing, metric: MetricInfo) -> Text:
     )
     return say(
         f"{en}: with {{s}} {{r}} {{c}} under your own learning-rate schedule "
-        "(on the {{n}} seeds that chose both, so it may flatter either).",
+        "(on the {n} seeds that chose both, so it may flatter either).",
         f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}"
-        "（両者の選択に使ったシード{{n}}個での比較のため、どちらかに有利な可能性があります）。",
+        "（両者の選択に使ったシード{n}個での比較のため、どちらかに有利な可能性があります）。",
         s=names.setting(found.setting),
         c=names.setting(found.rival),
         r=_compared(found, metric),

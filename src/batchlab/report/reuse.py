@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchlab import _html
@@ -45,6 +45,7 @@ LINE_HEAD = (
     Text("against", "比較相手"),
     Text("fresh samples saved (90 %)", "新しいデータの節約（90%）"),
     Text("computing saved (90 %)", "計算の節約（90%）"),
+    Text("rival's cost / its own, at your price (90 %)", "指定の価格での負担の比（相手／再利用）"),
     Text("pays from this price on (90 %)", "採算が合う価格（90%）"),
     Text("the same in reading time", "読み込み時間に直すと"),
 )
@@ -343,6 +344,10 @@ class ReuseReport:
         """From which price on k pays, against the hardest of its rivals."""
         lines = [line for line in self.lines if line.reuse == k]
         hardest = max(lines, key=lambda line: (line.boundary.high, line.boundary.value))
+        value, low, high = (
+            max(ends) for ends in zip(*(_ends(line.boundary) for line in lines), strict=True)
+        )
+        every = replace(hardest.boundary, value=value, low=low, high=high)
         if math.isinf(hardest.boundary.high):
             return say(
                 "{k} updates on each batch: no price of a fresh sample at which that pays was "
@@ -360,13 +365,13 @@ class ReuseReport:
                 k=k,
             )
         return say(
-            "{k} updates on each batch pay once a fresh sample costs as much as computing {b} "
-            "examples; on this computer, {s} of reading.",
-            "1バッチ{k}回の更新は、新しいデータ1件の負担が計算{b}件分以上になると採算が合います"
+            "{k} updates on each batch pay against every rival once a fresh sample costs as "
+            "much as computing {b} examples; on this computer, {s} of reading.",
+            "1バッチ{k}回の更新は、新しいデータ1件の負担が計算{b}件分以上になると、どの相手に対しても採算が合います"
             "（このパソコンでは読み込み時間{s}）。",
             k=k,
-            b=price_text(hardest.boundary),
-            s=formats.duration(hardest.boundary.value * self.seconds_per_example),
+            b=price_text(every),
+            s=formats.duration(every.value * self.seconds_per_example),
         )
 
     def _epochs(self, k: int, found: Estimate) -> Text:
@@ -386,13 +391,13 @@ class ReuseReport:
 
     def _method(self) -> Text:
         return say(
-            "Learning rates, the target and the length that comes to it soonest were chosen on "
-            "{c} seeds; everything shown is of {n} fresh ones, with 90 % ranges paired by seed. "
-            "The target: {m} {t}, which four in five of today's choosing "
-            "runs reach.",
-            "学習率、目標、最短の学習長は{c}個のシードで選び、表示はすべて別の{n}個の"
-            "シードによるものです（90%の範囲、シードごとの対）。目標：{m}{t}（選定時の現在の学習の5回"
-            "中4回が達する値）。",
+            "Learning rates and the target were chosen on {c} seeds; everything shown is of {n} "
+            "fresh ones, with 90 % ranges paired by seed, what it takes to the target for all "
+            "numbers of uses together. The target: {m} {t}, which at least four in five of "
+            "today's choosing runs reach, in trainings of today's length.",
+            "学習率と目標は{c}個のシードで選び、表示はすべて別の{n}個のシードによるものです（90%の範囲、"
+            "シードごとの対。目標までの負担は、すべての再利用回数で同時に成り立つ範囲）。目標：{m}{t}"
+            "（選定時の現在の学習の5回中4回以上が達する値。学習の長さは現在と同じ）。",
             c=len(self.choosing),
             n=len(self.seeds),
             m=names.metric(self.metric),
@@ -458,6 +463,7 @@ class ReuseReport:
                 rival(line),
                 _times(line.fresh),
                 _times(line.computing),
+                _times(line.here),
                 price_text(line.boundary),
                 _seconds(line.boundary.value * self.seconds_per_example),
             )
@@ -578,7 +584,7 @@ def _saved(one: Saved, level: Text) -> Text:
             "for {l}.",
             "ラベル：{l}に達するのに必要なラベル付きデータは、1バッチ{k}回の更新では{a}の{r}分の1です。",
             k=one.reuse,
-            r=_times(one.ratio),
+            r=_plain(one.ratio),
             a=against,
             l=level,
         )
@@ -620,6 +626,11 @@ def _turned(ratio: Estimate) -> Text:
 def _times(ratio: Estimate) -> Text:
     value, low, high = (formats.number(x, 3) for x in _ends(ratio))
     return say("{v}× ({a} to {b})", "{v}倍（{a}～{b}）", v=value, a=low, b=high)
+
+
+def _plain(ratio: Estimate) -> Text:
+    value, low, high = (formats.number(x, 3) for x in _ends(ratio))
+    return say("{v} ({a} to {b})", "{v}（{a}～{b}）", v=value, a=low, b=high)
 
 
 def _ends(found: Estimate) -> tuple[float, float, float]:

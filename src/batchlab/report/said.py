@@ -10,6 +10,11 @@ from batchlab.report import names
 _TAKEN = "学習手順に{0}の指定がないため、{1}とみなした"
 _SENTENCES = (
     (
+        r"every fresh sample takes (\S+) s to read, as given and not measured; .+",
+        "新しいデータ1件の読み込みは{0}秒とする（指定値で、実測ではない）。計算時間に加算する（両者が"
+        "互いを待つ場合）",
+    ),
+    (
         r"the baseline names no samples: 10 epochs are assumed",
         _TAKEN.format("学習の長さ", "10エポック"),
     ),

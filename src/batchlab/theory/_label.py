@@ -18,26 +18,30 @@ class Scale(NamedTuple):
 
     Attributes:
         atoms: Ascending.
+        mass: Of each.
         middle: Unit of the label.
-        width: Unit of the label; 0 where every label is an atom.
-        spread: Standard deviation of all labels, in widths.
+        width: Unit of the label; 0 where all others are one value, or too few.
+        deviation: Of all labels, unit of the label.
     """
 
     atoms: Float[Tensor, " atoms"]
+    mass: Float[Tensor, " atoms"]
     middle: float
     width: float
-    spread: float
+    deviation: float
 
     def transforms(self, y: Float[Tensor, " N"]) -> Float[Tensor, "psi N"]:
-        """1{y = atom}; for all other labels y and cos(iθ), i = 0 … 11, θ from 0 to π, smooth."""
+        """y, so that no function sees less than one pass does; 1{y = atom}/√mass; for all other
+        labels cos(iθ), i = 0 … 11, θ from 0 to π, smooth.
+        """
         atoms = (y == self.atoms[:, None]).to(y.dtype)
+        whole = (y - self.middle)[None] / self.deviation
+        known = torch.cat([whole, atoms / self.mass.sqrt()[:, None]])
         if not self.width:
-            return atoms
-        x = (y - self.middle) / self.width
-        theta = torch.atan(x) + math.pi / 2
+            return known
+        theta = torch.atan((y - self.middle) / self.width) + math.pi / 2
         waves = torch.cos(torch.arange(WAVES, dtype=y.dtype)[:, None] * theta)
-        others = torch.cat([x[None] / self.spread, waves])
-        return torch.cat([atoms, others * (1 - atoms.sum(0))])
+        return torch.cat([known, waves * (1 - atoms.sum(0))])
 
 
 def scale_of(labels: Float[Tensor, " N"], weights: Float[Tensor, " N"], deviation: float) -> Scale:
@@ -50,18 +54,18 @@ def scale_of(labels: Float[Tensor, " N"], weights: Float[Tensor, " N"], deviatio
 
     Example:
         >>> y = torch.tensor([-1.0, 1.0, 1.0, -1.0], dtype=torch.float64)
-        >>> scale_of(y, torch.full_like(y, 0.25), 1.0).transforms(y).tolist()
-        [[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
+        >>> scale_of(y, torch.full_like(y, 0.25), 1.0).transforms(y).round(decimals=2).tolist()
+        [[-1.0, 1.0, 1.0, -1.0], [1.41, 0.0, 0.0, 1.41], [0.0, 1.41, 1.41, 0.0]]
     """
     y, order = labels.sort()
     values, which = y.unique_consecutive(return_inverse=True)
     mass = torch.bincount(which, weights[order])
     single = mass > LEAST_ATOM
-    atoms, values, mass = values[single], values[~single], mass[~single]
+    atoms, own = values[single], mass[single]
+    values, mass = values[~single], mass[~single]
     if float(mass.sum()) < LEAST_ATOM:
-        return Scale(atoms, 0.0, 0.0, 1.0)
+        return Scale(atoms, own, 0.0, 0.0, deviation)
     share = mass.cumsum(0) / mass.sum()
     quarters = torch.searchsorted(share, share.new_tensor([0.25, 0.5, 0.75]))
     low, middle, high = values[quarters.clamp(max=len(values) - 1)].tolist()
-    width = (high - low) / 2
-    return Scale(atoms, middle, width, deviation / width)
+    return Scale(atoms, own, middle, (high - low) / 2, deviation)

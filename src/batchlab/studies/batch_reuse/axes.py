@@ -57,7 +57,12 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     return (
         *(Cell(USES, {"uses": k, **shared}, 0.01 * n) for k in NUMBERS_OF_USES),
         *(Cell(SIZES, {"share": s, **shared}, 2 + 0.02 * s + 0.05 * n) for s in SHARES),
-        *(Cell(KINDS, {"kind": k, "way": way, **shared}, 0.03 * n) for k, way in kinds),
+        *(
+            Cell(
+                KINDS, {"kind": k, "way": way, **shared}, (0.002 if k == "gaussian" else 0.03) * n
+            )
+            for k, way in kinds
+        ),
     )
 
 

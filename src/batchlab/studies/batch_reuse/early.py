@@ -25,6 +25,7 @@ from batchlab.studies.batch_reuse.words import (
     sample,
     seeds,
     slope,
+    theory_seconds,
 )
 from batchlab.studies.claim import (
     Axis,
@@ -63,7 +64,10 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         for d in numbers(parameters["dimensions"])
     ]
     exact = {"samples": parameters["theory_samples"], "fault": parameters["fault"]}
-    return (*found, *(Cell(THEORY, {"way": way, **exact}) for way in WAYS))
+    return (
+        *found,
+        *(Cell(THEORY, {"way": way, **exact}, theory_seconds(parameters)) for way in WAYS),
+    )
 
 
 def setting(inputs: int, reuse: int, degree: int = 3, **changes: object) -> Setting:
@@ -284,17 +288,17 @@ def _two_steps(n: int) -> Claim:
         picture=curves,
         meaning=Text(
             "Using a batch again is not only cheaper than fetching a new one: it can teach what "
-            "one pass over any number of batches of that size does not.",
-            "バッチの再利用は、データの取得を節約するだけではありません。同じ大きさのバッチを何個"
-            "一度ずつ使っても学べないことを、学べる場合があります。",
+            "one pass over any fixed number of batches of that size does not.",
+            "バッチの再利用は、データの取得を節約するだけではありません。同じ大きさのバッチを決まった"
+            "個数だけ一度ずつ使っても学べないことを、学べる場合があります。",
         ),
         popular=Text(
             "“Repeating data only memorises it”: here the second look finds the structure.",
             "「同じデータの繰り返しは暗記にすぎない」とは限りません。ここでは2回目に構造が見つかります。",
         ),
         depends=Text(
-            "On a finite step: gradient flow on the same batch size does not do it.",
-            "有限の大きさのステップが必要です（勾配流では起きません）。",
+            "On using the batch again: gradient flow of the population does not do it.",
+            "バッチを再び使うことが条件です（母集団の勾配流では起きません）。",
         ),
         twin={"fault": "fresh for re-used"},
     )

@@ -27,6 +27,7 @@ from batchlab.studies.batch_reuse.words import (
     sample,
     seeds,
     slope,
+    theory_seconds,
 )
 from batchlab.studies.claim import (
     Axis,
@@ -111,7 +112,11 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     exact = {"samples": parameters["theory_samples"], "fault": fault}
     return (
         *found,
-        *(Cell(THEORY, {"panel": panel, "way": way, **exact}) for panel in PANELS for way in WAYS),
+        *(
+            Cell(THEORY, {"panel": panel, "way": way, **exact}, theory_seconds(parameters))
+            for panel in PANELS
+            for way in WAYS
+        ),
     )
 
 
@@ -349,8 +354,14 @@ def _hidden_single(n: int) -> Claim:
         values=functools.partial(end, panel="hidden", way="single"),
         picture=functools.partial(picture, panel="hidden"),
         meaning=Text(
-            "More data, seen once, do not make up for the second look.",
-            "データを増やしても、一度しか見ないのでは2回目の代わりになりません。",
+            "More data, seen once, do not make up for the second look of this student.",
+            "この生徒では、データを増やしても、一度しか見ないのでは2回目の代わりになりません。",
+        ),
+        depends=Text(
+            "On the student: relu without bias is blind to the staircase that a tanh student "
+            "climbs on fresh batches too (`batchlab exponents` names it).",
+            "生徒によります。バイアスのないreluには見えない階段を、tanhの生徒は新しいバッチでも登ります"
+            "（`batchlab exponents`で確認できます）。",
         ),
         twin={"fault": "re-used for fresh"},
     )

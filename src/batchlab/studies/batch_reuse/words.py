@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from batchlab import _random
 from batchlab._text import Text
-from batchlab.studies.claim import Axis, Bench, Claim, Sample
+from batchlab.errors import InvalidValueError, must
+from batchlab.studies.claim import Axis, Bench, Claim, Parameters, Sample
 
 STEPS = Axis(Text("updates t", "更新回数t"))
 COSINE = Axis(Text("cosine with the target's direction", "正解の方向との余弦"))
@@ -38,14 +39,34 @@ def seeds(count: int, bench: Bench) -> list[int]:
     return [_random.key(bench.seed, "batch re-use repetition", i) for i in range(count)]
 
 
+CHECK_ONE = "derived, checked against simulation: Repetita Iuvant"
+
+
 def numbers(text: object) -> list[int]:
-    """Whole numbers of a parameter.
+    """The dimensions of a parameter, ascending; two at least, since they are compared.
+
+    Raises:
+        InvalidValueError: If there are fewer, or one is no whole number above 2.
 
     Example:
-        >>> numbers("250,500")
+        >>> numbers("500,250,500")
         [250, 500]
     """
-    return [int(part) for part in str(text).split(",")]
+    parts = {part.strip() for part in str(text).split(",")}
+    found = sorted({int(part) for part in parts if part.isdecimal()})
+    if len(found) < len(parts) or len(found) < 2 or found[0] < 3:
+        words = "two whole numbers or more, above 2, such as 250,500"
+        raise InvalidValueError(must("dimensions", words, text))
+    return found
+
+
+def theory_seconds(parameters: Parameters) -> float:
+    """What a curve of the theory takes, by its samples.
+
+    Args:
+        parameters: With ``theory_samples``.
+    """
+    return 1e-5 * int(parameters["theory_samples"])
 
 
 def sample(table: pl.DataFrame, column: str, **at: object) -> Sample:
