@@ -733,6 +733,9 @@ def _check_compare(given: dict[str, Any]) -> None:
         if given[name] and given[name] != usual.get(name):
             words = "given with --reuse only" if grid else "left out with --reuse"
             raise InvalidValueError(must(name, words, given[name]))
+    if grid and not given["batch_sizes"]:
+        hint = "Or ask when several updates on each batch pay: --reuse 2 4."
+        raise InvalidValueError(must("--batch-sizes", "given, such as 16 64", [], hint))
 
 
 def _demands(texts: Sequence[str]) -> dict[str, float]:
