@@ -119,7 +119,9 @@ class _Interrupter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", ["search, part 2", "fresh repeats"])
+@pytest.mark.parametrize(
+    "at", [pytest.param("search, part 2", marks=pytest.mark.slow), "fresh repeats"]
+)
 def test_an_interrupted_advice_resumes_with_the_same_result(whole, prepared, tmp_path, at):
     out, first = whole
     plan = json.loads((out / "plan.json").read_text())
@@ -309,6 +311,7 @@ def test_a_metric_that_is_never_a_number_is_refused(tmp_path):
         advise(dataclasses.replace(tiny.task(), metric=nan), out=tmp_path / "out", device="cpu")
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_nothing_is_advised(tmp_path):
     with pytest.raises(TaskError, match="Nothing can be measured"):
         advise(tiny.task(), out=tmp_path / "out", device="cpu", memory_limit="1KiB")

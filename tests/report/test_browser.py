@@ -150,10 +150,17 @@ def picked_in_charts(page: Page) -> set[str]:
 # ------------------------------------------------------------------ quiet and closed
 
 
+PAGES = [*sample.ALL, "robust", "image", "signal", "evil", "free", "compare"]
+
+
 @pytest.mark.parametrize(
-    "name", [*sample.ALL, "robust", "image", "signal", "evil", "free", "compare"]
+    ("name", "query"),
+    [
+        *((name, "?lang=en") for name in PAGES),
+        (PAGES[0], "?lang=ja"),
+        *(pytest.param(name, "?lang=ja", marks=pytest.mark.slow) for name in PAGES[1:]),
+    ],
 )
-@pytest.mark.parametrize("query", ["?lang=en", "?lang=ja"])
 def test_nothing_is_said_to_the_console_and_nothing_is_fetched(
     visit: Any, name: str, query: str
 ) -> None:
