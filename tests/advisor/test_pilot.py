@@ -359,7 +359,7 @@ def test_the_report_says_plainly_when_growing_does_not_pay():
     assert "the time of batch size 128, learning rate 0.4 under your own" in told.en
     assert "(on the 5 seeds that chose both" in told.en
     assert told.ja.startswith("バッチを途中で増やしても得にはなりません")
-    assert "5回の繰り返し" in told.ja
+    assert "選択に使ったシード5個" in told.ja
 
 
 def test_the_report_says_plainly_when_growing_pays():

@@ -50,7 +50,7 @@ def test_the_hidden_cube_is_explained(capsys):
         ("z1 + He3(z2)", "one pass learns z2 with a leap of 3. In O(1)"),
         ("tanh(z2)", "The label does not depend on z1."),
         ("z1 + z1*z2", "through degree 1 of what is known"),
-        ("sin(5*z) + He2(z)/100", "degree 2: z (0.020 ± 1e-12) (in lower degrees < 2e-03)"),
+        ("sin(5*z) + He2(z)/100", "degree 2: z (0.020 ± 2e-12) (in lower degrees < 1e-03)"),
         ("z", "Re-use of the batch learns no further direction in O(1) steps."),
     ],
 )

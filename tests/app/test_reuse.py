@@ -142,7 +142,7 @@ def test_a_recipe_with_a_schedule_of_sizes_is_refused(tmp_path):
         (["--reuse", "2", "--features"], "`features` must be left out with --reuse"),
         (["--batch-sizes", "8", "--labels", "9"], "`labels` must be given with --reuse only"),
         (["--batch-sizes", "8", "--currency", "JPY"], "`currency` must be given with --reuse"),
-        ([], "`batch_sizes` must be at least one batch size"),
+        ([], "`--batch-sizes` must be given"),
     ],
 )
 def test_options_of_the_other_comparison_are_refused_not_ignored(
