@@ -527,6 +527,21 @@ def test_updates_on_a_batch_in_micro_batches_are_those_on_the_whole():
     assert torch.allclose(trained(reusing), trained(by_hand), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.wrong_type
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ReusingLoader(5, 2), "`loader` must be a DataLoader"),
+        (lambda: ReusingLoader([], 2, "x"), "`augment` must be a function of a batch; got 'x'"),
+        (lambda: ReusingBatchSampler(7, 2), "`sampler` must be a batch sampler; got 'int'"),
+        (lambda: ReusingBatchSampler(DataLoader([1]), 2), "there is ReusingLoader"),
+    ],
+)
+def test_what_is_no_source_of_batches_is_refused(make, said):
+    with pytest.raises(InvalidTypeError, match=said):
+        make()
+
+
 # ------------------------------------------------------------------ the engine
 
 

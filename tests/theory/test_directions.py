@@ -386,3 +386,9 @@ def test_a_function_of_the_label_sees_no_less_than_the_label_does(text):
     found = exponents(text, 4)
     assert found.information == found.generative == 1
     assert found.at_once_by_reuse
+
+
+@pytest.mark.parametrize("text", ["sign(z1 + 0.5*z2 - 0.3)", "sign(z1 + z2)"])
+def test_a_slanted_jump_leaves_no_direction_that_it_does_not_depend_on(text):
+    found = exponents(text, 4)
+    assert (found.leap, found.one_pass_misses, found.reuse_misses) == (1, False, False)

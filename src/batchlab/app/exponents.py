@@ -97,15 +97,15 @@ def _or(number: int | None, otherwise: Text) -> Text:
 
 def _steps(found: Exponents) -> list[tuple[Text, Text]]:
     names = Text("one pass", "1回だけ使う場合"), Text("re-use", "再利用する場合")
-    orders = found.one_pass, found.reuse
+    orders = (found.one_pass, found.one_pass_misses), (found.reuse, found.reuse_misses)
     return [
         (name if i == 0 else EMPTY, line)
-        for name, order in zip(names, orders, strict=True)
-        for i, line in enumerate(_of_order(order))
+        for name, (order, misses) in zip(names, orders, strict=True)
+        for i, line in enumerate(_of_order(order, misses))
     ]
 
 
-def _of_order(order: Order) -> Iterable[Text]:
+def _of_order(order: Order, misses: bool) -> Iterable[Text]:
     for step in order.steps:
         for vector, strength in zip(step.directions, step.strengths, strict=True):
             size = f"({strength:.3f} ± {_at_most(step.bound)})"
@@ -114,7 +114,7 @@ def _of_order(order: Order) -> Iterable[Text]:
         if step.degree > 1:
             x = _at_most(step.resolution)
             yield say("  (in lower degrees < {x})", "  (それより低い次数では< {x})", x=x)
-    if order.left:
+    if misses:
         yield say(
             "not found up to degree {d}, < {x}: {v}",
             "{d}次までに見つからない方向(< {x}):{v}",

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar, cast, final
 
 from torch import Tensor
 from torch.utils import _pytree
+from torch.utils.data import DataLoader
 
 from batchlab._random import seeded
 from batchlab.data.growing import GrowingBatchSampler, Place, of_torch_distributed
@@ -243,6 +244,7 @@ class ReusingBatchSampler(_Reusing[list[int]]):
 
     Raises:
         InvalidValueError: If ``reuse`` is not a whole number, at least 1.
+        InvalidTypeError: If the sampler is none.
 
     Source:
         choi2019, "example echoing before augmentation".
@@ -257,6 +259,10 @@ class ReusingBatchSampler(_Reusing[list[int]]):
     """
 
     def __init__(self, sampler: Iterable[list[int]], reuse: int) -> None:
+        if not isinstance(sampler, Iterable) or isinstance(sampler, DataLoader):
+            words = "a batch sampler"
+            hint = "For a DataLoader there is ReusingLoader."
+            raise InvalidTypeError(must("sampler", words, type(sampler).__name__, hint))
         super().__init__(sampler, sampler, reuse)
 
     def _prepared(self, fetched: list[int], piece: int) -> list[int]:
@@ -284,6 +290,7 @@ class ReusingLoader(_Reusing[Any]):
     Raises:
         InvalidValueError: If ``reuse`` is not a whole number, at least 1; while iterating, if a
             tensor of a batch was written to before its last use.
+        InvalidTypeError: If the loader is none, or ``augment`` no function.
 
     Source:
         choi2019.
@@ -306,6 +313,11 @@ class ReusingLoader(_Reusing[Any]):
         augment: Callable[[Any], Any] | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(loader, Iterable):
+            words = "a DataLoader, or another iterable of batches"
+            raise InvalidTypeError(must("loader", words, type(loader).__name__))
+        if augment is not None and not callable(augment):
+            raise InvalidTypeError(must("augment", "a function of a batch", augment))
         super().__init__(loader, getattr(loader, "batch_sampler", None), reuse)
         self.loader, self.augment, self.seed = loader, augment, seed
 

@@ -297,6 +297,21 @@ class ReuseReport:
                 "再利用は採算が合いません（{p}）。",
                 p=here,
             )
+        came, runs = (
+            sum(each) for each in zip(*((r.arrived, r.runs) for r in self.reached), strict=True)
+        )
+        if came < runs:
+            return say(
+                "It was not shown that re-use pays ({p}): only {a} of {b} trainings came to {m} "
+                "{t}. Longer ones (`--samples`), more `--seeds` or validation data would tell.",
+                "再利用の採算が合うとは言えません（{p}）：{b}回の学習のうち{m}{t}に達したのは{a}回だけ"
+                "でした。学習を長くする（`--samples`）、`--seeds`または検証データを増やすと判断できます。",
+                p=here,
+                a=came,
+                b=runs,
+                m=names.metric(self.metric),
+                t=formats.metric_value(self.target, self.metric),
+            )
         return say(
             "It was not shown that re-use pays ({p}).",
             "再利用の採算が合うとは言えません（{p}）。",

@@ -188,9 +188,12 @@ class _Probe:
         self.labels = target(self.points)
 
     def same(self, points: Float[Tensor, "N k"], tilt: float = 0.0) -> bool:
-        """Whether the labels stay as they are but for round-off, or for directions that tilt."""
+        """Whether the labels stay as they are, but for round-off and for directions that tilt.
+
+        Where labels jump, they change at a share of the points in proportion to the tilt.
+        """
         change = (self.target(points) - self.labels).square().mean()
-        return float(change) <= max(SAME, min(tilt**2, MOST_TILT)) * self.deviation**2
+        return float(change) <= max(SAME, min(tilt, MOST_TILT)) * self.deviation**2
 
     def depends_on(self, directions: tuple[Vector, ...], tilt: float = 0.0) -> bool:
         """Whether other values along these directions change the labels."""
