@@ -568,6 +568,25 @@ def slope(x: Sample, y: Sample, unit: str = "", source: str = "", level: float =
     return Estimate(value, value - half, value + half, at.size, unit, source, level)
 
 
+def slopes(x: Sample, y: Float[np.ndarray, "rows n"]) -> Sample:
+    """Slope of the least-squares line of each row.
+
+    Args:
+        x: Positions, the same for every row, not all equal. Shape ``[n]``.
+        y: Values.
+
+    Returns:
+        One slope a row.
+
+    Example:
+        >>> rows = np.array([[1.0, 3.0, 5.0], [2.0, 2.0, 2.0]])
+        >>> slopes(np.array([0.0, 1.0, 2.0]), rows).tolist()
+        [2.0, 0.0]
+    """
+    centred = x - x.mean()
+    return y @ centred / (centred @ centred)
+
+
 def smallest_detectable_ratio(
     log_sd: float, n: int, *, rest: float = 0.0, level: float = 0.9, power: float = 0.8
 ) -> float:

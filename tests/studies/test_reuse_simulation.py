@@ -15,7 +15,9 @@ from batchlab.studies.batch_reuse.simulate import (
     Summary,
     Unread,
     Whole,
+    along,
     descend,
+    residual,
     simulate,
     single,
     singles,
@@ -241,8 +243,10 @@ def test_cosines_and_residuals_are_their_formulas():
     M, Q = paths.overlaps[0, -1], paths.selves[0, -1]
     expected = M / Q.diagonal().sqrt()[:, None]
     assert torch.allclose(paths.cosines[0, -1], expected)
-    assert torch.allclose(paths.residual((0.6, -0.8))[0, -1], 0.8 * M[:, 0] + 0.6 * M[:, 1])
-    assert torch.allclose(paths.along((0.6, -0.8))[0, -1], 0.6 * M[:, 0] - 0.8 * M[:, 1])
+    assert torch.allclose(
+        residual(paths.overlaps, (0.6, -0.8))[0, -1], 0.8 * M[:, 0] + 0.6 * M[:, 1]
+    )
+    assert torch.allclose(along(paths.overlaps, (0.6, -0.8))[0, -1], 0.6 * M[:, 0] - 0.8 * M[:, 1])
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,3 @@ def test_the_engine_trains_as_the_simulation_does(executor, examples, passes, re
     expected = list(descend(start[None], rows, batches, setting))[-1][0]
     assert (start - end).norm() > 1
     assert torch.allclose(end, expected[0], atol=1e-9)
-
-
-def stream(examples, passes, seed):
-    """The examples in the order in which a run sees them."""
-    from batchlab import _random
-
-    return torch.cat([_random.permutation(examples, seed, i) for i in range(passes)])

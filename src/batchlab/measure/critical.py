@@ -129,15 +129,13 @@ def point(
         )
         for factor in plan.factors
     )
-    levels = (0.9, _BOTH, 1 - 0.1 / len(plan.places))
+    wider = (
+        [excess(losses[1], losses[factor], level) for factor in plan.factors]
+        for level in (_BOTH, 1 - 0.1 / len(plan.places))
+    )
     found, both, every = (
-        critical_batch(
-            plan.batch_size,
-            plan.factors,
-            [excess(losses[1], losses[factor], level) for factor in plan.factors],
-            margin,
-        )
-        for level in levels
+        critical_batch(plan.batch_size, plan.factors, excesses, margin)
+        for excesses in ([one.excess for one in branches], *wider)
     )
     ended = losses[1][np.isfinite(losses[1])]
     loss = mean_estimate(ended, source="validation loss of today's batch size")

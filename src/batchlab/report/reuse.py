@@ -8,6 +8,7 @@ from typing import Any
 
 from batchlab import _html
 from batchlab._text import Text, plain, same, say
+from batchlab.advisor.judge import inverted
 from batchlab.advisor.record import MetricInfo, Setting
 from batchlab.report import formats, names
 from batchlab.report.findings import Origin, _assumed, _metric, _range, difference, table
@@ -371,7 +372,7 @@ class ReuseReport:
                 "でした（新しいデータの量の比（再利用／相手）：{f}）。",
                 k=k,
                 a=rival(hardest),
-                f=_turned(hardest.fresh),
+                f=_times(inverted(hardest.fresh)),
             )
         if hardest.boundary.high == 0:
             return say(
@@ -630,12 +631,6 @@ def _less(ratio: Estimate) -> Text:
     """By how many per cent a cost is lower."""
     value, low, high = (formats.number(100 * (1 - 1 / x)) for x in _ends(ratio))
     return say("{v} % ({a} to {b} %)", "{v}%（{a}～{b}%）", v=value, a=low, b=high)
-
-
-def _turned(ratio: Estimate) -> Text:
-    """A ratio the other way round."""
-    value, high, low = (1 / x if x else math.inf for x in _ends(ratio))
-    return _times(Estimate(value, low, high, ratio.n))
 
 
 def _times(ratio: Estimate) -> Text:

@@ -39,6 +39,8 @@ from batchlab.studies.drawing import points
 TABLE = "complexity"
 RATES = {1: (0.1, 1.0), 2: (0.1, 1.0), 3: (0.05, 1.5)}
 """ℓ → (c, p) of η = c/dᵖ: the largest power for which the walk's noise does not win."""
+LAWS = {1: "d", 2: "d log d", 3: "d²"}
+"""ℓ → how many examples are needed, up to a factor."""
 REACHED = 0.5
 """Overlap that counts as found."""
 CHAINS = 15
@@ -182,7 +184,6 @@ def picture(tables: Tables) -> Picture:
         for row in shown
         for k, at in [(int(row["series"]), first[str(row["series"])])]
     ]
-    laws = {1: "d", 2: "d log d", 3: "d²"}
     return Picture(
         title=Text(
             "One pass needs the more examples the higher the information exponent.",
@@ -193,7 +194,7 @@ def picture(tables: Tables) -> Picture:
         points=shown,
         series={
             **{str(k): Text(f"exponent {k}", f"指数{k}") for k in RATES},
-            **{f"law {k}": Text(f"∝ {law}", f"{law}に比例") for k, law in laws.items()},
+            **{f"law {k}": Text(f"∝ {law}", f"{law}に比例") for k, law in LAWS.items()},
         },
         caption=captioned(
             shown,
@@ -214,7 +215,7 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
 
 
 def _power(n: int, exponent: int) -> Claim:
-    law = {1: "d", 2: "d log d", 3: "d²"}[exponent]
+    law = LAWS[exponent]
     low, high = PREDICTED[exponent]
     return Claim(
         id=f"examples-of-exponent-{exponent}",

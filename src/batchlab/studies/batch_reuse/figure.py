@@ -17,7 +17,7 @@ from torch import Tensor
 
 from batchlab._text import Text
 from batchlab.studies.batch_reuse import faults
-from batchlab.studies.batch_reuse.simulate import Setting, simulate
+from batchlab.studies.batch_reuse.simulate import Setting, along, residual, simulate
 from batchlab.studies.batch_reuse.words import (
     INPUTS,
     STEPS,
@@ -137,11 +137,9 @@ def split(
         overlaps: M.
         panel: Whose directions.
     """
-    x, y = panel.first
-    along = overlaps @ overlaps.new_tensor([x, y])
-    residual = overlaps @ overlaps.new_tensor([-y, x])
+    first, other = along(overlaps, panel.first), residual(overlaps, panel.first)
     second = 1.0 if panel.alike else -1.0
-    return (along[..., 0] - along[..., 1]) / 2, (residual[..., 0] + second * residual[..., 1]) / 2
+    return (first[..., 0] - first[..., 1]) / 2, (other[..., 0] + second * other[..., 1]) / 2
 
 
 def measure(cell: Cell, bench: Bench) -> list[Row]:
@@ -164,13 +162,13 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
         activation="relu",
     )
     overlaps = simulate(asked, seeds(int(given["seeds"]), bench)).overlaps
-    along, residual = split(overlaps, panel)
+    first, other = split(overlaps, panel)
     return [
         {
             "repetition": i,
             "t": t,
-            "along": float(along[i, t]),
-            "residual": float(residual[i, t]),
+            "along": float(first[i, t]),
+            "residual": float(other[i, t]),
         }
         for i in range(int(given["seeds"]))
         for t in range(UPDATES + 1)
@@ -191,10 +189,9 @@ def predicted(cell: Cell, bench: Bench) -> list[Row]:
         samples=int(cell.settings["samples"]),
         seed=bench.seed,
     )
-    along, residual = split(found.overlaps.value, panel)
+    first, other = split(found.overlaps.value, panel)
     return [
-        {"t": t, "along": float(along[t]), "residual": float(residual[t])}
-        for t in range(UPDATES + 1)
+        {"t": t, "along": float(first[t]), "residual": float(other[t])} for t in range(UPDATES + 1)
     ]
 
 

@@ -129,25 +129,35 @@ class Paths(NamedTuple):
         """M_jr/√Q_jj, between −1 and 1."""
         return self.overlaps / self.selves.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
 
-    def along(self, direction: Sequence[float]) -> Float[Tensor, "S T p"]:
-        """Overlap with a unit vector among the teacher's directions.
 
-        Args:
-            direction: Shape ``[k]``.
-        """
-        return self.overlaps @ torch.tensor(direction, dtype=self.overlaps.dtype)
+def along(overlaps: Float[Tensor, "*T p k"], direction: Sequence[float]) -> Tensor:
+    """Overlap with a unit vector among the teacher's directions.
 
-    def residual(self, direction: Sequence[float]) -> Float[Tensor, "S T p"]:
-        """Overlap with the teacher beyond one direction; of two, with its right-angled neighbour.
+    Args:
+        overlaps: M.
+        direction: Shape ``[k]``.
 
-        Args:
-            direction: Unit vector. Shape ``[k]``. Of two, (v₁, v₂), the sign is that along
-                (−v₂, v₁); of more, it is the length.
-        """
-        if len(direction) == 2:
-            return self.along((-direction[1], direction[0]))
-        known = torch.tensor(direction, dtype=self.overlaps.dtype)
-        return (self.overlaps - self.along(direction).unsqueeze(-1) * known).norm(dim=-1)
+    Returns:
+        Shape ``[… p]``.
+    """
+    return overlaps @ overlaps.new_tensor(direction)
+
+
+def residual(overlaps: Float[Tensor, "*T p k"], direction: Sequence[float]) -> Tensor:
+    """Overlap with the teacher beyond one direction; of two, with its right-angled neighbour.
+
+    Args:
+        overlaps: M.
+        direction: Unit vector. Shape ``[k]``. Of two, (v₁, v₂), the sign is that along (−v₂, v₁);
+            of more, it is the length.
+
+    Returns:
+        Shape ``[… p]``.
+    """
+    if len(direction) == 2:
+        return along(overlaps, (-direction[1], direction[0]))
+    beside = along(overlaps, direction).unsqueeze(-1) * overlaps.new_tensor(direction)
+    return (overlaps - beside).norm(dim=-1)
 
 
 # ------------------------------------------------------------------ batches

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
 
 from batchlab import _random
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
+from batchlab.stats import slopes
 from batchlab.studies.claim import Axis, Bench, Claim, Parameters, Sample
 
 STEPS = Axis(Text("updates t", "更新回数t"))
@@ -105,13 +105,7 @@ def slope(table: pl.DataFrame, column: str, log: bool, **at: object) -> Sample:
     """
     sizes = np.sort(table.filter(*(pl.col(k) == v for k, v in at.items()))["inputs"].unique())
     found = np.stack([sample(table, column, inputs=d, **at) for d in sizes], 1)
-    x = np.log(sizes)
-    return _slopes(np.log(np.abs(found)) if log else found, x)
-
-
-def _slopes(y: Float[np.ndarray, "n d"], x: Float[np.ndarray, " d"]) -> Sample:
-    centred = x - x.mean()
-    return y @ centred / (centred @ centred)
+    return slopes(np.log(sizes), np.log(np.abs(found)) if log else found)
 
 
 def captioned(shown: Sequence[dict[str, Any]], en: str, ja: str) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from batchlab.stats import slopes
 from batchlab.studies.claim import Sample
 
 LEAST_SHARE = 0.7
@@ -27,7 +28,7 @@ def slope(table: pl.DataFrame, of: str, column: str) -> Sample:
     part = table.sort("repetition", of)
     x = np.log(part[of].unique().sort().to_numpy())
     y = np.log(part[column].to_numpy().reshape(-1, len(x)))
-    return (y * (x - x.mean())).sum(1) / ((x - x.mean()) ** 2).sum()
+    return slopes(x, y)
 
 
 def below(table: pl.DataFrame, form: str) -> Sample:
