@@ -45,8 +45,30 @@
     return { ...data.config, legend: { ...data.config.legend, columns: 1, layout } };
   }
 
+  // One after the other, so that the page answers meanwhile; a later call takes over.
+  let round = 0;
+  let whole = Promise.resolve();
+
+  async function drawInTurn(turn) {
+    for (const id of Object.keys(data.charts)) {
+      await new Promise((done) => setTimeout(done));
+      if (turn !== round) return;
+      await draw(id);
+    }
+  }
+
   function drawAll() {
-    for (const id of Object.keys(data.charts)) draw(id);
+    round += 1;
+    whole = drawInTurn(round);
+  }
+
+  async function ready() {
+    let seen;
+    do {
+      seen = whole;
+      await seen;
+      await Promise.all(drawn.values());
+    } while (seen !== whole);
   }
 
   function draw(id) {
@@ -291,6 +313,6 @@
     pick, csv, worthLine: (trainings, hours, perHour, to) => worthLine(data.worth, trainings, hours, perHour, to),
     picked: () => picked,
     views,
-    ready: () => Promise.all(drawn.values()),
+    ready,
   };
 })();
