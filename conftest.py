@@ -1,5 +1,6 @@
 """How the tests run: one torch thread per process, browsers, GPUs, and two tables at the end."""
 
+import gc
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -25,6 +26,14 @@ hypothesis.settings.load_profile("batchlab")
 def pytest_configure(config):
     config.stash[LEFT_OUT] = Counter()
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Thousands of collected tests are searched for garbage no more: what frees memory on purpose,
+    as code does that met its limit, would take a second each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_deselected(items):

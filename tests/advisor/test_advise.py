@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from batchlab import _platform
-from batchlab.advisor import answer, confirm, screen, session
+from batchlab.advisor import answer, confirm, screen
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.confirm import CHOOSING, FRESH
 from batchlab.advisor.options import Options
@@ -18,7 +18,6 @@ from batchlab.app.advise import advise, again, dry_run
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, ResultError, TaskError
 from batchlab.measure.fit import fit
-from batchlab.measure.throughput import time_block
 from batchlab.tasks import Metric, prepare
 from tests.advisor import tiny
 
@@ -28,9 +27,7 @@ OPTIONS = Options(budget=600.0, seeds=2, confirm_seeds=4, batch_sizes=(16, 128),
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_workers():
-    """Everything in this process, what fits found once, and blocks of milliseconds: nothing here
-    is about the exactness of a time.
-    """
+    """Everything in this process, what fits found once, and single runs timed for milliseconds."""
     found = {}
 
     def fit_once(prepared, config, *, memory_limit, **given):
@@ -39,13 +36,10 @@ def _no_workers():
             found[asked] = fit(prepared, config, memory_limit=memory_limit, **given)
         return found[asked]
 
-    def short_block(prepared, config, seconds, **given):
-        return time_block(prepared, config, min(seconds, 0.02), **given)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_platform, "available_cores", lambda: 1)
         patch.setattr(screen, "fit", fit_once)
-        patch.setattr(session, "time_block", short_block)
+        patch.setattr("batchlab.advisor.session.BLOCK_SECONDS", 0.02)
         yield
 
 

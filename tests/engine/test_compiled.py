@@ -45,8 +45,9 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "unit"),
     [
-        *((model, 1) for model in MODELS),
+        (tiny.with_dropout, 1),
         (tiny.mlp, 2),
+        *(pytest.param(model, 1, marks=slow) for model in MODELS if model != tiny.with_dropout),
         *(pytest.param(model, 4, marks=slow) for model in MODELS),
     ],
 )

@@ -1,5 +1,7 @@
 """What training holds is predicted; where memory runs out, fewer runs go on, nothing is lost."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -145,9 +147,13 @@ def test_a_sweep_under_a_limit_plans_fewer_at_a_time_and_gives_the_same(tmp_path
 # ------------------------------------------------------------------ running out
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5])
-@pytest.mark.parametrize("calls", [0, 3])
-@pytest.mark.parametrize("schedule", [8, "0:8 160:16 320:32"])
+GROWS = "0:8 160:16 320:32"
+FAST = [(8, 0, 1), (8, 3, 3), (GROWS, 0, 5), (GROWS, 3, 2)]
+ALL = itertools.product([8, GROWS], [0, 3], [1, 2, 3, 5])
+REST = [pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in FAST]
+
+
+@pytest.mark.parametrize(("schedule", "calls", "rows"), FAST + REST)
 def test_where_memory_runs_out_half_of_the_runs_wait_and_all_end_the_same(
     limited, rows, calls, schedule
 ):

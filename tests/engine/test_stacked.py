@@ -39,7 +39,11 @@ def test_both_executors_give_the_same_trace_and_states(model):
             torch.testing.assert_close(leaf, tiny.leaves(b)[name], rtol=SMOOTH, atol=SMOOTH)
 
 
-@pytest.mark.parametrize("rule", list(RULES))
+FAST_RULES = "qhm", "nesterov", "adam"
+OTHERS = [pytest.param(rule, marks=pytest.mark.slow) for rule in RULES if rule not in FAST_RULES]
+
+
+@pytest.mark.parametrize("rule", [*FAST_RULES, *OTHERS])
 def test_both_executors_agree_under_every_rule(rule):
     configs = [
         tiny.run(rule=rule, learning_rate=rate, weight_decay=0.01, nu=0.4, clip_norm=0.5)
