@@ -377,7 +377,11 @@ def compare(
         if gammas is not None:
             known = {name: given[name] for name in (*WITH_GAMMAS, *ALWAYS)}
             found = batchlab.compare_gammas(
-                task, gammas=gammas, seeds=5 if seeds is None else seeds, listener=listener, **known
+                task,
+                gammas=gammas,
+                seeds=5 if seeds is None else seeds,
+                listener=listener,
+                **known,
             )
             _show_measured(found, "gammas", json)
             return

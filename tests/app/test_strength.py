@@ -50,7 +50,13 @@ def test_depth_is_counted_from_the_model():
 
 @pytest.mark.parametrize(
     ("rule", "gamma", "factor"),
-    [("sgd", None, 1.0), ("sgd", 0.5, 0.25), ("sgd", 4.0, 4.0), ("adam", 0.5, 0.5), ("adam", 4.0, 2)],
+    [
+        ("sgd", None, 1.0),
+        ("sgd", 0.5, 0.25),
+        ("sgd", 4.0, 4.0),
+        ("adam", 0.5, 0.5),
+        ("adam", 4.0, 2),
+    ],
 )
 def test_rates_lie_around_the_law(rule, gamma, factor):
     found = asked(rule=rule)
@@ -147,7 +153,9 @@ def test_a_trained_model_is_looked_at_without_its_wrapper():
         place = "module." if gamma is None else "module.model."
         own = found.prepared.objective(3).module
         start, end = (
-            torch.cat([values[place + name].flatten().double() for name, _ in own.named_parameters()])
+            torch.cat(
+                [values[place + name].flatten().double() for name, _ in own.named_parameters()]
+            )
             for values in (
                 {place + name: p.detach() for name, p in own.named_parameters()},
                 tiny.leaves(state),

@@ -252,7 +252,9 @@ def test_logits_of_a_dictionary_are_centred_and_the_rest_is_left():
     assert torch.equal(found["hidden"], inputs)
 
 
-@pytest.mark.parametrize(("depth", "gamma", "power"), [(2, 0.01, 2), (3, 0.5, 2), (3, 50.0, 2 / 3)])
+@pytest.mark.parametrize(
+    ("depth", "gamma", "power"), [(2, 0.01, 2), (3, 0.5, 2), (3, 50.0, 2 / 3)]
+)
 def test_the_rate_follows_the_law(depth, gamma, power):
     assert transferred_rate(0.3, gamma, depth) == pytest.approx(0.3 * gamma**power)
     assert rate_factor(1.0, depth) == 1.0

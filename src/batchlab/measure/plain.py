@@ -468,7 +468,9 @@ def _constants(
         f"REUSE = {config.reuse}  # updates on each batch",
     ]
     if config.gamma is not None:
-        lines.append(f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA")
+        lines.append(
+            f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA"
+        )
     return "\n".join(lines)
 
 

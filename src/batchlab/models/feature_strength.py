@@ -83,7 +83,9 @@ class FeatureStrength(nn.Module):
             raise InvalidTypeError(must("model", "a torch.nn.Module", type(model).__name__))
         taken = [name for name in model.state_dict() if name.split(".")[0] in ("gamma", START)]
         if taken:
-            raise InvalidValueError(must("model", f"without gamma or {START} at its top", taken[0]))
+            raise InvalidValueError(
+                must("model", f"without gamma or {START} at its top", taken[0])
+            )
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         value = torch.tensor(checked_gamma(gamma), dtype=like.dtype, device=like.device)
         self.model, self.readout = model, readout
@@ -331,9 +333,7 @@ def _bare_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -
         state[prefix + name.removeprefix(own)] = state.pop(name)
 
 
-def _own_names(
-    module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _own_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """The reverse; the state of a bare model leaves the copy and γ as they are."""
     kept = {f"{prefix}gamma": module.gamma} | {
         f"{prefix}{START}.{name}": value

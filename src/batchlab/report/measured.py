@@ -149,9 +149,7 @@ def strength_page(found: StrengthReport) -> str:
         HTML.
     """
     advice = _advice(found.task, found.origin, found.today, found.train_examples)
-    title = say(
-        "{t}: feature-learning strength", "{t}：特徴学習の強さ", t=verbatim(found.task)
-    )
+    title = say("{t}: feature-learning strength", "{t}：特徴学習の強さ", t=verbatim(found.task))
     drawn = _drawn(strength.strength(found))
     heading = Text("Learning rate against γ, and the law", "γと学習率、および法則")
     sections = [Section("strength-part", heading, (), tuple(drawn))]
