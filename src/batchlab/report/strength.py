@@ -180,7 +180,7 @@ class StrengthReport:
             best = self.faster()[0]
             assert best.faster is not None
             return say(
-                "γ = {g} comes to the same {m} {r}× sooner; at the end none was shown to be better.",
+                "γ = {g} comes to the same {m} {r}× sooner; none is better at the end.",
                 "γ＝{g}は同じ{m}に{r}倍速く達します。学習終了時の値が良いと言えるγはありません。",
                 g=formats.number(best.gamma or 0.0),
                 m=names.metric(self.metric),
