@@ -293,11 +293,10 @@ def depth_of(output: Tensor) -> int:
 
 def _axes(node: Node) -> int:
     """Axes of the parameter that a node is, or a view of; 0 for what is computed."""
-    while node.name().startswith(_VIEWS):
-        (node, _), *_ = node.next_functions
-        if node is None:
-            return 0
-    variable = getattr(node, "variable", None)
+    inner: Node | None = node
+    while inner is not None and inner.name().startswith(_VIEWS):
+        (inner, _), *_ = inner.next_functions
+    variable = getattr(inner, "variable", None)
     return 0 if variable is None else max(1, variable.ndim)
 
 
@@ -416,10 +415,9 @@ def _bare_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -
 
 def _own_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """The reverse; the state of a bare model leaves the copy and γ as they are."""
-    kept = {f"{prefix}gamma": module.gamma} | {
-        f"{prefix}{START}.{name}": value
-        for name, value in (module.start.state_dict() if module.start is not None else {}).items()
-    }
+    kept, start = {f"{prefix}gamma": module.gamma}, module.start
+    if isinstance(start, nn.Module):
+        kept |= {f"{prefix}{START}.{name}": value for name, value in start.state_dict().items()}
     for name in [name for name in state if name.startswith(prefix) and name not in kept]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
     for name, value in kept.items():
