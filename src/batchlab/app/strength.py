@@ -31,7 +31,7 @@ from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure.alignment import distance
 from batchlab.measure.insight import curvature_of
 from batchlab.measure.sparsity import weights_share
-from batchlab.models.feature_strength import FeatureStrength, checked_gamma, depth_of, rate_factor
+from batchlab.models.feature_strength import bare, checked_gamma, depth_of, rate_factor
 from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import setting_of
@@ -378,14 +378,10 @@ def _looked(
     config = asked.config(key, seed)
     start = asked.prepared.objective(seed, DTYPES[config.precision], key.gamma)
     end = loaded(start, state.progress).eval()
-    plain, before = (
-        one.module.model if isinstance(one.module, FeatureStrength) else one.module
-        for one in (end, start)
-    )
-    first, last = dict(before.named_parameters()), dict(plain.named_parameters())
+    first, last = (dict(bare(one.module).named_parameters()) for one in (start, end))
     zero = {name: 0 * value for name, value in first.items()}
     moved = distance(first, last) / distance(zero, first)
-    return Looked(curvature(end), weights_share(plain), moved)
+    return Looked(curvature(end), weights_share(end.module), moved)
 
 
 # What follows

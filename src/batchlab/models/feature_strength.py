@@ -203,6 +203,17 @@ class FeatureStrength(nn.Module):
         return plain
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The model that is trained: what is wrapped, or the model itself where nothing is.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> bare(FeatureStrength(layer, 2.0)) is bare(layer) is layer
+        True
+    """
+    return model.model if isinstance(model, FeatureStrength) else model
+
+
 def checked_gamma(gamma: float) -> float:
     """γ, if it can be one.
 
