@@ -14,7 +14,7 @@ from batchlab.engine import Engine
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.loop import Alone
 from batchlab.engine.step import rule_of
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, UserError
 from batchlab.rules import Scales
 from batchlab.samplers import Stream
 from batchlab.types import Status
@@ -135,6 +135,22 @@ def test_groups_reach_the_wrapped_model():
     assert torch.equal(own["module.model.0.weight"], own["module.start.0.weight"])
     assert not torch.equal(own["module.model.2.weight"], own["module.start.2.weight"])
     assert "module.model.0.weight" in rule_of(tiny.run(gamma=2.0), task).groups
+
+
+def test_a_recipe_with_gamma_says_so_and_refuses_what_cannot_be_centred():
+    prepared = tiny.ready(baseline=RunConfig(gamma=2.0))
+    assert "the model is trained as (f − its start)/γ with γ = 2" in prepared.assumptions
+
+    class Pair(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs
+
+    def loss(outputs, batch):
+        return tiny.cross(outputs[0], batch)
+
+    assert tiny.ready(lambda: Pair(tiny.INPUTS, 2), loss=loss).baseline.gamma is None
+    with pytest.raises(UserError, match="returns a tensor or `logits`"):
+        tiny.ready(lambda: Pair(tiny.INPUTS, 2), loss=loss, baseline=RunConfig(gamma=2.0))
 
 
 def test_the_name_of_a_run_without_gamma_is_what_it_was():
