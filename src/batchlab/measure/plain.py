@@ -120,7 +120,9 @@ def grouped(make: Callable[..., Any], model: Any, groups: Any, **numbers: Any) -
     multiples of the learning rate and of the weight decay.
     """
     parts: dict[Any, list[Any]] = {}
-    for name, parameter in model.module.named_parameters():
+    wrapped = hasattr(model.module, "keeps_copy")  # in a FeatureStrength
+    own = model.module.model if wrapped else model.module
+    for name, parameter in own.named_parameters():
         parts.setdefault(groups.get(name), []).append(parameter)
     optimizer = make([{"params": part} for part in parts.values()], **numbers)
     for scales, group in zip(parts, optimizer.param_groups, strict=True):
