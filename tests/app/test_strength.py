@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from batchlab import cli
+from batchlab.advisor.stages import Machine
 from batchlab.app.reuse import final
 from batchlab.app.strength import Key, compare_gammas
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.errors import InvalidValueError, UserError
+from batchlab.measure.throughput import Block
 from batchlab.report.measured import strength_page
 from batchlab.report.strength import StrengthReport
 from batchlab.tasks import prepare
@@ -134,6 +136,21 @@ def test_each_gamma_has_the_rate_that_was_best_for_it():
     assert module._beyond(chose, Key(4.0, high)) == [Key(4.0, 2 * high)]
     assert module._beyond(chose, Key(4.0, low)) == [Key(4.0, low / 2)]
     assert module._beyond(chose, module._best(found, chose, None)) == []
+
+
+def test_a_gamma_whose_runs_all_diverged_is_a_row_without_measures():
+    found, today, lost = asked(), Key(None, 0.1), Key(4.0, 0.4)
+    broken = dataclasses.replace(falling(math.nan), status=Status.DIVERGED)
+    fresh = {today: (falling(0.5),) * 3, lost: (broken,) * 3}
+    trained = module.Trained(fresh, fresh, {None: today, 4.0: lost}, {}, 0.6)
+    blocks = {"8": (Block(8, 10, 0.01, 0.0, 0),) * 3}
+    machine = Machine(None, blocks, 1, "cpu", "", 1)
+    row = module._row(found, trained, {False: machine, True: machine}, lost, [])
+    assert (row.failed, row.arrived, row.runs) == (3, 0, 3)
+    assert row.sharpness is row.sparsity is row.moved is None
+    assert math.isinf(row.seconds.value)
+    assert row.faster.value == 0
+    assert row.difference.value == math.inf
 
 
 # ------------------------------------------------------------------ what is measured

@@ -439,7 +439,6 @@ def _row(
         ).estimate
         ratio = _faster(asked, sides, machines, level)
     seconds = sides[1]
-    sharpness, sparsity, moved = (list(each) for each in zip(*looked, strict=True)) or ([],) * 3
     return StrengthRow(
         gamma=key.gamma,
         learning_rate=key.rate,
@@ -449,9 +448,9 @@ def _row(
         difference=gap,
         seconds=median_estimate(seconds, "s"),
         faster=ratio,
-        sharpness=_mean(sharpness, "loss/parameter²"),
-        sparsity=_mean(sparsity, ""),
-        moved=_mean(moved, ""),
+        sharpness=_mean((one.sharpness for one in looked), "loss/parameter²"),
+        sparsity=_mean((one.sparsity for one in looked), ""),
+        moved=_mean((one.moved for one in looked), ""),
         arrived=int(np.isfinite(seconds).sum()),
         runs=len(values),
         failed=int(np.isnan(values).sum()),
