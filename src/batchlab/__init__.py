@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
     from batchlab.app.reuse import compare_reuse
+    from batchlab.app.strength import compare_gammas
     from batchlab.app.study import study
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from batchlab.measure.sharpness import Sharpness, sharpness
     from batchlab.measure.smoothness import rank_schedules
     from batchlab.measure.sparsity import sparsity
+    from batchlab.models.feature_strength import FeatureStrength
     from batchlab.optuna import optuna_trials
     from batchlab.progress import Quiet
     from batchlab.schedules import batch_schedule, rate_schedule
@@ -57,6 +59,7 @@ _HOMES = {
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
     "batchlab.app.reuse": ("compare_reuse",),
+    "batchlab.app.strength": ("compare_gammas",),
     "batchlab.app.study": ("study",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
@@ -66,6 +69,7 @@ _HOMES = {
     "batchlab.measure.sharpness": ("Sharpness", "sharpness"),
     "batchlab.measure.smoothness": ("rank_schedules",),
     "batchlab.measure.sparsity": ("sparsity",),
+    "batchlab.models.feature_strength": ("FeatureStrength",),
     "batchlab.optuna": ("optuna_trials",),
     "batchlab.progress": ("Quiet",),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
@@ -86,6 +90,7 @@ __all__ = [
     "Advice",
     "Estimate",
     "Evidence",
+    "FeatureStrength",
     "FoundBatchSize",
     "Metric",
     "Quiet",
@@ -100,6 +105,7 @@ __all__ = [
     "alignment",
     "batch_schedule",
     "compare",
+    "compare_gammas",
     "compare_reuse",
     "critical",
     "features",

@@ -120,7 +120,9 @@ def grouped(make: Callable[..., Any], model: Any, groups: Any, **numbers: Any) -
     multiples of the learning rate and of the weight decay.
     """
     parts: dict[Any, list[Any]] = {}
-    for name, parameter in model.module.named_parameters():
+    wrapped = hasattr(model.module, "keeps_copy")  # in a FeatureStrength
+    own = model.module.model if wrapped else model.module
+    for name, parameter in own.named_parameters():
         parts.setdefault(groups.get(name), []).append(parameter)
     optimizer = make([{"params": part} for part in parts.values()], **numbers)
     for scales, group in zip(parts, optimizer.param_groups, strict=True):
@@ -367,6 +369,7 @@ def apply_script(
         functions=functions,
         optimizer="\n".join([call, *numbers]),
         dtype="float64" if config.precision == "float64" else "float32",
+        gamma="" if config.gamma is None else ", GAMMA",
     )
 
 
@@ -405,7 +408,7 @@ def main() -> None:
     if THREADS:
         torch.set_num_threads(THREADS)
     prepared = prepare(load(TASK), device=DEVICE)
-    model = prepared.objective(SEED, torch.{dtype})
+    model = prepared.objective(SEED, torch.{dtype}{gamma})
     optimizer = {optimizer}
     )
     train(
@@ -466,6 +469,10 @@ def _constants(
         f"PRECISION = {config.precision!r}",
         f"REUSE = {config.reuse}  # updates on each batch",
     ]
+    if config.gamma is not None:
+        lines.append(
+            f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA"
+        )
     return "\n".join(lines)
 
 

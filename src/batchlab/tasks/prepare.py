@@ -13,6 +13,7 @@ from torch import Tensor
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
+from batchlab.models.feature_strength import FeatureStrength
 from batchlab.tasks.source import Source, Stacked, make_source, part_of
 from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
@@ -70,11 +71,21 @@ class Prepared:
         """Training examples N."""
         return self.train.examples
 
-    def objective(self, seed: int, dtype: torch.dtype = torch.float32) -> Objective:
-        """A freshly initialised model with its loss, on the device; the same for the same seed."""
+    def objective(
+        self, seed: int, dtype: torch.dtype = torch.float32, gamma: float | None = None
+    ) -> Objective:
+        """A freshly initialised model with its loss, on the device; the same for the same seed.
+
+        With ``gamma`` it is centred at this start and divided by γ.
+        """
         with _random.seeded(seed, "init"):
             module = self.task.model()
-        return Objective(self.task, module).to(self.device, dtype)
+        return _objective(self.task, module, gamma).to(self.device, dtype)
+
+
+def _objective(task: Task, module: torch.nn.Module, gamma: float | None) -> Objective:
+    """The model, centred and divided where there is a γ, with its loss."""
+    return Objective(task, module if gamma is None else FeatureStrength(module, gamma))
 
 
 def prepare(task: Task, *, device: str = "auto") -> Prepared:
@@ -111,6 +122,8 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
     said += _rates_of_groups(task)
+    if baseline.gamma is not None:
+        said += (f"the model is trained as (f − its start)/γ with γ = {baseline.gamma:g}",)
     prepared = Prepared(
         task,
         train,
@@ -319,7 +332,8 @@ def _build(prepared: Prepared) -> Objective:
     if not any(p.requires_grad for p in module.parameters()):
         raise TaskError(must("model", "a module with parameters that require gradients", "none"))
     _check_groups(prepared.task, module)
-    return Objective(prepared.task, module).to(prepared.device).eval()
+    objective = _objective(prepared.task, module, prepared.baseline.gamma)
+    return objective.to(prepared.device).eval()
 
 
 def _check_groups(task: Task, module: torch.nn.Module) -> None:
