@@ -7,6 +7,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from batchlab.models.parametrization import layers_of
+
 
 class MLP(nn.Module):
     """Linear layers with a nonlinearity between them.
@@ -19,6 +21,11 @@ class MLP(nn.Module):
         outputs: Outputs C.
         activation: Makes φ.
         bias: Whether the layers have b.
+        parametrization: ``standard`` or ``mean-field``, where (Wx + b) is divided by √n, in the
+            last layer by n, for n inputs of the layer, and W starts from N(0, 1).
+
+    Raises:
+        InvalidValueError: If there is no such parametrisation.
 
     Example:
         >>> import torch
@@ -33,13 +40,15 @@ class MLP(nn.Module):
         outputs: int = 10,
         activation: Callable[[], nn.Module] = nn.ReLU,
         bias: bool = True,
+        parametrization: str = "standard",
     ) -> None:
         super().__init__()
+        make = layers_of(parametrization)
         widths = (inputs, *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(before, after, bias=bias), activation()]
-        self.body = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
+            layers += [make.linear(before, after, bias=bias), activation()]
+        self.body = nn.Sequential(*layers, make.readout(widths[-1], outputs, bias=bias))
 
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """Outputs of the last linear layer."""
