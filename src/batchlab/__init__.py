@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from batchlab.measure.sharpness import Sharpness, sharpness
     from batchlab.measure.smoothness import rank_schedules
     from batchlab.measure.sparsity import sparsity
+    from batchlab.models.feature_strength import FeatureStrength
     from batchlab.optuna import optuna_trials
     from batchlab.progress import Quiet
     from batchlab.schedules import batch_schedule, rate_schedule
@@ -66,6 +67,7 @@ _HOMES = {
     "batchlab.measure.sharpness": ("Sharpness", "sharpness"),
     "batchlab.measure.smoothness": ("rank_schedules",),
     "batchlab.measure.sparsity": ("sparsity",),
+    "batchlab.models.feature_strength": ("FeatureStrength",),
     "batchlab.optuna": ("optuna_trials",),
     "batchlab.progress": ("Quiet",),
     "batchlab.schedules": ("batch_schedule", "rate_schedule"),
@@ -86,6 +88,7 @@ __all__ = [
     "Advice",
     "Estimate",
     "Evidence",
+    "FeatureStrength",
     "FoundBatchSize",
     "Metric",
     "Quiet",

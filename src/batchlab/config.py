@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from batchlab import rules, schedules
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.models.feature_strength import checked_gamma
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 DEFAULT_RULE = "shb"
@@ -53,6 +54,8 @@ class RunConfig:
         micro_batch_size: Examples of one forward pass at most: larger batches are accumulated, as
             where they would not fit into memory. Left out: whole batches.
         seed: Names the initialisation, the order of the examples and every other draw.
+        gamma: Feature-learning strength γ > 0: the model is trained as (f_θ − f_θ₀)/γ, see
+            :class:`batchlab.FeatureStrength`. Left out: the model as it is.
 
     Example:
         >>> run = RunConfig(learning_rate=0.05, samples="2ep").resolved(examples=100)
@@ -77,6 +80,7 @@ class RunConfig:
     reuse: int = 1
     micro_batch_size: int | None = None
     seed: int = 0
+    gamma: float | None = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -199,7 +203,10 @@ class RunConfig:
             >>> RunConfig(seed=1).fingerprint() == RunConfig(seed=2).fingerprint()
             False
         """
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = dataclasses.asdict(self)
+        if self.gamma is None:  # a run without γ keeps the name it had before there was one
+            del fields["gamma"]
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -224,6 +231,8 @@ def _check_numbers(run: RunConfig) -> None:
             raise InvalidValueError(must(name, "a finite number, 0 or more", value))
     if run.clip_norm is not None and not (_is_number(run.clip_norm) and run.clip_norm > 0):
         raise InvalidValueError(must("clip_norm", "above 0, or None", run.clip_norm))
+    if run.gamma is not None:
+        checked_gamma(run.gamma)
     micro = () if run.micro_batch_size is None else (("micro_batch_size", 1),)
     for name, least in (("reuse", 1), ("seed", 0), *micro):
         value = getattr(run, name)

@@ -265,7 +265,7 @@ class Session:
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:
         """The metric of a trained run on other data, such as the test set."""
         dtype, device = DTYPES[config.precision], self.prepared.device
-        objective = self.prepared.objective(config.seed, dtype).eval()
+        objective = self.prepared.objective(config.seed, dtype, config.gamma).eval()
         program = program_of(config, objective, self.engine.capability(config))
         evaluator = Evaluator(source, self.prepared.metric, device, dtype)
         params, buffers, _ = to_device(state.progress, device)
@@ -332,7 +332,7 @@ def checkpoint_state(prepared: Prepared, path: str, config: RunConfig) -> RunSta
         ResultError: If the file cannot be read.
         TaskError: If its tensors do not fit the model.
     """
-    objective = prepared.objective(config.seed, DTYPES[config.precision])
+    objective = prepared.objective(config.seed, DTYPES[config.precision], config.gamma)
     try:
         found = torch.load(path, map_location=prepared.device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it to

@@ -378,7 +378,8 @@ def _noise(
 
 def _noise_of(prepared: Prepared, config: RunConfig, state: RunState) -> NoiseResult:
     """The noise scale of one trunk; its seed names the examples drawn."""
-    objective = prepared.objective(config.seed, DTYPES[config.precision]).train()
+    dtype = DTYPES[config.precision]
+    objective = prepared.objective(config.seed, dtype, config.gamma).train()
     here = loaded(objective, to_device(state.progress, prepared.device))
     with one_thread(prepared.device):
         return measure_noise(here, prepared, config, samples=state.samples, seed=config.seed)

@@ -95,7 +95,7 @@ def probe_capability(prepared: Prepared, config: RunConfig) -> Capability:
     """
     dtype = DTYPES[config.precision]
     with _random.seeded(config.seed, "capability"):
-        objective = prepared.objective(config.seed, dtype).train()
+        objective = prepared.objective(config.seed, dtype, config.gamma).train()
         index = torch.arange(min(TRIED_EXAMPLES, prepared.examples))
         batch = _tree.to(prepared.train.batch(index), prepared.device, dtype)
         _check_gradients(objective, batch)
@@ -194,7 +194,8 @@ def _why_not_stacked(
     sharp = dataclasses.replace(plain, autocast=False)
     tolerance = TOLERANCES[config.precision]
     trials = [(sharp, TOLERANCES["float32"])] * autocast + [(plain, tolerance)]
-    objectives = [prepared.objective(config.seed + r, DTYPES[config.precision]) for r in (0, 1)]
+    dtype, gamma = DTYPES[config.precision], config.gamma
+    objectives = [prepared.objective(config.seed + r, dtype, gamma) for r in (0, 1)]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop.*")

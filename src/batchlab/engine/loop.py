@@ -109,7 +109,7 @@ class Alone:
         self.prepared, self.config, self.job, self.capability = prepared, config, job, capability
         self.began = time.perf_counter()
         dtype = DTYPES[config.precision]
-        self.objective = prepared.objective(config.seed, dtype).train()
+        self.objective = prepared.objective(config.seed, dtype, config.gamma).train()
         self.program = program_of(config, self.objective, capability)
         self.bound = prepared.device == "cpu" and self.program.rule.name in IN_PLACE
         fresh = start_of(self.objective, self.program.rule)

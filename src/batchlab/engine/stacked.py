@@ -123,7 +123,7 @@ class Stack:
         self.began, self.unit = time.perf_counter(), unit
         first = configs[0]
         self.dtype = DTYPES[first.precision]
-        self.objective = prepared.objective(first.seed, self.dtype).train()
+        self.objective = prepared.objective(first.seed, self.dtype, first.gamma).train()
         self.linear = {
             f"{name}.weight"
             for name, module in self.objective.named_modules()
@@ -224,9 +224,8 @@ class Stack:
         config, state = self.configs[run], self.starts[run]
         if state is not None:
             return to_device(state.progress, self.prepared.device)
-        return start_of(
-            self.prepared.objective(config.seed, self.dtype), rule_of(config, self.prepared.task)
-        )
+        objective = self.prepared.objective(config.seed, self.dtype, config.gamma)
+        return start_of(objective, rule_of(config, self.prepared.task))
 
     def _laid_out(self, progress: Progress) -> Progress:
         """Weights of linear layers, and what the rule keeps for them, input by output in memory:

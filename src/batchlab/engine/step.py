@@ -329,6 +329,7 @@ def numbers_of(config: RunConfig, like: Tensor) -> Numbers:
 def rule_of(config: RunConfig, task: Task) -> Rule:
     """The rule of a resolved run, with the task's groups of parameters."""
     assert config.rule is not None
-    # In an Objective the user's model is called `module`.
-    groups = {f"module.{name}": scales for name, scales in task.groups.items()}
+    # In an Objective the user's model is called `module`; where that is wrapped, `module.model`.
+    place = "module" if config.gamma is None else "module.model"
+    groups = {f"{place}.{name}": scales for name, scales in task.groups.items()}
     return grouped(RULES[config.rule], groups)

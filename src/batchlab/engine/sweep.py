@@ -130,7 +130,7 @@ class Engine:
 
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
-        key = (config.rule, config.precision, config.clip_norm is None)
+        key = (config.rule, config.precision, config.clip_norm is None, config.gamma is None)
         if key not in self._capabilities:
             with one_thread(self.prepared.device):
                 self._capabilities[key] = probe_capability(self.prepared, config)
@@ -190,7 +190,8 @@ class Engine:
         slots = slots_of(self.prepared, len(configs))
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
-        asked = *shape, slots, str(effort), self._forced
+        wrapped = () if first.gamma is None else ("gamma",)
+        asked = *shape, slots, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
         if known is None:
@@ -406,7 +407,7 @@ class Engine:
         like: Progress | None = None
         if job.keep_end:
             first = configs[cell.runs[0]]
-            objective = self.prepared.objective(first.seed, DTYPES[first.precision])
+            objective = self.prepared.objective(first.seed, DTYPES[first.precision], first.gamma)
             like = start_of(objective, rule_of(first, self.prepared.task))
         return load_cell(self._folder / cell.name, like)
 
@@ -469,6 +470,7 @@ def _static(config: RunConfig) -> tuple[Any, ...]:
         config.precision,
         config.reuse,
         config.micro_batch_size,
+        config.gamma is None,
     )
 
 

@@ -62,7 +62,8 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
         held: Validation examples of the evaluation batch, shape ``[B]`` or shorter.
     """
     with _random.seeded(config.seed, "fit", len(train)):
-        model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
+        dtype = plain.DTYPES[config.precision]
+        model = prepared.objective(config.seed, dtype, config.gamma).train()
         optimizer = plain.make_optimizer(model, config)
         batch = prepared.train.batch(train)
         total = 2 * total_weight(prepared.task, batch)

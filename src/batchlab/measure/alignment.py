@@ -348,7 +348,8 @@ class AlignmentProbe:
         """Angle, distance and likeness to the run's own start as named floats."""
 
         def measure(objective: Objective, samples: int) -> dict[str, float]:
-            start = self.prepared.objective(config.seed, DTYPES[config.precision]).module
+            dtype = DTYPES[config.precision]
+            start = self.prepared.objective(config.seed, dtype, config.gamma).module
             found = alignment(
                 start,
                 objective.module,

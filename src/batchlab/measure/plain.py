@@ -367,6 +367,7 @@ def apply_script(
         functions=functions,
         optimizer="\n".join([call, *numbers]),
         dtype="float64" if config.precision == "float64" else "float32",
+        gamma="" if config.gamma is None else ", GAMMA",
     )
 
 
@@ -405,7 +406,7 @@ def main() -> None:
     if THREADS:
         torch.set_num_threads(THREADS)
     prepared = prepare(load(TASK), device=DEVICE)
-    model = prepared.objective(SEED, torch.{dtype})
+    model = prepared.objective(SEED, torch.{dtype}{gamma})
     optimizer = {optimizer}
     )
     train(
@@ -466,6 +467,8 @@ def _constants(
         f"PRECISION = {config.precision!r}",
         f"REUSE = {config.reuse}  # updates on each batch",
     ]
+    if config.gamma is not None:
+        lines.append(f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA")
     return "\n".join(lines)
 
 

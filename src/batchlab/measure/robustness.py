@@ -180,7 +180,7 @@ def program_on(prepared: Prepared, task: Task, config: RunConfig) -> Program:
         task: Whose loss and metric.
         config: Seed and precision.
     """
-    module = prepared.objective(config.seed, DTYPES[config.precision]).module
+    module = prepared.objective(config.seed, DTYPES[config.precision], config.gamma).module
     objective = Objective(task, module).eval()
     autocast = config.precision == "bfloat16"
     return Program(objective, rule_of(config, task), config.clip_norm, autocast, False)

@@ -225,7 +225,8 @@ class _Loop:
     ) -> None:
         self.source, self.config, self.size, self.micro = prepared.train, config, size, micro
         self.device = torch.device(prepared.device)
-        self.model = prepared.objective(config.seed, plain.DTYPES[config.precision]).train()
+        dtype = plain.DTYPES[config.precision]
+        self.model = prepared.objective(config.seed, dtype, config.gamma).train()
         self.optimizer = plain.make_optimizer(self.model, config)
         self.stream = Stream(prepared.examples, config.seed)
         self.weight_of = functools.partial(total_weight, prepared.task)

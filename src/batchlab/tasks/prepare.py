@@ -13,6 +13,7 @@ from torch import Tensor
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
+from batchlab.models.feature_strength import FeatureStrength
 from batchlab.tasks.source import Source, Stacked, make_source, part_of
 from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
@@ -70,10 +71,16 @@ class Prepared:
         """Training examples N."""
         return self.train.examples
 
-    def objective(self, seed: int, dtype: torch.dtype = torch.float32) -> Objective:
-        """A freshly initialised model with its loss, on the device; the same for the same seed."""
+    def objective(
+        self, seed: int, dtype: torch.dtype = torch.float32, gamma: float | None = None
+    ) -> Objective:
+        """A freshly initialised model with its loss, on the device; the same for the same seed.
+
+        With ``gamma`` it is centred at this start and divided by γ.
+        """
         with _random.seeded(seed, "init"):
             module = self.task.model()
+        module = module if gamma is None else FeatureStrength(module, gamma)
         return Objective(self.task, module).to(self.device, dtype)
 
 

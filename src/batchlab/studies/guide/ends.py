@@ -190,7 +190,7 @@ def begin(ready: Prepared, config: RunConfig) -> RunState:
         ready: The task.
         config: The resolved run whose seed names the weights.
     """
-    objective = ready.objective(config.seed, DTYPES[config.precision])
+    objective = ready.objective(config.seed, DTYPES[config.precision], config.gamma)
     return RunState(start_of(objective, rule_of(config, ready.task)), 0, 0)
 
 

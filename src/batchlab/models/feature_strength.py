@@ -1,0 +1,345 @@
+"""A model whose output is centred at its start and divided by γ: how much it learns features.
+
+One number leads from the lazy end (γ ≪ 1: the weights hardly move, the model is linear in them)
+to the rich end (γ ≫ 1: the weights must move far, features are learned).
+
+Centring has to keep what the model can learn at first, so a frozen copy of the start is
+subtracted, as in the paper. A readout that starts at zero needs no copy and merges exactly into
+the user's own class, but no gradient reaches the body until the readout has grown: the tangent
+kernel of the body's weights is 0 at the start. Features that are shown twice to a readout of
+opposite signs share their body, so its kernel is 0 as well; two whole networks of opposite signs
+would keep it, at twice the size and as another class. So the copy is what is done, and the zero
+readout what can be asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from batchlab.errors import InvalidTypeError, InvalidValueError, must
+
+START = "start"
+"""Where the frozen copy stands among the wrapper's modules, and in its state."""
+_DROPOUTS = {
+    *(functional.dropout, torch.dropout, torch.dropout_),
+    *(functional.dropout1d, functional.dropout2d, functional.dropout3d),
+}
+_VIEWS = ("TBackward", "Transpose", "Permute", "View", "UnsafeView", "Expand", "ToCopy", "Clone")
+
+
+class FeatureStrength(nn.Module):
+    r"""F(x) = (f_θ(x) − f_θ₀(x))/γ, where θ₀ is what the model is given as.
+
+    The copy is in the same mode as the model: its batch norm normalises by the same batch and
+    keeps statistics of its own, and its dropout draws the same masks. So F is exactly 0 at the
+    start in training too. The copy costs a second forward pass and no backward pass.
+
+    Where γ is small, F is a small difference divided by a small number: its round-off is that of
+    f, divided by γ. Use float64 below γ = 0.01 and no bfloat16 below 1.
+
+    Args:
+        model: Any module whose output is a tensor, or a record with ``logits``. It is wrapped, not
+            copied.
+        gamma: γ, above 0 and finite.
+        readout: Name of the layer whose output is the model's. It is set to zero in place of a
+            copy being subtracted; see the text above for what this changes.
+
+    Attributes:
+        model: The model that is trained.
+        gamma: γ, a buffer of shape ``[]``: runs that are stacked may differ in it.
+        start: The frozen copy, or None with a ``readout``.
+
+    Raises:
+        InvalidValueError: If γ is not a finite number above 0, ``readout`` names no linear layer
+            with weights of its own, or the model's names clash with the wrapper's.
+        InvalidTypeError: If ``model`` is no module; in a call, if there is no tensor to centre.
+
+    Source:
+        atanasov2025, section 2.
+
+    Example:
+        >>> model = FeatureStrength(nn.Linear(3, 2), gamma=10.0)
+        >>> model(torch.randn(5, 3)).abs().max().item()
+        0.0
+        >>> sorted(model.state_dict())
+        ['bias', 'gamma', 'start.bias', 'start.weight', 'weight']
+    """
+
+    gamma: Tensor
+
+    def __init__(self, model: nn.Module, gamma: float, readout: str | None = None) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise InvalidTypeError(must("model", "a torch.nn.Module", type(model).__name__))
+        taken = [name for name in model.state_dict() if name.split(".")[0] in ("gamma", START)]
+        if taken:
+            raise InvalidValueError(must("model", f"without gamma or {START} at its top", taken[0]))
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+        value = torch.tensor(checked_gamma(gamma), dtype=like.dtype, device=like.device)
+        self.model, self.readout = model, readout
+        self.register_buffer("gamma", value)
+        self.start = _frozen(model) if readout is None else _silenced(model, readout)
+        self.register_state_dict_post_hook(_bare_names)
+        self.register_load_state_dict_pre_hook(_own_names)
+        self.training = model.training  # parts of the model may be in a mode of their own
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The model's output, centred and divided by γ."""
+        if self.start is None:
+            return _with_logits(self.model(*inputs, **named), None, self.gamma)
+        with _same_masks(self.training) as again:
+            before = self.start(*inputs, **named)
+            again()
+            now = self.model(*inputs, **named)
+        return _with_logits(now, before, self.gamma)
+
+    @property
+    def keeps_copy(self) -> bool:
+        """Whether predicting needs the frozen copy."""
+        return self.start is not None
+
+    def merged(self) -> nn.Module:
+        """The model to predict with.
+
+        Returns:
+            With a ``readout``, a plain model of the user's class: W/γ and b/γ are its last
+            layer's. Else a copy of this wrapper: the start is part of the function, so its frozen
+            copy stays.
+
+        Example:
+            >>> wrapped = FeatureStrength(nn.Sequential(nn.Linear(3, 2)), 4.0, readout="0")
+            >>> type(wrapped.merged()).__name__
+            'Sequential'
+        """
+        if self.readout is None:
+            return copy.deepcopy(self)
+        plain = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for parameter in plain.get_submodule(self.readout).parameters(recurse=False):
+                parameter.div_(self.gamma)
+        return plain
+
+
+def checked_gamma(gamma: float) -> float:
+    """γ, if it can be one.
+
+    Raises:
+        InvalidValueError: If it is not a finite number above 0.
+
+    Example:
+        >>> checked_gamma(2)
+        2.0
+    """
+    is_number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
+    if not (is_number and 0 < gamma < math.inf):
+        raise InvalidValueError(must("gamma", "a finite number above 0", gamma))
+    return float(gamma)
+
+
+def transferred_rate(rate: float, gamma: float, depth: int) -> float:
+    """The learning rate that belongs to γ: η(γ) = η(1)·γ² up to γ = 1, η(1)·γ^(2/L) above.
+
+    Args:
+        rate: η(1), the best one at γ = 1, of gradient descent.
+        gamma: γ, above 0.
+        depth: L, layers with weights on the longest path; :func:`depth_of` counts them.
+
+    Returns:
+        η(γ), in units of ``rate``.
+
+    Raises:
+        InvalidValueError: If ``gamma`` is not above 0 or ``depth`` is below 1.
+
+    Assumes:
+        Gradient descent, with or without momentum. Adam divides by the gradient's size.
+
+    Source:
+        atanasov2025, section 3.
+
+    Example:
+        >>> [transferred_rate(0.5, gamma, depth=2) for gamma in (0.5, 1.0, 100.0)]
+        [0.125, 0.5, 50.0]
+    """
+    return rate * rate_factor(gamma, depth)
+
+
+def rate_factor(gamma: float, depth: int) -> float:
+    """η(γ)/η(1), see :func:`transferred_rate`.
+
+    Example:
+        >>> round(rate_factor(1000.0, depth=3), 9)
+        100.0
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise InvalidValueError(must("depth", "a whole number, 1 or more", depth))
+    return checked_gamma(gamma) ** (2.0 if gamma <= 1 else 2.0 / depth)
+
+
+def depth_of(output: Tensor) -> int:
+    """L: layers with weights on the longest path from the input to an output.
+
+    A weight is a parameter of two or more axes. A layer that is used in every step of a sequence
+    counts each time.
+
+    Args:
+        output: Of a model whose parameters require gradients.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> depth_of(net(torch.zeros(1, 3)))
+        2
+    """
+    depths: dict[Node | None, int] = {None: 0}
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting[-1]
+        found = [] if node is None else [n for n, _ in node.next_functions if n is not None]
+        inputs = [n for n in found if not _axes(n)]
+        missing = [n for n in inputs if n not in depths]
+        if missing and node not in depths:
+            waiting += missing
+            continue
+        waiting.pop()
+        layers = int(any(_axes(n) >= 2 for n in found))
+        depths.setdefault(node, max((depths[n] for n in inputs), default=0) + layers)
+    return max(1, depths[output.grad_fn])
+
+
+def _axes(node: Node) -> int:
+    """Axes of the parameter that a node is, or a view of; 0 for what is computed."""
+    while node.name().startswith(_VIEWS):
+        (node, _), *_ = node.next_functions
+        if node is None:
+            return 0
+    variable = getattr(node, "variable", None)
+    return 0 if variable is None else max(1, variable.ndim)
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def _silenced(model: nn.Module, readout: str) -> None:
+    """Set the layer that makes the output to zero."""
+    layer = dict(model.named_modules()).get(readout)
+    own = {} if layer is None else dict(layer.named_parameters(recurse=False))
+    hint = "Leave it out to subtract a frozen copy."
+    if not set(own) <= {"weight", "bias"} or "weight" not in own:
+        raise InvalidValueError(must("readout", "the name of a linear layer", readout, hint))
+    uses = sum(p is own["weight"] for _, p in model.named_parameters(remove_duplicate=False))
+    if uses > 1:
+        said = "a layer whose weights no other layer shares"
+        raise InvalidValueError(must("readout", said, readout, hint))
+    with torch.no_grad():
+        for parameter in own.values():
+            parameter.zero_()
+
+
+def _with_logits(now: Any, before: Any, gamma: Tensor) -> Any:
+    """An output with its tensor, or its ``logits``, centred and divided."""
+    if isinstance(now, Tensor):
+        return (now if before is None else now - before) / gamma
+    logits = now.get("logits") if isinstance(now, Mapping) else None
+    if not isinstance(logits, Tensor):
+        hint = "Wrap a model that returns one of them."
+        got = type(now).__name__
+        raise InvalidTypeError(must("model", "one that returns a tensor or `logits`", got, hint))
+    if now.get("loss") is not None:
+        hint = "Compute the loss from the centred logits."
+        raise InvalidTypeError(must("labels", "left to the caller", "a loss in the output", hint))
+    centred = _with_logits(logits, None if before is None else before["logits"], gamma)
+    whole = copy.copy(now)
+    whole["logits"] = centred  # pyright: ignore[reportIndexIssue]
+    return whole
+
+
+class _Masks(TorchFunctionMode):
+    """Dropout draws its masks in a first pass and finds them again in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._masks: list[Tensor] = []
+        self._next: Iterator[Tensor] | None = None
+
+    def again(self) -> None:
+        """What follows is the second pass."""
+        self._next = iter(self._masks)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Multiply by a mask where dropout is called; everything else runs as it is."""
+        if func not in _DROPOUTS:
+            return func(*args, **(kwargs or {}))
+        named = dict(kwargs or {})
+        inputs = named.pop("input") if "input" in named else args[0]
+        # Drawn in the second pass too: what draws from a global generator in between stays equal.
+        drawn = func(torch.ones_like(inputs), *args[1:], **named)
+        if self._next is None:
+            self._masks.append(drawn)
+            return inputs * drawn
+        return inputs * next(self._next, drawn)
+
+
+@contextmanager
+def _same_masks(training: bool) -> Iterator[Callable[[], None]]:
+    """Two passes that draw the same: gives what to call between them."""
+    if not training:
+        yield lambda: None
+        return
+    generators = _generators()
+    states = [generator.get_state() for generator in generators]
+    with _Masks() as masks:
+
+        def again() -> None:
+            masks.again()
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+        yield again
+
+
+def _generators() -> list[torch.Generator]:
+    """Torch's global generators that a forward pass may draw from."""
+    if torch.compiler.is_compiling():
+        return []
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return [torch.default_generator, *(torch.cuda.default_generators if cuda else ())]
+
+
+def _bare_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """``model.x`` → ``x``: the state of the model alone, beside the copy's and γ."""
+    own = f"{prefix}model."
+    for name in [name for name in state if name.startswith(own)]:
+        state[prefix + name.removeprefix(own)] = state.pop(name)
+
+
+def _own_names(
+    module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """The reverse; the state of a bare model leaves the copy and γ as they are."""
+    kept = {f"{prefix}gamma": module.gamma} | {
+        f"{prefix}{START}.{name}": value
+        for name, value in (module.start.state_dict() if module.start is not None else {}).items()
+    }
+    for name in [name for name in state if name.startswith(prefix) and name not in kept]:
+        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
+    for name, value in kept.items():
+        state.setdefault(name, value)

@@ -1,0 +1,309 @@
+"""The wrapper is the formula, leaves no name behind, and merges where it says so."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call
+
+import batchlab
+from batchlab.errors import InvalidTypeError, InvalidValueError
+from batchlab.models.cnn import SmallCNN
+from batchlab.models.feature_strength import (
+    FeatureStrength,
+    depth_of,
+    rate_factor,
+    transferred_rate,
+)
+from batchlab.models.mlp import MLP
+
+GAMMAS = st.floats(1e-3, 1e3)
+
+
+class WithNorm(nn.Module):
+    """Batch norm, two kinds of dropout and one that torch alone draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+        self.drop, self.alpha = nn.Dropout(0.5), nn.AlphaDropout(0.3)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        hidden = self.alpha(self.drop(torch.relu(self.norm(self.first(inputs)))))
+        return self.last(nn.functional.dropout(hidden, 0.2, self.training))
+
+
+def nudged(module, size=0.1):
+    """The same module with weights away from its start."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn_like(parameter))
+    return module
+
+
+def wrapped_mlp(gamma=1.0, **named):
+    torch.manual_seed(0)
+    return FeatureStrength(MLP(6, (8, 8), 3).double(), gamma, **named)
+
+
+@settings(max_examples=20, deadline=None)
+@given(gamma=GAMMAS, seed=st.integers(0, 99))
+def test_output_is_the_difference_to_the_start_divided_by_gamma(gamma, seed):
+    torch.manual_seed(seed)
+    model = MLP(6, (8,), 3).double()
+    start, inputs = copy.deepcopy(model), torch.randn(5, 6).double()
+    wrapped = nudged(FeatureStrength(model, gamma))
+    expected = (model(inputs) - start(inputs)) / torch.tensor(gamma, dtype=torch.float64)
+    assert torch.equal(wrapped(inputs), expected)
+
+
+def test_gamma_one_is_f_minus_its_start_exactly():
+    wrapped, inputs = nudged(wrapped_mlp()), torch.randn(5, 6).double()
+    assert torch.equal(wrapped(inputs), wrapped.model(inputs) - wrapped.start(inputs))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_output_is_zero_at_the_start_with_norm_and_dropout(training):
+    wrapped = FeatureStrength(WithNorm(), 1e-3).train(training)
+    assert torch.equal(wrapped(torch.randn(16, 6)), torch.zeros(16, 3))
+
+
+def test_a_copy_in_evaluation_mode_would_not_start_at_zero():
+    wrapped = FeatureStrength(WithNorm(), 1.0).train()
+    wrapped.start.eval()
+    assert wrapped(torch.randn(16, 6)).abs().max() > 0.01
+
+
+def test_dropout_draws_the_same_masks_as_without_the_wrapper():
+    model = WithNorm().train()
+    wrapped, inputs = FeatureStrength(copy.deepcopy(model), 1.0), torch.randn(16, 6)
+    torch.manual_seed(3)
+    alone, after = model(inputs), torch.get_rng_state()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        wrapped.model.last.bias.add_(1.0)
+    assert torch.allclose(wrapped(inputs), torch.ones(16, 3), atol=1e-5)
+    assert torch.equal(torch.get_rng_state(), after)
+    torch.manual_seed(3)
+    wrapped.start.last.weight.zero_()
+    wrapped.start.last.bias.zero_()
+    assert torch.allclose(wrapped(inputs), alone + 1.0, atol=1e-5)
+
+
+def test_batch_norm_of_copy_and_model_see_the_same_batches():
+    wrapped = FeatureStrength(WithNorm(), 1.0).train()
+    for _ in range(3):
+        wrapped(torch.randn(16, 6))
+    assert torch.equal(wrapped.start.norm.running_mean, wrapped.model.norm.running_mean)
+    assert torch.equal(wrapped.eval()(torch.randn(4, 6)), torch.zeros(4, 3))
+
+
+def test_only_the_model_is_trained():
+    wrapped = wrapped_mlp()
+    trained = [name for name, p in wrapped.named_parameters() if p.requires_grad]
+    assert trained == [f"model.{name}" for name, _ in wrapped.model.named_parameters()]
+
+
+def test_state_loads_into_the_bare_model_and_back():
+    wrapped, bare = nudged(wrapped_mlp()), MLP(6, (8, 8), 3).double()
+    found = bare.load_state_dict(wrapped.state_dict(), strict=False)
+    assert not found.missing_keys
+    assert {key.split(".")[0] for key in found.unexpected_keys} == {"gamma", "start"}
+    inputs = torch.randn(4, 6).double()
+    assert torch.equal(bare(inputs), wrapped.model(inputs))
+    before = wrapped.start(inputs)
+    wrapped.load_state_dict(nudged(bare).state_dict())
+    assert torch.equal(wrapped.model(inputs), bare(inputs))
+    assert torch.equal(wrapped.start(inputs), before)
+
+
+def test_state_of_the_wrapper_restores_it():
+    wrapped, other = nudged(wrapped_mlp(3.0)), FeatureStrength(MLP(6, (8, 8), 3).double(), 1.0)
+    other.load_state_dict(wrapped.state_dict())
+    inputs = torch.randn(4, 6).double()
+    assert torch.equal(other(inputs), wrapped(inputs))
+    assert float(other.gamma) == 3.0
+
+
+def test_state_survives_inside_another_module_and_a_model_called_model():
+    outer = nn.Sequential(FeatureStrength(nn.Sequential(nn.Linear(6, 3)), 2.0))
+    assert "0.0.weight" in outer.state_dict()
+    twin = nn.Sequential(FeatureStrength(nn.Sequential(nn.Linear(6, 3)), 1.0))
+    twin.load_state_dict(outer.state_dict())
+    assert float(twin[0].gamma) == 2.0
+
+
+def test_deepcopy_and_conversion_keep_the_function():
+    wrapped, inputs = nudged(wrapped_mlp(2.0)), torch.randn(4, 6).double()
+    twin = copy.deepcopy(wrapped)
+    assert torch.equal(twin(inputs), wrapped(inputs))
+    assert torch.allclose(twin.float()(inputs.float()).double(), wrapped(inputs), atol=1e-5)
+
+
+def test_stacked_runs_may_differ_in_gamma():
+    wrapped, inputs = nudged(wrapped_mlp()), torch.randn(4, 6).double()
+    gammas = torch.tensor([0.5, 2.0]).double()
+    together = torch.vmap(lambda g: functional_call(wrapped, {"gamma": g}, (inputs,)))(gammas)
+    for gamma, found in zip(gammas, together, strict=True):
+        wrapped.gamma.fill_(gamma)
+        assert torch.allclose(found, wrapped(inputs), rtol=1e-12)
+
+
+def test_zero_readout_merges_into_the_users_class():
+    wrapped, inputs = wrapped_mlp(3.0, readout="body.5"), torch.randn(4, 6).double()
+    assert torch.equal(wrapped(inputs), torch.zeros(4, 3).double())
+    assert not wrapped.keeps_copy
+    merged = nudged(wrapped).merged()
+    assert type(merged) is MLP
+    assert torch.allclose(merged(inputs), wrapped(inputs), rtol=1e-12)
+    assert torch.equal(wrapped.merged()(inputs), merged(inputs))
+
+
+def test_with_a_copy_merging_keeps_it():
+    wrapped, inputs = nudged(wrapped_mlp(3.0)), torch.randn(4, 6).double()
+    merged = wrapped.merged()
+    assert merged.keeps_copy
+    assert torch.equal(merged(inputs), wrapped(inputs))
+
+
+def body_kernel(output, wrapped, keep):
+    """‖∂F/∂θ‖² of the weights that are not the readout's."""
+    own = [p for name, p in wrapped.named_parameters() if p.requires_grad and keep(name)]
+    found = torch.autograd.grad(output.sum(), own)
+    return sum(float(gradient.square().sum()) for gradient in found)
+
+
+def test_a_copy_keeps_the_kernel_of_the_body_and_a_zero_readout_does_not():
+    inputs = torch.randn(4, 6).double()
+    bare, copied, zero = wrapped_mlp().model, wrapped_mlp(), wrapped_mlp(readout="body.5")
+
+    def body(name):
+        return "body.5" not in name
+
+    whole = body_kernel(bare(inputs), bare, body)
+    assert whole > 0
+    assert body_kernel(copied(inputs), copied, body) == pytest.approx(whole)
+    assert body_kernel(zero(inputs), zero, body) == 0
+
+
+def test_features_shown_twice_with_opposite_signs_have_no_kernel_of_the_body_either():
+    torch.manual_seed(0)
+    body, readout = nn.Sequential(nn.Linear(6, 8), nn.Tanh()), torch.randn(3, 8)
+    hidden = body(torch.randn(4, 6))
+    output = torch.cat([hidden, hidden], 1) @ torch.cat([readout, -readout], 1).T
+    found = torch.autograd.grad(output.square().sum() + output.sum(), list(body.parameters()))
+    assert all(float(gradient.abs().max()) == 0 for gradient in found)
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, math.inf, math.nan, True, "1"])
+def test_an_impossible_gamma_is_refused(gamma):
+    with pytest.raises(InvalidValueError, match="`gamma` must be a finite number above 0"):
+        FeatureStrength(nn.Linear(2, 1), gamma)
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(InvalidTypeError, match=r"`model` must be a torch.nn.Module"):
+        FeatureStrength(lambda inputs: inputs, 1.0)
+
+
+@pytest.mark.parametrize("readout", ["nothing", "body", "body.2"])
+def test_a_readout_that_is_no_linear_layer_is_refused(readout):
+    with pytest.raises(InvalidValueError, match="`readout` must be the name of a linear layer"):
+        FeatureStrength(MLP(6, (8,), 3), 1.0, readout=readout)
+
+
+def test_a_readout_that_shares_its_weights_is_refused():
+    tied = nn.ModuleDict({"embed": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
+    tied["head"].weight = tied["embed"].weight
+    with pytest.raises(InvalidValueError, match="no other layer shares"):
+        FeatureStrength(tied, 1.0, readout="head")
+
+
+def test_a_model_whose_names_clash_is_refused():
+    with pytest.raises(InvalidValueError, match="without gamma or start at its top"):
+        FeatureStrength(nn.ModuleDict({"start": nn.Linear(2, 1)}), 1.0)
+
+
+def test_an_output_with_nothing_to_centre_is_refused():
+    class Pair(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs
+
+    with pytest.raises(InvalidTypeError, match="returns a tensor or `logits`"):
+        FeatureStrength(Pair(2, 1), 1.0)(torch.zeros(3, 2))
+
+
+def test_logits_of_a_dictionary_are_centred_and_the_rest_is_left():
+    class Record(nn.Linear):
+        def forward(self, inputs):
+            return {"logits": super().forward(inputs), "hidden": inputs}
+
+    wrapped, inputs = FeatureStrength(Record(2, 1), 4.0), torch.ones(3, 2)
+    with torch.no_grad():
+        wrapped.model.bias.add_(1.0)
+    found = wrapped(inputs)
+    assert torch.allclose(found["logits"], torch.full((3, 1), 0.25))
+    assert torch.equal(found["hidden"], inputs)
+
+
+@pytest.mark.parametrize(("depth", "gamma", "power"), [(2, 0.01, 2), (3, 0.5, 2), (3, 50.0, 2 / 3)])
+def test_the_rate_follows_the_law(depth, gamma, power):
+    assert transferred_rate(0.3, gamma, depth) == pytest.approx(0.3 * gamma**power)
+    assert rate_factor(1.0, depth) == 1.0
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5, True])
+def test_an_impossible_depth_is_refused(depth):
+    with pytest.raises(InvalidValueError, match="`depth` must be a whole number, 1 or more"):
+        rate_factor(2.0, depth)
+
+
+class Residual(nn.Module):
+    """Two ways from input to output: one layer, or three."""
+
+    def __init__(self):
+        super().__init__()
+        self.short, self.long = nn.Linear(6, 4), nn.Sequential(MLP(6, (5, 5), 4), nn.LayerNorm(4))
+
+    def forward(self, inputs):
+        return self.short(inputs) + self.long(inputs)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "depth"),
+    [
+        (nn.Linear(6, 2), torch.zeros(2, 6), 1),
+        (nn.Linear(6, 2, bias=False), torch.zeros(2, 6), 1),
+        (MLP(6, (8, 8, 8), 2), torch.zeros(2, 6), 4),
+        (SmallCNN(), torch.zeros(2, 1, 8, 8), 3),
+        (Residual(), torch.zeros(2, 6), 3),
+        (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)), torch.zeros(2).long(), 2),
+    ],
+)
+def test_depth_counts_weights_on_the_longest_path(model, inputs, depth):
+    assert depth_of(model(inputs)) == depth
+    assert depth_of(FeatureStrength(model, 2.0)(inputs)) == depth
+
+
+def test_the_law_of_the_toy_model_follows_from_its_curvature():
+    """f(w) = (w^L − 1)/γ: 2/Hessian at the minimum grows as γ², then as γ^(2/L)."""
+
+    def largest_rate(gamma, depth):
+        w = (1 + gamma) ** (1 / depth)
+        return 2 * gamma**2 / (depth * w ** (depth - 1)) ** 2
+
+    for depth in (2, 3, 5):
+        for low, high in ((1e-6, 1e-5), (1e8, 1e9)):
+            measured = math.log(largest_rate(high, depth) / largest_rate(low, depth))
+            law = math.log(rate_factor(high, depth) / rate_factor(low, depth))
+            assert measured == pytest.approx(law, rel=1e-3)
+
+
+def test_it_is_public():
+    assert batchlab.FeatureStrength is FeatureStrength
