@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn.functional import conv2d, gelu, layer_norm, max_pool2d
 
 from batchlab.errors import InvalidValueError
-from batchlab.models.cnn import FourLayerCNN
-from batchlab.models.mlp import MLP
+from batchlab.models.cnn import FourLayerCNN, mean_field_cnn
+from batchlab.models.feature_strength import depth_of
+from batchlab.models.mlp import MLP, mean_field_mlp
 from batchlab.models.parametrization import (
     LAYERS,
     ScaledConv2d,
@@ -121,6 +122,34 @@ def test_with_layer_norm_no_example_sees_another():
         torch.testing.assert_close(model(PICTURES)[:2], model(PICTURES[:2]))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_the_depth_of_the_sources_mlp_counts_the_readout(depth):
+    assert depth_of(mean_field_mlp(5, 4, depth)(torch.randn(2, 5))) == depth
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda gamma: mean_field_mlp(192, 8, 3, 2, gamma),
+        lambda gamma: mean_field_cnn(3, 8, 2, 2, gamma),
+    ],
+)
+def test_the_sources_networks_are_centred_and_divided_by_gamma(network):
+    torch.manual_seed(0)
+    model = network(4.0)
+    given = PICTURES if hasattr(model.model.body[0], "kernel_size") else PICTURES.flatten(1)
+    before = model.model(given)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter += 1
+    torch.testing.assert_close(model(given), (model.model(given) - before) / 4)
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(InvalidValueError, match="`depth` must be 1 or more; got 0"):
+        mean_field_mlp(3, depth=0)
+
+
 # -- starts ---------------------------------------------------------------------------------------
 
 
@@ -145,7 +174,7 @@ def test_mean_field_weights_start_from_the_unit_normal(make):
     assert len(layers) >= 3
     for layer in layers:
         n = layer.weight.numel()
-        # The variance of n normals scatters by √(2/n); 5 of these with 40 layers and a fixed seed.
+        # A mean of n squares scatters by √(2/n).
         assert abs(layer.weight.square().mean() - 1) < 5 * math.sqrt(2 / n)
         assert layer.bias is None or not layer.bias.any()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from batchlab.models.feature_strength import FeatureStrength
 from batchlab.models.parametrization import layers_of
 
 
@@ -132,3 +133,36 @@ class FourLayerCNN(nn.Module):
     def forward(self, images: Float[Tensor, "B channels S S"]) -> Float[Tensor, "B C"]:
         """Logits of a batch of pictures."""
         return self.body(images)
+
+
+def mean_field_cnn(
+    in_channels: int = 3, size: int = 32, width: int = 16, classes: int = 10, gamma: float = 1.0
+) -> FeatureStrength:
+    """The source's convolutional network of four layers, mean-field, centred and divided by γ.
+
+    Its learning rate for SGD is N·η with N = 8w inputs of the readout, see
+    :func:`batchlab.models.parametrization.rate_multiples`.
+
+    Args:
+        in_channels: 1 for grey, 3 for colour.
+        size: Height and width of the pictures, at least 4.
+        width: Channels w of the first convolution.
+        classes: Outputs C.
+        gamma: γ, above 0; use float64 below 0.01.
+
+    Returns:
+        A network whose output is 0 at its start.
+
+    Raises:
+        InvalidValueError: If γ is not above 0.
+
+    Source:
+        atanasov2025.
+
+    Example:
+        >>> import torch
+        >>> mean_field_cnn(1, 8, width=2)(torch.randn(3, 1, 8, 8)).abs().max().item()
+        0.0
+    """
+    model = FourLayerCNN(in_channels, size, width, classes, parametrization="mean-field")
+    return FeatureStrength(model, gamma)

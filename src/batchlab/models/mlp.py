@@ -7,6 +7,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from batchlab.errors import InvalidValueError, must
+from batchlab.models.feature_strength import FeatureStrength
 from batchlab.models.parametrization import layers_of
 
 
@@ -53,3 +55,38 @@ class MLP(nn.Module):
     def forward(self, inputs: Float[Tensor, "B ..."]) -> Float[Tensor, "B C"]:
         """Outputs of the last linear layer."""
         return self.body(inputs)
+
+
+def mean_field_mlp(
+    inputs: int, width: int = 64, depth: int = 3, outputs: int = 1, gamma: float = 1.0
+) -> FeatureStrength:
+    """The source's network: L linear layers with ReLU, mean-field, centred and divided by γ.
+
+    F(x) = (f_θ(x) − f_θ₀(x))/γ. Its learning rate for SGD is N·η, see
+    :func:`batchlab.models.parametrization.rate_multiples`.
+
+    Args:
+        inputs: Input features D.
+        width: Hidden units N of each layer.
+        depth: L, linear layers, the readout included.
+        outputs: Outputs C.
+        gamma: γ, above 0; use float64 below 0.01.
+
+    Returns:
+        A network whose output is 0 at its start.
+
+    Raises:
+        InvalidValueError: If γ is not above 0 or ``depth`` is below 1.
+
+    Source:
+        atanasov2025.
+
+    Example:
+        >>> import torch
+        >>> mean_field_mlp(16, width=64, depth=2, gamma=10.0)(torch.randn(3, 16)).tolist()
+        [[0.0], [0.0], [0.0]]
+    """
+    if depth < 1:
+        raise InvalidValueError(must("depth", "1 or more", depth))
+    hidden = (width,) * (depth - 1)
+    return FeatureStrength(MLP(inputs, hidden, outputs, parametrization="mean-field"), gamma)
