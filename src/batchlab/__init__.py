@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchlab.app.advice import Advice
     from batchlab.app.advise import advise, render
     from batchlab.app.compare import compare
+    from batchlab.app.coordinates import coordinate_check
     from batchlab.app.critical import critical
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
@@ -54,6 +55,7 @@ _HOMES = {
     "batchlab.app.advice": ("Advice",),
     "batchlab.app.advise": ("advise", "render"),
     "batchlab.app.compare": ("compare",),
+    "batchlab.app.coordinates": ("coordinate_check",),
     "batchlab.app.critical": ("critical",),
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
@@ -104,6 +106,7 @@ __all__ = [
     "batch_schedule",
     "compare",
     "compare_reuse",
+    "coordinate_check",
     "critical",
     "features",
     "find_batch_size",

@@ -24,6 +24,7 @@ from batchlab import _random, _tree, stats
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, must
 from batchlab.measure import plain
+from batchlab.models.feature_strength import FeatureStrength
 from batchlab.tasks import Objective, Prepared, Task, prepare
 from batchlab.tasks.task import total_weight
 from batchlab.types import Estimate, Tree
@@ -277,12 +278,15 @@ def said(objective: Objective, batch: Tree, config: RunConfig) -> dict[str, Tens
         the first.
 
     Raises:
-        InvalidTypeError: If no layer has trained weights.
+        InvalidTypeError: If no layer has trained weights and there is no output.
     """
     calls: dict[str, Tensor] = {}
-    names = {name: module for name, module in objective.named_modules() if _weighs(module)}
+    whole = objective.module
+    model = whole.model if isinstance(whole, FeatureStrength) else whole
+    # What the model itself says is its output.
+    names = {name: one for name, one in model.named_modules() if name and _weighs(one)}
     handles = [
-        module.register_forward_hook(functools.partial(_keep, calls, _bare(name)))
+        module.register_forward_hook(functools.partial(_keep, calls, name))
         for name, module in names.items()
     ]
     try:
@@ -295,12 +299,12 @@ def said(objective: Objective, batch: Tree, config: RunConfig) -> dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
-    if not calls:
-        hint = "A weight is a parameter of two or more axes."
-        raise InvalidTypeError(must("make", "a network with layers that train", "none", hint))
     if outputs is not None:
         leaves = [leaf.flatten() for leaf in _tree.leaves(outputs) if leaf.is_floating_point()]
         calls[OUTPUT] = torch.cat(leaves).double()
+    if not calls:
+        hint = "A weight is a parameter of two or more axes."
+        raise InvalidTypeError(must("make", "a network with weights that train", "none", hint))
     return calls
 
 
@@ -316,12 +320,6 @@ def _weighs(module: nn.Module) -> bool:
     """Whether a module owns a weight that is trained."""
     own = module.parameters(recurse=False)
     return any(p.requires_grad and p.ndim >= 2 for p in own)
-
-
-def _bare(name: str) -> str:
-    """A layer's name in the user's model: without the parts that wrap it."""
-    inner = name.removeprefix("module").removeprefix(".")
-    return inner.removeprefix("model.") or "model"
 
 
 def _without_dropout(model: nn.Module) -> None:
