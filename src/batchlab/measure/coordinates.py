@@ -7,7 +7,6 @@ them where they start. Source: yang2022, appendix D.1.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -236,9 +235,7 @@ def sizes_along(
         Layer → ``[1 + updates]`` root mean squares over examples and units.
     """
     config = prepared.baseline.replace(seed=seed)
-    # A copy: the caller's function may hand out one and the same module.
-    fresh = prepared.objective(seed, plain.DTYPES[config.precision], config.gamma)
-    objective = copy.deepcopy(fresh)
+    objective = prepared.objective(seed, plain.DTYPES[config.precision], config.gamma)
     _without_dropout(objective.train())
     optimizer = plain.make_optimizer(objective, config)
     index = _random.permutation(prepared.examples, seed, 0)[:examples]
