@@ -139,6 +139,7 @@ def test_a_rate_that_is_not_multiplied_by_the_width_is_found_to_shrink():
     assert trends(measured(mlp))["output"] is Trend.SHRINKS
 
 
+@pytest.mark.slow
 def test_adam_moves_alike_with_its_own_rates_only():
     right = trends(measured(mlp, rate_multiples, rule="adam", learning_rate=0.02))
     assert set(right.values()) == {Trend.INDEPENDENT}
@@ -217,7 +218,7 @@ def test_networks_of_different_layers_are_refused():
     def deeper(width):
         return MLP(5, (width,) * (width // 4), 2)
 
-    with pytest.raises(TaskError, match="same names at every width; got 'body.5'"):
+    with pytest.raises(TaskError, match=r"same names at every width; got 'body\.5'"):
         measured(deeper, widths=(4, 8), seeds=range(2))
 
 
