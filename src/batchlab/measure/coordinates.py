@@ -272,12 +272,12 @@ def said(objective: Objective, batch: Tree, config: RunConfig) -> dict[str, Tens
 
     Returns:
         Layer → its output, flattened, in double precision; of a layer that is called several times
-        the first.
+        the first, and not of one whose output is the model's.
 
     Raises:
         InvalidTypeError: If no layer has trained weights and there is no output.
     """
-    calls: dict[str, Tensor] = {}
+    calls: dict[str, Tensor] = {}  # as they are: the output may be one of them
     whole = objective.module
     model = whole.model if isinstance(whole, FeatureStrength) else whole
     # What the model itself says is its output.
@@ -296,13 +296,14 @@ def said(objective: Objective, batch: Tree, config: RunConfig) -> dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
+    calls = {name: one for name, one in calls.items() if one is not outputs}
     if outputs is not None:
         leaves = [leaf.flatten() for leaf in _tree.leaves(outputs) if leaf.is_floating_point()]
-        calls[OUTPUT] = torch.cat(leaves).double()
+        calls[OUTPUT] = torch.cat(leaves)
     if not calls:
         hint = "A weight is a parameter of two or more axes."
         raise InvalidTypeError(must("make", "a network with weights that train", "none", hint))
-    return calls
+    return {name: one.detach().double().flatten() for name, one in calls.items()}
 
 
 def _keep(
@@ -310,7 +311,7 @@ def _keep(
 ) -> None:
     first = output[0] if isinstance(output, tuple) else output
     if isinstance(first, Tensor):
-        calls.setdefault(name, first.detach().double().flatten())
+        calls.setdefault(name, first)
 
 
 def _weighs(module: nn.Module) -> bool:
