@@ -14,7 +14,7 @@ from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.tasks import inputs as drawing
 from batchlab.tasks.augment import Augmentation, augment
-from batchlab.tasks.prepare import prepare
+from batchlab.tasks.prepare import prepare, resolve_device
 from batchlab.tasks.source import Source, Stacked
 from batchlab.tasks.task import Task
 from batchlab.theory import targets
@@ -111,7 +111,7 @@ class Pictures:
         return model(self.at(batch[0]).to(like.dtype))
 
     def at(self, places: Int[Tensor, " B"]) -> Float[Tensor, "B channels S S"]:
-        """The pictures at some places, on their device.
+        """The pictures at some places, on the device of the places.
 
         Example:
             >>> pictures = Pictures(torch.rand(2, 1, 4, 4), 2, Augmentation(), seed=0)
@@ -120,7 +120,7 @@ class Pictures:
         """
         distorted = places >= 0
         index = torch.where(distorted, places % self.count, -1 - places)
-        plain = self.images.to(places.device)[index]
+        plain = self.images[index.to(self.images.device)].to(places.device)
         # Half of the key's range, so that adding a place does not leave it.
         keys = (_random.key(self.seed, "augmentation") >> 1) + places
         made = augment(plain, keys, self.how)
@@ -128,7 +128,12 @@ class Pictures:
 
 
 def augmented_task(
-    task: Task, passes: int, how: Augmentation | None = None, *, seed: int = 0
+    task: Task,
+    passes: int,
+    how: Augmentation | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Task:
     """A task whose training pictures come distorted, differently each time.
 
@@ -143,6 +148,8 @@ def augmented_task(
             them all.
         how: Strengths; moderate ones, without flips, if left out.
         seed: Names the distortions; a run's own seed, its start and its order.
+        device: Where the undistorted pictures lie. Distortions are computed where the model is; on
+            the same device no batch is copied to it.
 
     Returns:
         A task whose batches are ``(places, labels)``.
@@ -169,7 +176,7 @@ def augmented_task(
         (-1 - torch.arange(start, start + len(labels)), labels)
         for start, (_, labels) in zip(starts[1:], parts[1:], strict=False)
     ]
-    images = torch.cat([images for images, _ in parts])
+    images = torch.cat([images for images, _ in parts]).to(resolve_device(device))
     return replace(
         task,
         train=(torch.arange(passes * count), parts[0][1].repeat(passes)),
