@@ -167,8 +167,8 @@ def test_text_beside_the_page_is_ten_lines():
     assert bundle["text/html"] == advice._repr_html_()
 
 
-def trace(rate):
-    run = RunConfig(rule="sgd", batch_size=8, learning_rate=rate, samples=128)
+def trace(rate, gamma=None):
+    run = RunConfig(rule="sgd", batch_size=8, learning_rate=rate, samples=128, gamma=gamma)
     kept = tiny.ready(baseline=run)
     return tiny.trained(kept, [run.resolved(64)], asked=tiny.job(128))[0]
 
@@ -179,6 +179,13 @@ def test_a_trace_is_a_picture_and_a_table():
     assert "stroke-dasharray" not in made
     assert "<td" in made
     assert Trace(())._repr_html_().count("<svg") == 0
+
+
+def test_a_trace_names_the_feature_strength_where_there_is_one():
+    made = trace(0.1, gamma=3.0)._repr_html_()
+    assert "learning rate 0.1, γ 3" in made
+    assert ">γ</th>" in made
+    assert "γ" not in trace(0.1)._repr_html_()
 
 
 def test_a_diverged_run_is_dashed():

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
     from batchlab.app.reuse import compare_reuse
+    from batchlab.app.strength import compare_gammas
     from batchlab.app.study import study
     from batchlab.config import RunConfig
     from batchlab.engine import Trace, train
@@ -60,6 +61,7 @@ _HOMES = {
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
     "batchlab.app.reuse": ("compare_reuse",),
+    "batchlab.app.strength": ("compare_gammas",),
     "batchlab.app.study": ("study",),
     "batchlab.config": ("RunConfig",),
     "batchlab.engine": ("Trace", "train"),
@@ -105,6 +107,7 @@ __all__ = [
     "alignment",
     "batch_schedule",
     "compare",
+    "compare_gammas",
     "compare_reuse",
     "coordinate_check",
     "critical",

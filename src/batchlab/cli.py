@@ -36,8 +36,9 @@ DEMO_PRICE = 1.2
 NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
 WITH_GRID = ("batch_sizes", "learning_rates", "rate_growth", "robustness", "features")
 WITH_REUSE = ("labels", "price_per_hour", "currency", "price_per_sample", "seconds_per_sample")
+WITH_GAMMAS = ("depth",)
 ALWAYS = ("samples", "out", "seed", "device", "data", "subset", "resume")
-"""Options of ``compare`` that belong to a grid, to ``--reuse`` and to both."""
+"""Options of ``compare`` that belong to a grid, to ``--reuse``, to ``--gammas`` and to all."""
 RESUMABLE = ("advise", "demo", "critical", "compare", "study")
 
 
@@ -368,6 +369,8 @@ def compare(
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seconds_per_sample: float = 0.0,
+    gammas: Reals = None,
+    depth: Count = None,
     samples: Words = None,
     robustness: bool = False,
     features: bool = False,
@@ -380,7 +383,8 @@ def compare(
     json: bool = False,
 ) -> None:
     """Train an explicit grid and compare it at equal samples and at equal updates; or, with
-    --reuse, k updates on each batch against k epochs and batches k times as large.
+    --reuse, k updates on each batch against k epochs and batches k times as large; or, with
+    --gammas, feature-learning strengths.
 
     Args:
         task: Built-in name, file.py:function or module:function.
@@ -388,7 +392,7 @@ def compare(
         learning_rates: Learning rates of the grid; default: today's, scaled to each batch size.
         rate_growth: Powers with which the learning rate follows a schedule: 0 keeps it, 0.5
             follows the root, 1 is linear; default: the recipe's.
-        seeds: Repeats; default: 3, with --reuse 5 fresh ones.
+        seeds: Repeats; default: 3, with --reuse and --gammas 5 fresh ones.
         reuse: Updates on each batch, such as 2 4, instead of batch sizes: when that pays.
         labels: With --reuse: numbers of labelled examples for a curve of the metric.
         price_per_hour: With --reuse: what an hour of computing costs.
@@ -396,12 +400,17 @@ def compare(
         price_per_sample: With --reuse: what a fresh example costs.
         seconds_per_sample: With --reuse: seconds that reading a fresh example takes in your own
             training, beside what is timed here.
+        gammas: Feature-learning strengths, such as 0.1 1 10, instead of batch sizes: the model is
+            centred at its start and divided by each, with a learning rate of its own.
+        depth: With --gammas: layers with weights, which the learning rate depends on; default:
+            counted from the model.
         samples: Length of a run, such as 10ep; default: the recipe's.
         robustness: Also measure what noise, drift, wrong labels and less data do to the metric,
             and on how many examples two trainings disagree; trains the grid about four times more.
         features: Also count the internal features that decisions rest on, and measure how sharp
             the loss is around the trained models.
-        out: Result directory; default: batchlab-results/compare-<task>, or reuse-<task>.
+        out: Result directory; default: batchlab-results/compare-<task>, reuse-<task> or
+            gammas-<task>.
         seed: Names every random draw.
         device: auto, cpu, cuda or mps.
         data: Folder with the data of mnist or cifar10.
@@ -418,6 +427,17 @@ def compare(
                 task, reuse=reuse, seeds=5 if seeds is None else seeds, listener=listener, **known
             )
             _show_measured(found, "reuse", json)
+            return
+        if gammas is not None:
+            known = {name: given[name] for name in (*WITH_GAMMAS, *ALWAYS)}
+            found = batchlab.compare_gammas(
+                task,
+                gammas=gammas,
+                seeds=5 if seeds is None else seeds,
+                listener=listener,
+                **known,
+            )
+            _show_measured(found, "gammas", json)
             return
         found = batchlab.compare(
             task,
@@ -782,13 +802,18 @@ def _check_compare(given: dict[str, Any]) -> None:
     """Options of the other kind of comparison are refused, not ignored."""
     from batchlab.errors import InvalidValueError, must
 
-    grid = given["reuse"] is None
+    kinds = {"reuse": WITH_REUSE, "gammas": WITH_GAMMAS}
+    asked = [kind for kind in kinds if given[kind] is not None]
+    if len(asked) > 1:
+        raise InvalidValueError(must("gammas", "left out with --reuse", given["gammas"]))
     usual = {"currency": "USD"}
-    for name in WITH_REUSE if grid else WITH_GRID:
-        if given[name] and given[name] != usual.get(name):
-            words = "given with --reuse only" if grid else "left out with --reuse"
-            raise InvalidValueError(must(name, words, given[name]))
-    if grid and not given["batch_sizes"]:
+    words = {name: f"given with --{k} only" for k, names in kinds.items() for name in names}
+    words |= {name: f"left out with --{kind}" for kind in asked for name in WITH_GRID}
+    for name, said in words.items():
+        allowed = any(name in kinds[kind] for kind in asked)
+        if not allowed and given[name] and given[name] != usual.get(name):
+            raise InvalidValueError(must(name, said, given[name]))
+    if not asked and not given["batch_sizes"]:
         hint = "Or ask when several updates on each batch pay: --reuse 2 4."
         raise InvalidValueError(must("--batch-sizes", "given, such as 16 64", [], hint))
 

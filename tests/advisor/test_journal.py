@@ -88,3 +88,10 @@ def test_budgets_are_read_in_seconds_minutes_and_hours(text, seconds):
 def test_a_budget_that_is_no_time_is_refused_as_it_was_typed(text):
     with pytest.raises(InvalidValueError, match=r"`budget` must be a time such as 90s.*got"):
         parse_seconds(text)
+
+
+def test_a_result_from_before_there_was_a_gamma_is_continued(tmp_path):
+    Journal(tmp_path, {"baseline": {"seed": 0}}, resume=False).finish()
+    assert Journal(tmp_path, {"baseline": {"seed": 0, "gamma": None}}, resume=False).finished
+    with pytest.raises(ResultError, match="another baseline"):
+        Journal(tmp_path, {"baseline": {"seed": 0, "gamma": 1.0}}, resume=False)

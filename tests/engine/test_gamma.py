@@ -10,11 +10,13 @@ from torch import nn
 
 from batchlab import _random
 from batchlab.config import RunConfig
-from batchlab.engine import Engine
+from batchlab.engine import Engine, compiled, stacked
+from batchlab.engine.capability import probe_capability
 from batchlab.engine.checkpoint import Checkpoint
 from batchlab.engine.loop import Alone
+from batchlab.engine.stacked import train_stacked
 from batchlab.engine.step import rule_of
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, UserError
 from batchlab.rules import Scales
 from batchlab.samplers import Stream
 from batchlab.types import Status
@@ -22,6 +24,7 @@ from tests.engine import tiny
 
 SMOOTH = 1e-10
 GAMMAS = (0.5, 1.0, 4.0)
+slow = pytest.mark.slow
 
 
 def norm_and_dropout():
@@ -72,6 +75,29 @@ def test_runs_of_different_gamma_share_a_stack_and_equal_the_loop(model):
         assert len(engine.plan(several(), tiny.job())) == 1
     one, other = (tiny.trained(prepared, several(), e)[0] for e in ("loop", "stacked"))
     assert tiny.apart(one, other) <= SMOOTH
+
+
+@pytest.mark.parametrize("model", [tiny.mlp, pytest.param(norm_and_dropout, marks=slow)])
+def test_a_compiled_stack_gives_what_the_eager_one_gives(model, monkeypatch):
+    whole = compiled.compile_block
+    monkeypatch.setattr(
+        stacked, "compile_block", lambda *given: whole(*given, backend="aot_eager")
+    )
+    prepared, configs, asked = tiny.ready(model), several(samples=160), tiny.job(160)
+    capability = probe_capability(prepared, configs[0])
+    plain = train_stacked(prepared, configs, asked, capability)
+    fast = train_stacked(prepared, configs, asked, capability, slots=4, unit=1)
+    for (a, _), (b, _) in zip(plain, fast, strict=True):
+        assert abs(tiny.numbers(a) - tiny.numbers(b)).max() < SMOOTH
+
+
+@slow
+def test_workers_train_the_same_runs():
+    prepared, configs = tiny.ready(), several(samples=160)
+    here, _ = tiny.trained(prepared, configs, "loop", tiny.job(160))
+    with Engine(prepared, None, 2, "loop") as engine:
+        there, _ = engine.train(configs, tiny.job(160))
+    assert tiny.facts(here) == tiny.facts(there)
 
 
 def test_a_run_without_gamma_shares_no_stack_with_one_that_has_it():
@@ -135,6 +161,22 @@ def test_groups_reach_the_wrapped_model():
     assert torch.equal(own["module.model.0.weight"], own["module.start.0.weight"])
     assert not torch.equal(own["module.model.2.weight"], own["module.start.2.weight"])
     assert "module.model.0.weight" in rule_of(tiny.run(gamma=2.0), task).groups
+
+
+def test_a_recipe_with_gamma_says_so_and_refuses_what_cannot_be_centred():
+    prepared = tiny.ready(baseline=RunConfig(gamma=2.0))
+    assert "the model is trained as (f − its start)/γ with γ = 2" in prepared.assumptions
+
+    class Pair(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs), inputs
+
+    def loss(outputs, batch):
+        return tiny.cross(outputs[0], batch)
+
+    assert tiny.ready(lambda: Pair(tiny.INPUTS, 2), loss=loss).baseline.gamma is None
+    with pytest.raises(UserError, match="returns a tensor or `logits`"):
+        tiny.ready(lambda: Pair(tiny.INPUTS, 2), loss=loss, baseline=RunConfig(gamma=2.0))
 
 
 def test_the_name_of_a_run_without_gamma_is_what_it_was():

@@ -297,10 +297,12 @@ GROUPED_FILE = TASK_FILE.replace(
 ).replace("import RunConfig", "import RunConfig\nfrom batchlab.rules import Scales")
 
 
-def test_apply_keeps_the_groups_of_parameters(tmp_path):
+@pytest.mark.parametrize("gamma", [None, 2.0])
+def test_apply_keeps_the_groups_of_parameters(tmp_path, gamma):
     (tmp_path / "mine.py").write_text(GROUPED_FILE, encoding="utf-8")
     prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")
-    config = prepared.baseline.replace(rule="adamw", learning_rate=0.03, weight_decay=0.5)
+    given = {"rule": "adamw", "learning_rate": 0.03, "weight_decay": 0.5, "gamma": gamma}
+    config = prepared.baseline.replace(**given)
     text = plain.apply_script(
         config, prepared.task.origin, examples=prepared.examples, device="cpu", groups=True
     )
@@ -314,7 +316,9 @@ def test_apply_keeps_the_groups_of_parameters(tmp_path):
     for groups, same in ((prepared.task.groups, True), ({}, False)):
         own = replace(prepared, task=replace(prepared.task, groups=groups))
         expected = train_alone(own, config, job, alone)[1].progress.params
-        away = max(float((found[name] - expected[name]).abs().max()) for name in expected)
+        # The state of a wrapped model has the names of the bare one.
+        pairs = [(found[n.replace("module.model.", "module.")], expected[n]) for n in expected]
+        away = max(float((a - b).abs().max()) for a, b in pairs)
         assert (away < 1e-5) is same
 
 

@@ -30,6 +30,7 @@ KNOWN = (
 )
 OF_A_TRAINER = (
     "the learning rate is multiplied by 0.1 for 12 parameters",
+    "the model is trained as (f − its start)/γ with γ = 10",
     "every seed starts from the trainer's present weights; give the Trainer a model_init for "
     "fresh ones",
     "the trainer has trained before: its optimizer's memory is not taken over",

@@ -45,7 +45,9 @@ class Journal:
         made, known = self._plan.get("format"), self._plan["config"]
         if made != FORMAT:
             raise self._refusal(f"a result in format {made}; this version reads {FORMAT}", "")
-        differing = sorted(k for k in wanted if known.get(k) != wanted[k] and k not in JUDGED_ANEW)
+        differing = sorted(
+            k for k in wanted if _set(known.get(k)) != _set(wanted[k]) and k not in JUDGED_ANEW
+        )
         if differing:
             raise self._refusal(f"a result with another {', '.join(differing)}", "")
         more = [k for k in MORE if known.get(k) != wanted.get(k)]
@@ -126,6 +128,15 @@ class Journal:
         """A finished stage's record, or None."""
         data = _read(self.out / f"{name}.json")
         return from_plain(kind, data) if data else None
+
+
+def _set(value: Any) -> Any:
+    """Part of a configuration without a γ that is not set: a result from before recipes could
+    have one is of the same configuration.
+    """
+    if not isinstance(value, dict):
+        return value
+    return {k: _set(v) for k, v in value.items() if (k, v) != ("gamma", None)}
 
 
 def _read(path: Path) -> dict[str, Any]:

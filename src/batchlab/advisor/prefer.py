@@ -91,7 +91,7 @@ def flatness(session: Session, ends: Ends) -> dict[str, float]:
     """
     curvature = curvature_of(session.prepared)
     assert curvature is not None  # checked with the options
-    fresh, found = session.prepared.objective(0), {}
+    fresh, found = session.prepared.objective(0, gamma=session.baseline.gamma), {}
     for name, states in ends.items():
         runs = [curvature(loaded(fresh, state.progress)) for state in states]
         found[name] = float(np.mean(runs)) if runs else math.nan

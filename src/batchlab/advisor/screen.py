@@ -125,7 +125,7 @@ def time_evaluation(session: Session) -> None:
         TaskError: If the task's metric raises.
     """
     prepared = session.prepared
-    objective = prepared.objective(0).eval()
+    objective = prepared.objective(0, gamma=prepared.baseline.gamma).eval()
     evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, torch.float32)
     times = []
     with torch.no_grad(), one_thread(prepared.device):

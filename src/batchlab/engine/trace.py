@@ -109,11 +109,14 @@ class Trace:
 
     def _repr_html_(self) -> str:
         """For notebooks: the loss along every run, and the runs in a table."""
-        head = ("batch size", "learning rate", "seed", "ended", "updates", "samples", "loss")
+        strong = any(r.config.gamma is not None for r in self.runs)
+        head = ("batch size", "learning rate", *("γ",) * strong)
+        head += ("seed", "ended", "updates", "samples", "loss")
         rows = [
             (
                 str(r.config.batch_size),
                 f"{r.config.learning_rate:.4g}",
+                *(("–" if r.config.gamma is None else f"{r.config.gamma:.4g}"),) * strong,
                 str(r.config.seed),
                 str(r.status),
                 f"{r.updates:,}",
@@ -153,6 +156,7 @@ def _curve(run: RunResult) -> picture.Curve:
     """The validation loss of a run, named by its setting."""
     series = run.series["loss"]
     label = f"batch size {run.config.batch_size}, learning rate {run.config.learning_rate:.4g}"
+    label += "" if run.config.gamma is None else f", γ {run.config.gamma:.4g}"
     diverged = run.status is Status.DIVERGED
     return picture.Curve(label, series.samples, series.values, broken=diverged)
 

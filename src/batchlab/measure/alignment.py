@@ -29,6 +29,7 @@ from batchlab.measure._layers import (
     read,
     untouched,
 )
+from batchlab.models.feature_strength import bare
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Params, Tree
 
@@ -254,6 +255,8 @@ def alignment(
         (1.0, 2.0)
     """
     check_module(end)
+    end = bare(end)
+    start = bare(start) if isinstance(start, nn.Module) else start
     with untouched(end) as after:
         before = _start(start, after)
         pairs = _parameters(before), _parameters(after)

@@ -299,6 +299,7 @@ class Reader:
         examples: Validation examples, at most.
         draws: Random orders.
         by_tail: False to run the whole model each time.
+        gamma: Feature-learning strength of the runs, if they have one.
 
     Attributes:
         site: Where the units are; None where there are none.
@@ -313,11 +314,12 @@ class Reader:
         examples: int = EXAMPLES,
         draws: int = DRAWS,
         by_tail: bool = True,
+        gamma: float | None = None,
     ) -> None:
         self.prepared, self.draws, self._by_tail = prepared, draws, by_tail
         self._autocast = precision == "bfloat16"
         self._dtype = DTYPES[precision]
-        self.objective = prepared.objective(0, self._dtype).eval()
+        self.objective = prepared.objective(0, self._dtype, gamma).eval()
         first = Batches.of(prepared.validation, 8, prepared.device, self._dtype).batches[0]
         column_names(prepared.task, first)  # refused before anything is measured
         with _random.seeded(0, "features"), one_thread(prepared.device):
@@ -573,6 +575,7 @@ class FeaturesProbe:
     prepared: Prepared
     precision: str
     examples: int
+    gamma: float | None = None
 
     @property
     def name(self) -> str:
@@ -581,7 +584,8 @@ class FeaturesProbe:
 
     def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
         """Units needed as named floats."""
-        reader = Reader(self.prepared, precision=self.precision, examples=self.examples, draws=1)
+        given = {"precision": self.precision, "examples": self.examples, "gamma": self.gamma}
+        reader = Reader(self.prepared, draws=1, **given)
         if reader.site is None:
             return {}
         own = copy.deepcopy(objective, {id(objective.task): objective.task}).eval()
@@ -608,4 +612,4 @@ def features_probe(
     """
     if examples < LEAST_EXAMPLES:
         raise InvalidValueError(must("examples", f"at least {LEAST_EXAMPLES}", examples))
-    return FeaturesProbe(prepared, config.precision or "float32", examples)
+    return FeaturesProbe(prepared, config.precision or "float32", examples, config.gamma)

@@ -54,7 +54,7 @@ def reader_of(prepared: Prepared, config: RunConfig) -> Reader:
         prepared: The task.
         config: The runs' recipe; its precision is that of the evaluation.
     """
-    return Reader(prepared, precision=config.precision or "float32")
+    return Reader(prepared, precision=config.precision or "float32", gamma=config.gamma)
 
 
 def why_not(prepared: Prepared, config: RunConfig, reader: Reader, runs: int) -> str:

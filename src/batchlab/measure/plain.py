@@ -120,7 +120,9 @@ def grouped(make: Callable[..., Any], model: Any, groups: Any, **numbers: Any) -
     multiples of the learning rate and of the weight decay.
     """
     parts: dict[Any, list[Any]] = {}
-    for name, parameter in model.module.named_parameters():
+    wrapped = hasattr(model.module, "keeps_copy")  # in a FeatureStrength
+    own = model.module.model if wrapped else model.module
+    for name, parameter in own.named_parameters():
         parts.setdefault(groups.get(name), []).append(parameter)
     optimizer = make([{"params": part} for part in parts.values()], **numbers)
     for scales, group in zip(parts, optimizer.param_groups, strict=True):
@@ -468,7 +470,9 @@ def _constants(
         f"REUSE = {config.reuse}  # updates on each batch",
     ]
     if config.gamma is not None:
-        lines.append(f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA")
+        lines.append(
+            f"GAMMA = {config.gamma!r}  # the model is trained as (f - its start) / GAMMA"
+        )
     return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ from batchlab.measure._layers import (
     read,
     untouched,
 )
+from batchlab.models.feature_strength import bare
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Tree
 
@@ -234,6 +235,7 @@ def sparsity(
         (0, 1, 2)
     """
     check_module(model)
+    model = bare(model)
     if not 0 <= share < math.inf:
         raise InvalidValueError(must("share", "0 or more", share))
     with untouched(model) as own, torch.no_grad():
@@ -282,7 +284,7 @@ def weights_share(model: nn.Module) -> float:
         >>> weights_share(nn.Embedding.from_pretrained(torch.eye(4)))
         0.25
     """
-    rows = [one.rows.flatten().double() for one in layers(model)]
+    rows = [one.rows.flatten().double() for one in layers(bare(model))]
     weights = torch.cat(rows or [torch.zeros(1, dtype=torch.float64)])
     return float(participation_ratio(weights)) / weights.numel()
 

@@ -15,9 +15,10 @@ readout what can be asked for.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -37,12 +38,38 @@ _DROPOUTS = {
 _VIEWS = ("TBackward", "Transpose", "Permute", "View", "UnsafeView", "Expand", "ToCopy", "Clone")
 
 
+class _Bound:
+    """A wrapper's ``forward``, with the wrapped model's signature: by that a Trainer knows which
+    columns of a data set to keep.
+    """
+
+    def __init__(self, wrapper: FeatureStrength) -> None:
+        self.wrapper = wrapper
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        return self.wrapper.centred(*inputs, **named)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.wrapper.model.forward)
+
+
+class _Forward:
+    """Gives a wrapper's ``forward``; of the class, the method that it calls."""
+
+    def __get__(self, wrapper: FeatureStrength | None, kind: type) -> Any:
+        return kind.centred if wrapper is None else _Bound(wrapper)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class FeatureStrength(nn.Module):
     r"""F(x) = (f_θ(x) − f_θ₀(x))/γ, where θ₀ is what the model is given as.
 
     The copy is in the same mode as the model: its batch norm normalises by the same batch and
     keeps statistics of its own, and its dropout draws the same masks. So F is exactly 0 at the
     start in training too. The copy costs a second forward pass and no backward pass.
+
+    What is no method of the model, such as ``config``, can be read here as well. Where ``labels``
+    are given, the model computes its loss itself: what its last part gives is centred before.
 
     Where γ is small, F is a small difference divided by a small number: its round-off is that of
     f, divided by γ. Use float64 below γ = 0.01 and no bfloat16 below 1.
@@ -83,7 +110,9 @@ class FeatureStrength(nn.Module):
             raise InvalidTypeError(must("model", "a torch.nn.Module", type(model).__name__))
         taken = [name for name in model.state_dict() if name.split(".")[0] in ("gamma", START)]
         if taken:
-            raise InvalidValueError(must("model", f"without gamma or {START} at its top", taken[0]))
+            raise InvalidValueError(
+                must("model", f"without gamma or {START} at its top", taken[0])
+            )
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         value = torch.tensor(checked_gamma(gamma), dtype=like.dtype, device=like.device)
         self.model, self.readout = model, readout
@@ -93,8 +122,12 @@ class FeatureStrength(nn.Module):
         self.register_load_state_dict_pre_hook(_own_names)
         self.training = model.training  # parts of the model may be in a mode of their own
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The model's output, centred and divided by γ."""
+    forward: Any = _Forward()
+
+    def centred(self, *inputs: Any, labels: Any = None, **named: Any) -> Any:
+        """The model's output, centred and divided by γ; what a call of the module gives."""
+        if labels is not None:
+            return self._with_loss(inputs, named, labels)
         if self.start is None:
             return _with_logits(self.model(*inputs, **named), None, self.gamma)
         with _same_masks(self.training) as again:
@@ -102,6 +135,46 @@ class FeatureStrength(nn.Module):
             again()
             now = self.model(*inputs, **named)
         return _with_logits(now, before, self.gamma)
+
+    def _with_loss(self, inputs: tuple[Any, ...], named: dict[str, Any], labels: Any) -> Any:
+        """The model's output with the loss that it makes of centred logits."""
+        with _same_masks(self.training and self.start is not None) as again:
+            name, before = self._last(inputs, named)
+            again()
+            with _replaced(self.model.get_submodule(name), before, self.gamma):
+                return self.model(*inputs, labels=labels, **named)
+
+    def _last(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, Tensor | None]:
+        """Name and output of the part that is called last; no output with a ``readout``."""
+        if self.readout is not None:
+            return self.readout, None
+        assert self.start is not None
+        said: list[tuple[str, Any]] = []
+        with ExitStack() as hooks:
+            for name, part in self.start.named_children():
+                hook = part.register_forward_hook(
+                    lambda _, __, output, name=name: said.append((name, output))
+                )
+                hooks.callback(hook.remove)
+            self.start(*inputs, **named)
+        if not said or not isinstance(said[-1][1], Tensor):
+            hint = "Compute the loss from the centred logits."
+            got = "a model whose last part gives no tensor"
+            raise InvalidTypeError(must("labels", "left to the caller", got, hint))
+        return said[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper lacks, from the model; no methods, which would not be centred."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model" or name.startswith("__"):
+                raise
+        found = getattr(self.model, name)
+        if callable(found):
+            said = f"`{name}` of the wrapped model is not centred: call the wrapper, or `.model`."
+            raise AttributeError(said)
+        return found
 
     @property
     def keeps_copy(self) -> bool:
@@ -128,6 +201,17 @@ class FeatureStrength(nn.Module):
             for parameter in plain.get_submodule(self.readout).parameters(recurse=False):
                 parameter.div_(self.gamma)
         return plain
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model that is trained: what is wrapped, or the model itself where nothing is.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> bare(FeatureStrength(layer, 2.0)) is bare(layer) is layer
+        True
+    """
+    return model.model if isinstance(model, FeatureStrength) else model
 
 
 def checked_gamma(gamma: float) -> float:
@@ -220,11 +304,10 @@ def depth_of(output: Tensor) -> int:
 
 def _axes(node: Node) -> int:
     """Axes of the parameter that a node is, or a view of; 0 for what is computed."""
-    while node.name().startswith(_VIEWS):
-        (node, _), *_ = node.next_functions
-        if node is None:
-            return 0
-    variable = getattr(node, "variable", None)
+    inner: Node | None = node
+    while inner is not None and inner.name().startswith(_VIEWS):
+        (inner, _), *_ = inner.next_functions
+    variable = getattr(inner, "variable", None)
     return 0 if variable is None else max(1, variable.ndim)
 
 
@@ -264,6 +347,16 @@ def _with_logits(now: Any, before: Any, gamma: Tensor) -> Any:
     whole = copy.copy(now)
     whole["logits"] = centred  # pyright: ignore[reportIndexIssue]
     return whole
+
+
+@contextmanager
+def _replaced(part: nn.Module, before: Tensor | None, gamma: Tensor) -> Iterator[None]:
+    """A part of the model gives its output centred and divided for a while."""
+    hook = part.register_forward_hook(lambda _, __, output: _with_logits(output, before, gamma))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class _Masks(TorchFunctionMode):
@@ -331,14 +424,11 @@ def _bare_names(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -
         state[prefix + name.removeprefix(own)] = state.pop(name)
 
 
-def _own_names(
-    module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _own_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """The reverse; the state of a bare model leaves the copy and γ as they are."""
-    kept = {f"{prefix}gamma": module.gamma} | {
-        f"{prefix}{START}.{name}": value
-        for name, value in (module.start.state_dict() if module.start is not None else {}).items()
-    }
+    kept, start = {f"{prefix}gamma": module.gamma}, module.start
+    if isinstance(start, nn.Module):
+        kept |= {f"{prefix}{START}.{name}": value for name, value in start.state_dict().items()}
     for name in [name for name in state if name.startswith(prefix) and name not in kept]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
     for name, value in kept.items():

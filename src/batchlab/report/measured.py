@@ -26,7 +26,7 @@ from batchlab.advisor.record import (
 )
 from batchlab.report import charts, evidence, features, findings, formats, names, page, wording
 from batchlab.report import critical as branching
-from batchlab.report.charts import coordinates, critical, reuse, shared
+from batchlab.report.charts import coordinates, critical, reuse, shared, strength
 from batchlab.report.charts.shared import Chart, Row, Spec
 from batchlab.report.coordinates import CoordinatesReport
 from batchlab.report.critical import CriticalReport
@@ -44,6 +44,7 @@ from batchlab.report.findings import (
     scale_text,
 )
 from batchlab.report.reuse import ReuseReport
+from batchlab.report.strength import StrengthReport
 from batchlab.report.sturdiness import meaning
 from batchlab.types import Estimate, Evidence
 
@@ -154,6 +155,24 @@ def reuse_page(found: ReuseReport) -> str:
         "labels": Text("How far so many labelled examples go", "ラベル付きデータの数と到達点"),
     }
     sections = [Section(f"{name}-part", heads[name], (), (name,)) for name in drawn]
+    answer, told, tables = found.answer(), found.said(), found.tables()
+    return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
+
+
+def strength_page(found: StrengthReport) -> str:
+    """What the feature-learning strength changes.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    advice = _advice(found.task, found.origin, found.today, found.train_examples)
+    title = say("{t}: feature-learning strength", "{t}：特徴学習の強さ", t=verbatim(found.task))
+    drawn = _drawn(strength.strength(found))
+    heading = Text("Learning rate against γ, and the law", "γと学習率、および法則")
+    sections = [Section("strength-part", heading, (), tuple(drawn))]
     answer, told, tables = found.answer(), found.said(), found.tables()
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
 

@@ -276,6 +276,10 @@ _SENTENCES = (
         "{1}個のパラメーターの学習率は、示した値の{0}倍",
     ),
     (
+        r"the model is trained as \(f − its start\)/γ with γ = (.+)",
+        "モデルは（f − 初期のf）/γとして学習（γ＝{0}）",
+    ),
+    (
         r"every seed starts from the trainer's present weights; .+",
         "どの乱数でも、渡されたTrainerのモデルの現在の重みから学習を始める",
     ),

@@ -80,8 +80,12 @@ class Prepared:
         """
         with _random.seeded(seed, "init"):
             module = self.task.model()
-        module = module if gamma is None else FeatureStrength(module, gamma)
-        return Objective(self.task, module).to(self.device, dtype)
+        return _objective(self.task, module, gamma).to(self.device, dtype)
+
+
+def _objective(task: Task, module: torch.nn.Module, gamma: float | None) -> Objective:
+    """The model, centred and divided where there is a γ, with its loss."""
+    return Objective(task, module if gamma is None else FeatureStrength(module, gamma))
 
 
 def prepare(task: Task, *, device: str = "auto") -> Prepared:
@@ -118,6 +122,8 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
     said += _rates_of_groups(task)
+    if baseline.gamma is not None:
+        said += (f"the model is trained as (f − its start)/γ with γ = {baseline.gamma:g}",)
     prepared = Prepared(
         task,
         train,
@@ -326,7 +332,8 @@ def _build(prepared: Prepared) -> Objective:
     if not any(p.requires_grad for p in module.parameters()):
         raise TaskError(must("model", "a module with parameters that require gradients", "none"))
     _check_groups(prepared.task, module)
-    return Objective(prepared.task, module).to(prepared.device).eval()
+    objective = _objective(prepared.task, module, prepared.baseline.gamma)
+    return objective.to(prepared.device).eval()
 
 
 def _check_groups(task: Task, module: torch.nn.Module) -> None:
