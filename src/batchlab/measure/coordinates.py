@@ -23,7 +23,7 @@ from batchlab import _random, _tree, stats
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, must
 from batchlab.measure import plain
-from batchlab.models.feature_strength import FeatureStrength
+from batchlab.models.feature_strength import bare
 from batchlab.tasks import Objective, Prepared, Task, prepare
 from batchlab.tasks.task import total_weight
 from batchlab.types import Estimate, Tree
@@ -96,9 +96,9 @@ class Coordinates:
     @property
     def judged(self) -> int:
         """The last update at which every layer of every network is finite; 0 if there is none."""
-        sizes = np.array([one.sizes for one in self.layers])
-        finite = np.isfinite(sizes).all((0, 2, 3))
-        return len(finite) - 1 if finite.all() else max(0, int(finite.argmin()) - 1)
+        steps = zip(*(one.sizes for one in self.layers), strict=True)
+        finite = [bool(np.isfinite(np.array(step)).all()) for step in steps]
+        return max(0, [*finite, False].index(False) - 1)
 
     def trend(self, layer: LayerSizes) -> Trend:
         """What becomes of a layer's change as the network gets wider."""
@@ -278,10 +278,9 @@ def said(objective: Objective, batch: Tree, config: RunConfig) -> dict[str, Tens
         InvalidTypeError: If no layer has trained weights and there is no output.
     """
     calls: dict[str, Tensor] = {}  # as they are: the output may be one of them
-    whole = objective.module
-    model = whole.model if isinstance(whole, FeatureStrength) else whole
+    named = bare(objective.module).named_modules()
     # What the model itself says is its output.
-    names = {name: one for name, one in model.named_modules() if name and _weighs(one)}
+    names = {name: one for name, one in named if name and _weighs(one)}
     handles = [
         module.register_forward_hook(functools.partial(_keep, calls, name))
         for name, module in names.items()
