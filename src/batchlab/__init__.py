@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchlab.app.advice import Advice
     from batchlab.app.advise import advise, render
     from batchlab.app.compare import compare
+    from batchlab.app.coordinates import coordinate_check
     from batchlab.app.critical import critical
     from batchlab.app.measure import fit, noise
     from batchlab.app.plan import plan
@@ -55,6 +56,7 @@ _HOMES = {
     "batchlab.app.advice": ("Advice",),
     "batchlab.app.advise": ("advise", "render"),
     "batchlab.app.compare": ("compare",),
+    "batchlab.app.coordinates": ("coordinate_check",),
     "batchlab.app.critical": ("critical",),
     "batchlab.app.measure": ("fit", "noise"),
     "batchlab.app.plan": ("plan",),
@@ -107,6 +109,7 @@ __all__ = [
     "compare",
     "compare_gammas",
     "compare_reuse",
+    "coordinate_check",
     "critical",
     "features",
     "find_batch_size",

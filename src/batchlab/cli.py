@@ -300,6 +300,60 @@ def critical(
     _show_measured(found, "critical", json)
 
 
+def coordinates(
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")],
+    /,
+    widths: Counts = None,
+    updates: int = 4,
+    seeds: int = 5,
+    rule: Words = None,
+    learning_rate: Real = None,
+    parametrization: Annotated[
+        Literal["standard", "mean-field"] | None,
+        tyro.conf.arg(metavar="{standard,mean-field}", help_behavior_hint=""),
+    ] = None,
+    examples: int = 64,
+    out: Place = None,
+    seed: int = 0,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Check whether a learning rate tuned on a narrow network holds for a wide one: how far each
+    layer moves in a few updates, against the width.
+
+    Args:
+        network: mlp, cnn, resnet or vit on digits; or file.py:function or module:function, a
+            function from a width to a Task.
+        widths: Two or more; default: 64 128 256 512, less for convolutions.
+        updates: On one and the same batch.
+        seeds: Starts of each width, at least 2.
+        rule: Update rule; default: the task's, sgd for a reference network.
+        learning_rate: The same for every width; default: the task's, 0.1 for a reference network.
+        parametrization: Of a reference network; default: standard, as PyTorch's layers.
+        examples: Of the batch.
+        out: Result directory; default: batchlab-results/coordinates-<task>.
+        seed: Names every random draw.
+        device: auto, cpu, cuda or mps.
+        json: Print the result as JSON and nothing else.
+    """
+    with _listener(quiet=json) as listener:
+        found = batchlab.coordinate_check(
+            network,
+            widths=widths,
+            updates=updates,
+            seeds=seeds,
+            rule=rule,
+            learning_rate=learning_rate,
+            parametrization=parametrization,
+            examples=examples,
+            out=out,
+            seed=seed,
+            device=device,
+            listener=listener,
+        )
+    _show_measured(found, "coordinates", json)
+
+
 def compare(
     task: Task,
     /,
@@ -685,6 +739,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "noise": noise,
     "critical": critical,
+    "coordinates": coordinates,
     "compare": compare,
     "report": report,
     "apply": apply,

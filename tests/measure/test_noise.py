@@ -18,7 +18,7 @@ from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError
 from batchlab.measure import _moments, noise
 from batchlab.measure._per_example import Unsupported, by_batch, by_layers, by_vmap
-from batchlab.models.cnn import SmallCNN
+from batchlab.models.cnn import FourLayerCNN, SmallCNN
 from batchlab.models.resnet import ResNet
 from batchlab.tasks import Objective, Task, prepare
 from tests.benchmarks import load
@@ -364,6 +364,7 @@ LAYERED = {
         nn.LayerNorm(80), nn.Linear(80, 3),
     ),
     "half frozen": half_frozen,
+    "mean-field": lambda: FourLayerCNN(2, 8, 2, 3, "mean-field"),
 }  # fmt: skip
 TEXT = {
     "embedding": lambda: nn.Sequential(

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from batchlab import _tree
+from batchlab.models.parametrization import ScaledConv2d, ScaledLinear
 from batchlab.tasks import Objective
 from batchlab.types import Params, Tree
 
@@ -221,6 +222,14 @@ def _group_norm(layer: nn.GroupNorm, a: Tensor, b: Tensor) -> Iterator[tuple[str
     yield "bias", b.reshape(*b.shape[:2], -1).sum(2)
 
 
+def _scaled(layer: ScaledLinear, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    return _linear(layer, a, layer.multiplier * b)
+
+
+def _scaled_conv(layer: ScaledConv2d, a: Tensor, b: Tensor) -> Iterator[tuple[str, Piece]]:
+    return _conv(layer, a, layer.multiplier * b)
+
+
 PIECES: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Piece]]]] = {
     nn.Linear: _linear,
     nn.Conv1d: _conv,
@@ -228,6 +237,8 @@ PIECES: dict[type[nn.Module], Callable[..., Iterator[tuple[str, Piece]]]] = {
     nn.Embedding: _embedding,
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
+    ScaledLinear: _scaled,
+    ScaledConv2d: _scaled_conv,
 }
 """Exact types: a subclass may compute something else."""
 

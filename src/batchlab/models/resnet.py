@@ -1,12 +1,18 @@
-"""Residual networks with batch norm for small pictures, after He and others (2016)."""
+"""Residual networks with batch or layer norm for small pictures, after He and others (2016)."""
 
 from __future__ import annotations
+
+import functools
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from batchlab.errors import InvalidValueError, must
+from batchlab.models.parametrization import layers_of
+
+NORMS = {"batch": nn.BatchNorm2d, "layer": functools.partial(nn.GroupNorm, 1)}
+"""Over the batch; over all channels and places of one example."""
 
 
 class Block(nn.Module):
@@ -18,6 +24,8 @@ class Block(nn.Module):
         before: Channels of x.
         after: Channels of the result.
         stride: Of the first convolution; 2 halves the picture.
+        norm: ``batch`` or ``layer``.
+        parametrization: ``standard`` or ``mean-field``.
 
     Example:
         >>> import torch
@@ -25,19 +33,27 @@ class Block(nn.Module):
         torch.Size([5, 8, 3, 3])
     """
 
-    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        stride: int = 1,
+        norm: str = "batch",
+        parametrization: str = "standard",
+    ) -> None:
         super().__init__()
+        convolution, normal = layers_of(parametrization).convolution, NORMS[norm]
         self.branch = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(after),
+            convolution(before, after, 3, stride, padding=1, bias=False),
+            normal(after),
             nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
+            convolution(after, after, 3, padding=1, bias=False),
+            normal(after),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or before != after:
-            projection = nn.Conv2d(before, after, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(after))
+            projection = convolution(before, after, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, normal(after))
 
     def forward(self, x: Float[Tensor, "B before S S"]) -> Float[Tensor, "B after S2 S2"]:
         """One residual step."""
@@ -55,6 +71,12 @@ class ResNet(nn.Module):
         width: Channels of the first stage.
         classes: Outputs C.
         in_channels: 1 for grey, 3 for colour.
+        norm: ``batch``, or ``layer``, with which no example sees another.
+        parametrization: ``standard`` or ``mean-field``, where weights start from N(0, 1), a
+            convolution of n channels is divided by √n and the last layer by its inputs.
+
+    Raises:
+        InvalidValueError: If there is no such norm or parametrisation.
 
     Source:
         he2016, section 4.2.
@@ -71,11 +93,16 @@ class ResNet(nn.Module):
         width: int = 16,
         classes: int = 10,
         in_channels: int = 3,
+        norm: str = "batch",
+        parametrization: str = "standard",
     ) -> None:
         super().__init__()
+        make = layers_of(parametrization)
+        if norm not in NORMS:
+            raise InvalidValueError(must("norm", " or ".join(map(repr, NORMS)), norm))
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            make.convolution(in_channels, width, 3, padding=1, bias=False),
+            NORMS[norm](width),
             nn.ReLU(),
         )
         self.stages = nn.Sequential()
@@ -83,9 +110,10 @@ class ResNet(nn.Module):
         for stage, count in enumerate(blocks):
             after = width * 2**stage
             for i in range(count):
-                self.stages.append(Block(before, after, stride=2 if stage and not i else 1))
+                stride = 2 if stage and not i else 1
+                self.stages.append(Block(before, after, stride, norm, parametrization))
                 before = after
-        self.head = nn.Linear(before, classes)
+        self.head = make.readout(before, classes)
 
     def forward(self, images: Float[Tensor, "B channels S S"]) -> Float[Tensor, "B C"]:
         """Logits of a batch of pictures."""

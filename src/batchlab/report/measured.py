@@ -1,4 +1,4 @@
-"""Pages of ``fit``, ``noise``, ``critical`` and ``compare``: one self-contained HTML file each."""
+"""Pages of ``fit``, ``noise``, ``critical`` and their like: one self-contained HTML file each."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from batchlab.advisor.record import (
 )
 from batchlab.report import charts, evidence, features, findings, formats, names, page, wording
 from batchlab.report import critical as branching
-from batchlab.report.charts import critical, reuse, shared, strength
+from batchlab.report.charts import coordinates, critical, reuse, shared, strength
 from batchlab.report.charts.shared import Chart, Row, Spec
+from batchlab.report.coordinates import CoordinatesReport
 from batchlab.report.critical import CriticalReport
 from batchlab.report.evidence import Section
 from batchlab.report.findings import (
@@ -113,6 +114,25 @@ def critical_page(found: CriticalReport) -> str:
     tables = ((caption, branching.HEAD, found.rows()),)
     answer, told = found.answer(), found.said()
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)
+
+
+def coordinates_page(found: CoordinatesReport) -> str:
+    """How far each layer moves, against the width.
+
+    Args:
+        found: The record.
+
+    Returns:
+        HTML.
+    """
+    advice = _advice(found.task, found.origin, found.today, found.train_examples)
+    title = say("{t}: coordinate check", "{t}：座標チェック", t=verbatim(found.task))
+    drawn = _drawn(coordinates.coordinates(found))
+    heading = Text("How far each layer moves, against the width", "各層の動きとネットワークの幅")
+    section = Section("coordinate-check", heading, (), tuple(drawn))
+    caption = Text("90 % ranges", "かっこ内は90%の範囲")
+    tables, told = ((caption, found.head(), found.rows()),), found.said()
+    return _page(advice, found.origin, title, found.answer(), told, tables, (section,), drawn)
 
 
 def reuse_page(found: ReuseReport) -> str:
