@@ -26,6 +26,8 @@ SHORT = 16
 """Updates of the first descent."""
 LAST = 0.1
 """Share of the updates whose mean loss is the final one."""
+BOUNDED = 1e12
+"""A run whose loss exceeds this many times that of predicting 0 is on its way to infinity."""
 FELL = 0.9
 """A run has learned if its final loss is below this share of what predicting 0 loses."""
 
@@ -128,6 +130,13 @@ def lower_edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
     return _edge(runs, gamma, -1)
 
 
+def highest(runs: Sequence[Run], gamma: float, peak: float) -> float:
+    """Going up, log₁₀ of the last rate before the loss of a batch exceeds a peak; NaN if none."""
+    here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: one.rate)
+    calm = itertools.takewhile(lambda one: one.peak < peak, here)
+    return max((one.rate for one in calm), default=math.nan)
+
+
 def _edge(runs: Sequence[Run], gamma: float, way: int) -> tuple[float, float]:
     here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: way * one.rate)
     last, first = math.nan, way * best(runs, gamma)
@@ -146,8 +155,8 @@ def _tops(sweep: Sweep, seed: int) -> list[float]:
     decades = range(HIGHEST, LOWEST - 1, -1)
     asked = list(itertools.product(sweep.gammas, decades))
     losses = _losses(setting, sweep.fault, seed, asked)
-    alive = losses[:, -1].isfinite().view(len(sweep.gammas), -1)
-    # Runs that die without a NaN may sit above the edge: the lowest unbroken stretch counts.
+    alive = (losses < BOUNDED).all(1).view(len(sweep.gammas), -1)
+    # Units may die before the loss is infinite: the lowest unbroken stretch counts.
     below = alive.flip(1).long().cumprod(1).sum(1)
     return [LOWEST + max(int(k), 1) - 1 for k in below]
 
