@@ -37,15 +37,16 @@ from batchlab.theory.feature_strength import exponents
 
 TABLE, CLOSING, ENTROPY = "rates", "closing", "cross-entropy"
 DEPTHS = (2, 3, 4, 5)
-DECADES = tuple(range(-4, 5))
+DECADES = (-5, -3, -2, -1, 0, 1, 2, 3, 4)
 REFERENCE = {
     2: (-5.5, -3.5, -1.5, -0.25, 1.0, 2.0, 3.0, 4.0),
     3: (-5.5, -3.5, -1.75, -0.5, 0.17, 0.83, 1.75, 2.67),
 }
 """L → log₁₀ of the best rate at γ = 10⁻³ … 10⁴, by the source of the numbers."""
 FIRST = -3
-LAZY, RICH = (-4, -2), (0, 2)
+LAZY, RICH = (-5, -3), (0, 2)
 """Decades of γ between which the exponents are fitted."""
+ENTROPY_DECADES = (-4, -3, -2)
 BOUND = (2, 4)
 """Where the short budget decides at depth 3."""
 SHORT_BUDGET = 100
@@ -118,7 +119,7 @@ def entropy(cell: Cell, bench: Bench) -> list[Row]:
     given = cell.settings
     asked = Sweep(
         Setting(depth=3, updates=200, width=int(given["width"]), loss="cross-entropy"),
-        tuple(10.0**k for k in range(LAZY[0], LAZY[1] + 1)),
+        tuple(10.0**k for k in ENTROPY_DECADES),
         per_decade=3,
         span=CALM_REACH,
         fault=str(given["fault"]),
