@@ -109,7 +109,9 @@ def test_gradient_flow_takes_the_time_said(model, gamma):
 def test_times_have_the_leading_orders_said(depth):
     model = DeepLinear(depth)
     lazy, rich = 1e-7, 1e9
-    assert model.time_to(lazy, 0.3) == pytest.approx(-(lazy**2) / depth**2 * math.log(0.7), rel=1e-4)
+    assert model.time_to(lazy, 0.3) == pytest.approx(
+        -(lazy**2) / depth**2 * math.log(0.7), rel=1e-4
+    )
     if depth == 2:
         expected = rich / 4 * math.log(rich * 0.3 / 0.7)
     else:

@@ -278,7 +278,9 @@ class DeepLinear:
             0.0125
         """
         if self.loss == "squared":
-            raise InvalidValueError(must("loss", "cross-entropy, whose slope is bounded", self.loss))
+            raise InvalidValueError(
+                must("loss", "cross-entropy, whose slope is bounded", self.loss)
+            )
         L, q, w = self.depth, self.share, self.minimum(gamma)
         if L == 1:
             return math.inf
@@ -352,9 +354,7 @@ class DeepLinear:
             >>> DeepLinear(3).band(1.0, updates=300).open, DeepLinear(3).band(1e9, 300).open
             (True, False)
         """
-        return Band(
-            self.time_to(gamma, learned) / _updates(updates), self.stable_rate(gamma)
-        )
+        return Band(self.time_to(gamma, learned) / _updates(updates), self.stable_rate(gamma))
 
 
 class Pair(NamedTuple):

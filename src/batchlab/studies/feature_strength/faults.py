@@ -12,6 +12,11 @@ FAULTS = {
     "readout over root N": "the readout is divided by √N, not by N",
     "rate not times N": "the learning rate is η, not Nη",
     "not divided": "the output is not divided by γ",
+    "same budget": "a short budget is as long as the longer one it is compared with",
+    "shallow": "what is said to be of depth 3 has two layers",
+    "one seed": "nets that are compared start alike and see the same examples",
+    "deeper": "what is said to be of depth 2 has three layers",
+    "squared for cross-entropy": "squared error is trained where cross-entropy is asked for",
     "any finite run": "a run counts as trained if its loss was finite throughout",
 }
 """Parameter ``fault`` → what is wrong."""
@@ -28,6 +33,14 @@ def altered(setting: Setting, fault: str) -> Setting:
         >>> altered(Setting(depth=2, updates=1), "not centred").centred
         False
     """
+    if fault == "same budget":
+        return replace(setting, updates=max(setting.updates, 200))
+    if fault == "shallow":
+        return replace(setting, depth=2)
+    if fault == "deeper":
+        return replace(setting, depth=max(setting.depth, 3))
+    if fault == "squared for cross-entropy":
+        return replace(setting, loss="squared")
     if fault == "not centred":
         return replace(setting, centred=False)
     if fault == "readout over root N":

@@ -72,9 +72,7 @@ class Inspector:
         return scale * torch.tensor([float(one.values[0]) for one in found])
 
 
-def tangent_kernel(
-    net: Net, x: Float[Tensor, "B D"], setting: Setting
-) -> Float[Tensor, "R B B"]:
+def tangent_kernel(net: Net, x: Float[Tensor, "B D"], setting: Setting) -> Float[Tensor, "R B B"]:
     """K_ij = Σ over parameters ∂f(x_i) ∂f(x_j), layer by layer.
 
     The gradient of a layer is the product of what comes in and what f does with what goes out.
@@ -117,6 +115,4 @@ def _shaped(flat: Float[Tensor, "R P"], like: Net) -> Net:
     """Vectors as layers."""
     sizes = [part[0].numel() for layer in like for part in layer]
     parts = iter(flat.split(sizes, 1))
-    return tuple(
-        Layer(*(next(parts).view(part.shape) for part in layer)) for layer in like
-    )
+    return tuple(Layer(*(next(parts).view(part.shape) for part in layer)) for layer in like)

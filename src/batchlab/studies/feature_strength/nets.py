@@ -184,13 +184,18 @@ def losses_and_slopes(
     count = labels.numel()
     if loss == "squared":
         error = output - labels
-        return error.square().mean((1, 2)), error.mul_(2 / count)
+        return error.square().mean((1, 2)), error * (2 / count)
     entropy = torch.nn.functional.softplus(output) - labels * output
-    return entropy.mean((1, 2)), torch.sigmoid(output).sub_(labels).div_(count)
+    return entropy.mean((1, 2)), (torch.sigmoid(output) - labels) / count
 
 
-def step(net: Net, seen: Sequence[Tensor], pull: Float[Tensor, "R B C"], setting: Setting,
-         speed: Net | None = None) -> None:
+def step(
+    net: Net,
+    seen: Sequence[Tensor],
+    pull: Float[Tensor, "R B C"],
+    setting: Setting,
+    speed: Net | None = None,
+) -> None:
     """Move all weights in place.
 
     Args:
@@ -325,8 +330,14 @@ class _Part:
     """
 
     def __init__(
-        self, setting: Setting, begin: Net, data: Stream, zero: Tensor, runs: Tensor,
-        gammas: Tensor, rates: Tensor,
+        self,
+        setting: Setting,
+        begin: Net,
+        data: Stream,
+        zero: Tensor,
+        runs: Tensor,
+        gammas: Tensor,
+        rates: Tensor,
     ) -> None:
         self.setting, self.data, self.zero, self.runs = setting, data, zero, runs
         first = torch.zeros(len(runs), dtype=torch.int64)

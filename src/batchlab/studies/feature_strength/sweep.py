@@ -32,6 +32,10 @@ FELL = 0.9
 """A run has learned if its final loss is below this share of what predicting 0 loses."""
 
 
+TIED = 1.2
+"""A run is as good as the best if its final loss is at most this many times the smallest."""
+
+
 class State(StrEnum):
     """What became of a run."""
 
@@ -91,6 +95,7 @@ def run(sweep: Sweep, seed: int) -> list[Run]:
     Returns:
         A run for each γ and rate, ascending in both; those of the bisections too.
     """
+    sweep = replace(sweep, setting=faults.altered(sweep.setting, sweep.fault))
     tops = _tops(sweep, seed)
     count = round((sweep.span + 1) * sweep.per_decade)
     asked = [
@@ -111,9 +116,17 @@ def run(sweep: Sweep, seed: int) -> list[Run]:
 
 
 def best(runs: Sequence[Run], gamma: float) -> float:
-    """log₁₀ of the rate with the smallest final loss among those that learned; NaN if none did."""
+    """log₁₀ of the best rate: of all that end within a fifth of the smallest loss, the middle.
+
+    Where many rates do as well, noise would choose among them.
+
+    Returns:
+        NaN if none learned.
+    """
     learned = [one for one in runs if one.gamma == gamma and one.state is State.LEARNED]
-    return min(learned, key=lambda one: one.loss).rate if learned else math.nan
+    least = min((one.loss for one in learned), default=math.nan)
+    tied = [one.rate for one in learned if one.loss <= TIED * least]
+    return (min(tied) + max(tied)) / 2 if tied else math.nan
 
 
 def edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
@@ -139,14 +152,17 @@ def highest(runs: Sequence[Run], gamma: float, peak: float) -> float:
 
 def _edge(runs: Sequence[Run], gamma: float, way: int) -> tuple[float, float]:
     here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: way * one.rate)
-    last, first = math.nan, way * best(runs, gamma)
+    learned = [one for one in here if one.state is State.LEARNED]
+    if not learned:
+        return math.nan, math.nan
+    last = min(learned, key=lambda one: one.loss).rate
     for one in here:
-        if way * one.rate < first:
+        if way * one.rate <= way * last:
             continue
         if one.state is not State.LEARNED:
             return last, one.rate
         last = one.rate
-    return last, math.nan if math.isnan(last) else way * math.inf
+    return last, way * math.inf
 
 
 def _tops(sweep: Sweep, seed: int) -> list[float]:
@@ -166,7 +182,7 @@ def _losses(
 ) -> Float[Tensor, "R T"]:
     gammas = [faults.divisor(gamma, fault) for gamma, _ in asked]
     rates = [10.0**rate for _, rate in asked]
-    return train(faults.altered(setting, fault), seed, gammas, rates)
+    return train(setting, seed, gammas, rates)
 
 
 def _trained(sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]) -> list[Run]:
@@ -174,8 +190,7 @@ def _trained(sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]) -> l
         return []
     losses = _losses(sweep.setting, sweep.fault, seed, asked)
     return [
-        _run(sweep, gamma, rate, one)
-        for (gamma, rate), one in zip(asked, losses, strict=True)
+        _run(sweep, gamma, rate, one) for (gamma, rate), one in zip(asked, losses, strict=True)
     ]
 
 
