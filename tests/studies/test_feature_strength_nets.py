@@ -103,7 +103,7 @@ def test_the_centred_model_starts_at_zero_and_another_does_not():
 
 
 def test_the_target_has_variance_1():
-    x, y = nets.probe(Setting(depth=2, updates=1), 200_000)
+    _, y = nets.probe(Setting(depth=2, updates=1), 200_000)
     assert float(y.square().mean()) == pytest.approx(1, abs=0.03)
     assert float(y.mean()) == pytest.approx(0, abs=0.01)
 

@@ -155,7 +155,7 @@ def test_lazy_cross_entropy_may_be_unstable_for_decades_before_it_diverges():
     assert model.bounded_rate(1e-4) > 1e3 * model.stable_rate(1e-4)
 
 
-@pytest.mark.parametrize("depth", (3, 4, 5))
+@pytest.mark.parametrize("depth", [3, 4, 5])
 def test_the_band_closes_where_said(depth):
     updates, model = 1000, DeepLinear(depth)
     end = feature_strength.closing(depth, updates)
@@ -204,7 +204,7 @@ def test_catapults_lie_between_their_edges(gamma):
 
 def test_from_a_balanced_start_nothing_flatter_is_found():
     start = Pair(1.0, 1.0)
-    low, high = feature_strength.catapult_rates(start, 1e-3)
+    _, high = feature_strength.catapult_rates(start, 1e-3)
     assert abs(paired(0.75 * high, 1e-3, start)[2] - 1) > 0.1
 
 

@@ -172,7 +172,7 @@ class DeepLinear:
         return 1.0 if self.loss == "squared" else math.log(self.share / (1 - self.share))
 
     def output(self, w: float, gamma: float) -> float:
-        """f = (w^L − 1)/γ."""
+        """F = (w^L − 1)/γ."""
         return (w**self.depth - 1) / _gamma(gamma)
 
     def force(self, output: float) -> float:
@@ -256,9 +256,9 @@ class DeepLinear:
         return 2 / found if found > 0 else math.inf
 
     def bounded_rate(self, gamma: float) -> float:
-        """η below which cross-entropy can not diverge, stable or not; ∝ γ if lazy, γ^{2/L} if rich.
+        """η below which cross-entropy can not diverge, stable or not.
 
-        |ℓ'| ≤ q, so that with c = ηL/γ no update from |w| ≤ w* ends beyond W = w* + cq w*^{L−1},
+        ∝ γ if lazy and γ^{2/L} if rich.         |ℓ'| ≤ q, so that with c = ηL/γ no update from |w| ≤ w* ends beyond W = w* + cq w*^{L−1},
         and none from |w| ≤ W does as long as cq W^{L−2} ≤ 2.
 
         Args:

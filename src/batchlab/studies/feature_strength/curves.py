@@ -13,6 +13,7 @@ from torch import Tensor
 
 from batchlab._text import Text
 from batchlab.measure.alignment import kernel_alignment
+from batchlab.stats import slopes
 from batchlab.studies.claim import (
     Axis,
     Bench,
@@ -25,7 +26,6 @@ from batchlab.studies.claim import (
     Tables,
 )
 from batchlab.studies.drawing import points
-from batchlab.stats import slopes
 from batchlab.studies.feature_strength import faults, nets
 from batchlab.studies.feature_strength.inspect import Inspector
 from batchlab.studies.feature_strength.nets import Moment, Net, Setting
@@ -247,7 +247,7 @@ def half_times(tables: Tables, gamma: int) -> Sample:
 
 
 def collapse(tables: Tables) -> Sample:
-    """ln of the ratio of the half times at γ = 1000 and 10, in τ = ηt/γ."""
+    """Ln of the ratio of the half times at γ = 1000 and 10, in τ = ηt/γ."""
     return np.log(half_times(tables, 3) / half_times(tables, 1))
 
 
@@ -300,7 +300,7 @@ def sharpness_power(tables: Tables, reach: tuple[int, int]) -> Sample:
 
 
 def thrown(tables: Tables) -> Sample:
-    """ln of the sharpness after over before, of runs whose loss rose and then fell; else 0."""
+    """Ln of the sharpness after over before, of runs whose loss rose and then fell; else 0."""
     part = tables[FULL_BATCH].filter(pl.col("run") == f"catapult {CATAPULTS[1]:g}")
     part = part.sort("repetition")
     ratio = np.log((part["last"] / part["first"]).to_numpy())

@@ -30,7 +30,6 @@ from batchlab.studies.feature_strength.words import (
     GAMMA,
     RATE,
     captioned,
-    finding,
     sample,
     seed,
 )

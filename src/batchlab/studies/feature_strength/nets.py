@@ -12,6 +12,7 @@ Source: atanasov2025 for the parametrisation; arithmetic proved against autograd
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Setting:
 class Layer(NamedTuple):
     """One linear layer of every run. Shapes ``[R, in, out]`` and ``[R, 1, out]``."""
 
-    weight: Float[Tensor, "R in out"]
+    weight: Float[Tensor, R in out]
     bias: Float[Tensor, "R 1 out"]
 
 
@@ -107,7 +108,7 @@ class Stream(NamedTuple):
 
 
 def target(inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B 1"]:
-    """y = (x₀ + x₁x₂)/√2, of variance 1.
+    """Y = (x₀ + x₁x₂)/√2, of variance 1.
 
     Example:
         >>> target(torch.tensor([[1.0, 2.0, 3.0]])).round(decimals=2)
@@ -125,7 +126,7 @@ def start(setting: Setting, seed: int) -> Net:
             torch.randn(1, before, after, generator=rng, dtype=torch.float64),
             torch.zeros(1, 1, after, dtype=torch.float64),
         )
-        for before, after in zip(sizes, sizes[1:], strict=False)
+        for before, after in itertools.pairwise(sizes)
     )
 
 
@@ -152,7 +153,7 @@ def labelled(setting: Setting, y: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def probe(setting: Setting, count: int) -> tuple[Tensor, Tensor]:
-    """Fixed inputs, shape ``[count, D]``, and their labels without noise, the same for all seeds."""
+    """Fixed inputs, shape ``[count, D]``, and labels without noise, the same for all seeds."""
     rng = _random.generator(0, PURPOSE, 2)
     x = torch.randn(count, setting.inputs, generator=rng, dtype=torch.float64)
     y = target(x)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
