@@ -208,7 +208,7 @@ HOMES = {
     "representations": (curves.ENDS,),
     "catapult": (curves.FULL_BATCH,),
     "progressive": (curves.FULL_BATCH,),
-    "plane": (plane.TABLE,),
+    "plane": (plane.TABLE, plane.RUNS),
 }
 """First word of a claim → its tables."""
 RATES = ("best", "largest", "smallest", "reference", "finite", "rich-is")

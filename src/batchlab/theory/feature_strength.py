@@ -258,8 +258,8 @@ class DeepLinear:
     def bounded_rate(self, gamma: float) -> float:
         """η below which cross-entropy can not diverge, stable or not.
 
-        ∝ γ if lazy and γ^{2/L} if rich.         |ℓ'| ≤ q, so that with c = ηL/γ no update from |w| ≤ w* ends beyond W = w* + cq w*^{L−1},
-        and none from |w| ≤ W does as long as cq W^{L−2} ≤ 2.
+        ∝ γ if lazy and γ^{2/L} if rich: |ℓ'| ≤ q, so that with c = ηL/γ no update from |w| ≤ w*
+        ends beyond W = w* + cq w*^{L−1}, and none from |w| ≤ W does as long as cq W^{L−2} ≤ 2.
 
         Args:
             gamma: γ, above 0.
@@ -289,7 +289,7 @@ class DeepLinear:
             return c * q * (w + c * q * w ** (L - 1)) ** (L - 2) - 2
 
         most = 2 / (q * w ** (L - 2))
-        c = most if L == 2 else optimize.brentq(excess, 0.0, most)
+        c = most if L == 2 else optimize.root_scalar(excess, bracket=(0.0, most)).root
         return float(c) * gamma / L
 
     def time_to(self, gamma: float, learned: float = 0.5) -> float:

@@ -22,6 +22,7 @@ MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     curves.ENDS: curves.ends,
     curves.FULL_BATCH: curves.full_batch,
     plane.TABLE: plane.measure,
+    plane.RUNS: plane.looked_at,
 }
 """Table → what fills it."""
 TOPICS = (exponents, curves, plane)

@@ -64,9 +64,15 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     )
 
 
-def setting(cell: Cell, updates: int, **changes: int) -> Setting:
+def setting(cell: Cell, updates: int, batch_size: int = 64, examples: int = 0) -> Setting:
     """Depth 3, with a cell's width and fault."""
-    made = Setting(depth=3, updates=updates, width=int(cell.settings["width"]), **changes)
+    made = Setting(
+        depth=3,
+        updates=updates,
+        width=int(cell.settings["width"]),
+        batch_size=batch_size,
+        examples=examples,
+    )
     return faults.altered(made, str(cell.settings["fault"]))
 
 
@@ -88,12 +94,7 @@ def curves(cell: Cell, bench: Bench) -> list[Row]:
     found: list[Row] = []
 
     def watch(moment: Moment) -> None:
-        some = gammas[moment.runs]
-        seen = (
-            inspector.losses(moment.net, some),
-            inspector.sharpness(moment.net, some),
-            inspector.alignment(moment.net),
-        )
+        seen = inspector.seen(moment.net, gammas[moment.runs])
         for run, *numbers in zip(moment.runs.tolist(), *(s.tolist() for s in seen), strict=True):
             named = zip(("loss", "sharpness", "alignment"), numbers, strict=True)
             found.append({"gamma": decades[run], "t": moment.update, **dict(named)})

@@ -71,6 +71,10 @@ class Inspector:
         scale = float(self.setting.width) ** self.setting.rate
         return scale * torch.tensor([float(one.values[0]) for one in found])
 
+    def seen(self, net: Net, gammas: Float[Tensor, " R"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, sharpness and alignment."""
+        return self.losses(net, gammas), self.sharpness(net, gammas), self.alignment(net)
+
 
 def tangent_kernel(net: Net, x: Float[Tensor, "B D"], setting: Setting) -> Float[Tensor, "R B B"]:
     """K_ij = Σ over parameters ∂f(x_i) ∂f(x_j), layer by layer.

@@ -86,10 +86,10 @@ class Setting:
 
 
 class Layer(NamedTuple):
-    """One linear layer of every run. Shapes ``[R, in, out]`` and ``[R, 1, out]``."""
+    """One linear layer of every run. Shapes ``[R, D, H]`` and ``[R, 1, H]``."""
 
     weight: Float[Tensor, R in out]
-    bias: Float[Tensor, "R 1 out"]
+    bias: Float[Tensor, "R 1 H"]
 
 
 Net: TypeAlias = tuple[Layer, ...]

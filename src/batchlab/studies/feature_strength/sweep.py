@@ -95,14 +95,7 @@ def run(sweep: Sweep, seed: int) -> list[Run]:
         A run for each γ and rate, ascending in both; those of the bisections too.
     """
     sweep = replace(sweep, setting=faults.altered(sweep.setting, sweep.fault))
-    tops = _tops(sweep, seed)
-    count = round((sweep.span + 1) * sweep.per_decade)
-    asked = [
-        (gamma, top + 1 - k / sweep.per_decade)
-        for gamma, top in zip(sweep.gammas, tops, strict=True)
-        for k in range(count + 1)
-    ]
-    found = _trained(sweep, seed, asked)
+    found = _trained(sweep, seed, grid(sweep, seed))
     for _ in range(sweep.rounds):
         edges = [edge(found, gamma) for gamma in sweep.gammas]
         between = [
@@ -112,6 +105,16 @@ def run(sweep: Sweep, seed: int) -> list[Run]:
         ]
         found += _trained(sweep, seed, between)
     return sorted(found, key=lambda one: (one.gamma, one.rate))
+
+
+def grid(sweep: Sweep, seed: int) -> list[tuple[float, float]]:
+    """γ and log₁₀ η of a plane, rates descending."""
+    tops, count = _tops(sweep, seed), round((sweep.span + 1) * sweep.per_decade)
+    return [
+        (gamma, top + 1 - k / sweep.per_decade)
+        for gamma, top in zip(sweep.gammas, tops, strict=True)
+        for k in range(count + 1)
+    ]
 
 
 def best(runs: Sequence[Run], gamma: float) -> float:
