@@ -11,7 +11,7 @@ from collections.abc import Callable
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
 from batchlab.studies.claim import Bench, Cell, Claim, Mode, Parameters, Row, Study, Value
-from batchlab.studies.feature_strength import curves, exponents, plane
+from batchlab.studies.feature_strength import beyond, curves, exponents, plane
 from batchlab.studies.feature_strength.faults import FAULTS
 
 MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
@@ -23,9 +23,12 @@ MEASURES: dict[str, Callable[[Cell, Bench], list[Row]]] = {
     curves.FULL_BATCH: curves.full_batch,
     plane.TABLE: plane.measure,
     plane.RUNS: plane.looked_at,
+    beyond.EDGES: beyond.edges,
+    beyond.PASSES: beyond.passes,
+    beyond.SCALE: beyond.scale,
 }
 """Table → what fills it."""
-TOPICS = (exponents, curves, plane)
+TOPICS = (exponents, curves, plane, beyond)
 
 QUICK: dict[str, Value] = {
     "seeds": 6,
@@ -34,6 +37,7 @@ QUICK: dict[str, Value] = {
     "plane_seeds": 2,
     "plane_updates": 300,
     "plane_span": 4,
+    "beyond_seeds": 3,
     "fault": "none",
 }
 FULL: dict[str, Value] = {
@@ -41,6 +45,7 @@ FULL: dict[str, Value] = {
     "plane_seeds": 2,
     "plane_updates": 3000,
     "plane_span": 8,
+    "beyond_seeds": 10,
 }
 PARAMETERS: dict[Mode, Parameters] = {
     "quick": QUICK,

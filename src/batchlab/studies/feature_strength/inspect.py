@@ -71,6 +71,21 @@ class Inspector:
         scale = float(self.setting.width) ** self.setting.rate
         return scale * torch.tensor([float(one.values[0]) for one in found])
 
+    def noise_scale(self, net: Net, gammas: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+        """Tr Σ/|G|², in examples: the batch size at which noise and signal are equally large.
+
+        With g_i = ℓ'_i ∂F_i, g_i·g_j = ℓ'_iℓ'_j K_ij/γ². Without bias, Σ from pairs i = j and |G|²
+        from pairs i ≠ j.
+        """
+        _, slopes = losses_and_slopes(self.outputs(net, gammas), self.y, self.setting.loss)
+        pull = slopes[..., 0] * len(self.x)
+        kernel = tangent_kernel(wide(net), self.x, self.setting)
+        products = kernel * pull[:, :, None] * pull[:, None, :]
+        n = len(self.x)
+        own = products.diagonal(dim1=1, dim2=2).mean(1)
+        signal = (products.sum((1, 2)) - n * own) / (n * (n - 1))
+        return (own - signal) / signal
+
     def seen(self, net: Net, gammas: Float[Tensor, " R"]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, sharpness and alignment."""
         return self.losses(net, gammas), self.sharpness(net, gammas), self.alignment(net)
