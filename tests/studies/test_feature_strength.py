@@ -17,6 +17,7 @@ from batchlab.studies.claim import MODES, Bench
 from batchlab.studies.feature_strength import (
     MEASURES,
     STUDY,
+    beyond,
     curves,
     exponents,
     faults,
@@ -32,7 +33,7 @@ from batchlab.studies.verdict import Outcome, judge, suffices
 QUICK = dict(STUDY.parameters["quick"])
 IN_MODES = {mode: STUDY.claims(STUDY.parameters[mode]) for mode in MODES}
 CLAIMS = {claim.id: claim for claim in IN_MODES["quick"] if not claim.finding}
-TINY = {"seeds": 3, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2}
+TINY = {"seeds": 3, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2, "beyond_seeds": 2}
 
 # Sweeps
 
@@ -150,6 +151,52 @@ def test_the_triangle_ends_at_the_last_open_gamma_going_up():
     assert found.tolist() == [2.0, 4.0]
 
 
+# The plane
+
+
+def plane_tables():
+    """A plane of four runs, two of them looked at."""
+    shared = {"repetition": 0, "depth": 3, "updates": 10}
+    runs = [
+        {**shared, "gamma": g, "rate": r, "state": str(State.LEARNED), "loss": 0.1}
+        for g in (0.0, 0.5)
+        for r in (0.0, 0.25)
+    ]
+    looked = [
+        {**shared, "gamma": 0, "rate": 0, "t": t, "loss": x, "sharpness": 2 - x, "alignment": x}
+        for t, x in ((0, 1.0), (10, 0.5))
+    ]
+    return {plane.TABLE: pl.DataFrame(runs), plane.RUNS: pl.DataFrame(looked)}
+
+
+def test_a_run_picked_in_the_plane_is_the_one_that_is_shown():
+    offered = charts.drawn("plane", plane.picture(plane_tables(), 3))
+    followed = charts.drawn("runs", plane.runs_picture(plane_tables()))
+    assert {row["id"] for row in offered.rows if row.get("id")} == {"γ = 10^0, η = 10^0"}
+    assert {row["id"] for row in followed.rows} == {"γ = 10^0, η = 10^0"}
+    assert charts.first_pick(offered.rows) == charts.first_pick(followed.rows)
+    for chart in (offered, followed):
+        spec = chart.specs[""]["en"]
+        assert [param["name"] for param in spec["params"]] == ["picked"]
+    filters = [str(layer.get("transform")) for layer in followed.specs[""]["en"]["layer"]]
+    assert all("datum.id === picked" in one for one in filters)
+
+
+def test_only_the_plane_of_the_runs_can_be_picked_from():
+    tables = plane_tables()
+    tables[plane.TABLE] = tables[plane.TABLE].with_columns(depth=pl.lit(2))
+    chart = charts.drawn("plane", plane.picture(tables, 2))
+    assert charts.first_pick(chart.rows) == ""
+    assert "params" not in chart.specs[""]["en"]
+
+
+def test_curves_are_multiples_of_their_start():
+    rows = plane.runs_picture(plane_tables()).points
+    found = {(row["series"], row["x"]): row["y"] for row in rows}
+    assert found["loss", 10] == 0.5
+    assert found["sharpness", 10] == 1.5
+
+
 # The study
 
 
@@ -209,13 +256,21 @@ HOMES = {
     "catapult": (curves.FULL_BATCH,),
     "progressive": (curves.FULL_BATCH,),
     "plane": (plane.TABLE, plane.RUNS),
+    "batch": (beyond.EDGES,),
+    "momentum": (beyond.EDGES,),
+    "passes": (beyond.PASSES,),
+    "small": (beyond.SCALE,),
+    "sparsity": (curves.ENDS,),
+    "noise": (curves.ENDS,),
 }
 """First word of a claim → its tables."""
-RATES = ("best", "largest", "smallest", "reference", "finite", "rich-is")
+RATES = ("best-lazy", "best-rich", "largest", "smallest", "reference", "finite", "rich-is")
 
 
 def tables_of(name):
     """Which tables a claim reads."""
+    if name == "best-gamma-moves":
+        return (beyond.SCALE,)
     if name.startswith(RATES):
         return (exponents.TABLE,)
     return HOMES.get(name.split("-")[0], (curves.CURVES,))

@@ -83,3 +83,20 @@ def test_outputs_are_centred_and_divided():
     exact = (nets.forward(net, x, SETTING)[-1] - nets.forward(begin, x, SETTING)[-1]) / 2
     assert torch.allclose(inspector.outputs(net, gammas), exact)
     assert inspector.hidden(net).shape == (1, 6, 5)
+
+
+def test_the_noise_scale_is_that_of_the_gradients_of_single_examples():
+    begin, net = moved(5)
+    x, y = nets.probe(SETTING, 7)
+    gamma = 2.0
+
+    def loss(vector, one, label):
+        F = nets.forward(unflat(vector), one[None], SETTING)[-1]
+        F = (F - nets.forward(begin, one[None], SETTING)[-1]) / gamma
+        return (F - label).square().sum()
+
+    slopes = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(flat(net), x, y)
+    noise = float(slopes.var(0).sum())
+    signal = float(slopes.mean(0).square().sum()) - noise / 7
+    found = Inspector(SETTING, begin, (x, y)).noise_scale(net, torch.tensor([gamma]))
+    assert float(found) == pytest.approx(noise / signal, rel=1e-9)
