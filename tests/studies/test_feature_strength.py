@@ -73,7 +73,9 @@ def test_the_best_rate_lies_between_the_edges(losses):
     learned = [run.rate for run in runs if run.state is State.LEARNED]
     assert math.isnan(low) == (not learned)
     if learned:
-        least = min((run for run in runs if run.rate in learned), key=lambda run: run.loss)
+        least = min(
+            (run for run in runs if run.rate in learned), key=lambda run: (run.loss, run.rate)
+        )
         assert low <= least.rate <= high
 
 

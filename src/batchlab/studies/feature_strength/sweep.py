@@ -157,7 +157,7 @@ def _edge(runs: Sequence[Run], gamma: float, way: int) -> tuple[float, float]:
     learned = [one for one in here if one.state is State.LEARNED]
     if not learned:
         return math.nan, math.nan
-    last = min(learned, key=lambda one: one.loss).rate
+    last = min(learned, key=lambda one: (one.loss, one.rate)).rate
     for one in here:
         if way * one.rate <= way * last:
             continue
