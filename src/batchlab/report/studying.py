@@ -62,8 +62,8 @@ def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
             {
                 "charts": page._embedded(charts),
                 "config": shared.CONFIG,
-                "picked": "",
-                "ids": [],
+                "picked": next(filter(None, (drawing.first_pick(c.rows) for c in drawn)), ""),
+                "ids": sorted({row["id"] for c in drawn for row in c.rows if row.get("id")}),
                 "sizes": {},
                 "worth": None,
                 "copied": page.LABELS["copied"]._asdict(),

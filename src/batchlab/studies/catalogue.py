@@ -9,7 +9,7 @@ from batchlab.errors import InvalidValueError, TaskError, must
 from batchlab.studies.claim import MODES, Claim, Parameters, Study, Value
 from batchlab.tasks.loading import module_of
 
-BUILTIN = ("autoencoder", "batch-reuse", "growing-batch", "guide")
+BUILTIN = ("autoencoder", "batch-reuse", "feature-strength", "growing-batch", "guide")
 """Each is a module of this package with a ``STUDY``; it is imported when asked for."""
 ATTRIBUTE = "STUDY"
 

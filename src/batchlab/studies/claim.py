@@ -103,6 +103,8 @@ class Picture:
         caption: What is shown, with n and where the theory comes from.
         kind: ``points``, or ``map`` for one colour a cell.
         value: In a map, what the colour means.
+        picks: Of points that carry an ``id``: whether a click on one picks it on the whole page
+            (``offers``), or only those of the one that is picked are drawn (``follows``).
     """
 
     title: Text
@@ -114,6 +116,7 @@ class Picture:
     theory: tuple[Row, ...] = ()
     kind: Literal["points", "map"] = "points"
     value: Axis | None = None
+    picks: Literal["", "offers", "follows"] = ""
 
 
 class Statistic(StrEnum):

@@ -116,6 +116,8 @@ def _points(
     )
     base = alt.Chart(shared.data(name))
     measured = base.transform_filter("datum.kind === 'measured' && isValid(datum.y)")
+    if picture.picks == "follows":
+        measured = measured.transform_filter(shared.IS_PICKED)
     inside = [] if not _is_words(rows, "x") else [alt.XOffset("series:N", sort=names)]
     tips = shared.tooltips(
         language,
@@ -140,7 +142,23 @@ def _points(
             x, y, colour, shape, *inside, tooltip=tips
         ),
     ]
-    return shared.layered(layers, text, language, HEIGHT)
+    if picture.picks == "offers":
+        ring = measured.transform_filter("isValid(datum.id)")
+        size = shared.emphasis(220, 90)
+        layers.append(ring.mark_point(color=shared.GREY).encode(x, y, size=size, tooltip=tips))
+    if picture.picks == "follows":
+        layers.append(measured.mark_line(strokeWidth=1.5).encode(x, y, colour))
+    params = [alt.param(name="picked", value=first_pick(rows))] if picture.picks else []
+    return shared.layered(layers, text, language, HEIGHT, params)
+
+
+def first_pick(rows: tuple[Row, ...]) -> str:
+    """What is picked when the page opens: what the first point with an ``id`` belongs to.
+
+    Args:
+        rows: Of a chart.
+    """
+    return next((str(row["id"]) for row in rows if row.get("id")), "")
 
 
 def _map(

@@ -1,0 +1,221 @@
+"""Which learning rates train at each γ: from above, then finer at the edge.
+
+As in the source, rates come down from 10¹²; here by decades and for a few updates, to know below
+which all is worth training. From there on the grid is trained in full, and the edge between what
+learns and what does not is bisected.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from jaxtyping import Float
+from torch import Tensor
+
+from batchlab.studies.feature_strength import faults
+from batchlab.studies.feature_strength.nets import Setting, train
+
+HIGHEST, LOWEST = 12, -14
+"""Decades between which the edge is looked for."""
+SHORT = 16
+"""Updates of the first descent."""
+LAST = 0.1
+"""Share of the updates whose mean loss is the final one."""
+BOUNDED = 1e12
+"""A run whose loss exceeds this many times that of predicting 0 is on its way to infinity."""
+FELL = 0.9
+"""A run has learned if its final loss is below this share of what predicting 0 loses."""
+
+
+TIED = 1.2
+"""A run is as good as the best if its final loss is at most this many times the smallest."""
+
+
+class State(StrEnum):
+    """What became of a run."""
+
+    LEARNED = "learned"
+    DEAD = "did not learn"
+    """Finite throughout, without its loss falling."""
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plane of γ and η.
+
+    Attributes:
+        setting: What all runs share.
+        gammas: γ.
+        per_decade: Rates a decade.
+        span: Decades of rates below the first that survives the short descent, and one above.
+        rounds: Bisections of the largest rate.
+        fault: A name in ``faults.FAULTS``.
+    """
+
+    setting: Setting
+    gammas: tuple[float, ...]
+    per_decade: int = 4
+    span: float = 3.0
+    rounds: int = 0
+    fault: str = "none"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a plane.
+
+    Attributes:
+        gamma: γ.
+        rate: log₁₀ η.
+        state: What became of it.
+        loss: Mean over the last tenth of the updates; NaN if it diverged.
+        peak: Largest loss of any batch over that of predicting 0.
+    """
+
+    gamma: float
+    rate: float
+    state: State
+    loss: float
+    peak: float
+
+
+def run(sweep: Sweep, seed: int) -> list[Run]:
+    """Train a plane.
+
+    Args:
+        sweep: Which.
+        seed: Name of start and stream, the same for all its runs.
+
+    Returns:
+        A run for each γ and rate, ascending in both; those of the bisections too.
+    """
+    sweep = replace(sweep, setting=faults.altered(sweep.setting, sweep.fault))
+    found = _trained(sweep, seed, grid(sweep, seed))
+    for _ in range(sweep.rounds):
+        edges = [edge(found, gamma) for gamma in sweep.gammas]
+        between = [
+            (gamma, (low + high) / 2)
+            for gamma, (low, high) in zip(sweep.gammas, edges, strict=True)
+            if math.isfinite(low + high)
+        ]
+        found += _trained(sweep, seed, between)
+    return sorted(found, key=lambda one: (one.gamma, one.rate))
+
+
+def grid(sweep: Sweep, seed: int) -> list[tuple[float, float]]:
+    """γ and log₁₀ η of a plane, rates descending."""
+    tops, count = _tops(sweep, seed), round((sweep.span + 1) * sweep.per_decade)
+    return [
+        (gamma, top + 1 - k / sweep.per_decade)
+        for gamma, top in zip(sweep.gammas, tops, strict=True)
+        for k in range(count + 1)
+    ]
+
+
+def best(runs: Sequence[Run], gamma: float) -> float:
+    """log₁₀ of the best rate: of all that end within a fifth of the smallest loss, the middle.
+
+    Where many rates do as well, noise would choose among them.
+
+    Returns:
+        NaN if none learned.
+    """
+    learned = [one for one in runs if one.gamma == gamma and one.state is State.LEARNED]
+    least = min((one.loss for one in learned), default=math.nan)
+    tied = [one.rate for one in learned if one.loss <= TIED * least]
+    return (min(tied) + max(tied)) / 2 if tied else math.nan
+
+
+def edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
+    """Going up from the best rate, log₁₀ of the last that learned and of the next, which did not.
+
+    Returns:
+        NaN where nothing learned, infinity where no rate was too large.
+    """
+    return _edge(runs, gamma, 1)
+
+
+def lower_edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
+    """The same going down: the last that learned, and the next, which did not or −∞."""
+    return _edge(runs, gamma, -1)
+
+
+def highest(runs: Sequence[Run], gamma: float, peak: float) -> float:
+    """Going up, log₁₀ of the last rate before the loss of a batch exceeds a peak; NaN if none."""
+    here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: one.rate)
+    calm = itertools.takewhile(lambda one: one.peak < peak, here)
+    return max((one.rate for one in calm), default=math.nan)
+
+
+def _edge(runs: Sequence[Run], gamma: float, way: int) -> tuple[float, float]:
+    here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: way * one.rate)
+    learned = [one for one in here if one.state is State.LEARNED]
+    if not learned:
+        return math.nan, math.nan
+    last = min(learned, key=lambda one: (one.loss, one.rate)).rate
+    for one in here:
+        if way * one.rate <= way * last:
+            continue
+        if one.state is not State.LEARNED:
+            return last, one.rate
+        last = one.rate
+    return last, way * math.inf
+
+
+def _tops(sweep: Sweep, seed: int) -> list[float]:
+    """For each γ, the highest decade of η that survives a few updates."""
+    setting = replace(sweep.setting, updates=min(SHORT, sweep.setting.updates))
+    decades = range(HIGHEST, LOWEST - 1, -1)
+    asked = list(itertools.product(sweep.gammas, decades))
+    losses = _losses(setting, sweep.fault, seed, asked)
+    alive = (losses < BOUNDED).all(1).view(len(sweep.gammas), -1)
+    # Units may die before the loss is infinite: the lowest unbroken stretch counts.
+    below = alive.flip(1).long().cumprod(1).sum(1)
+    return [LOWEST + max(int(k), 1) - 1 for k in below]
+
+
+def _losses(
+    setting: Setting, fault: str, seed: int, asked: Sequence[tuple[float, float]]
+) -> Float[Tensor, "R T"]:
+    gammas = [faults.divisor(gamma, fault) for gamma, _ in asked]
+    rates = [10.0**rate for _, rate in asked]
+    return train(setting, seed, gammas, rates)
+
+
+def _trained(sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]) -> list[Run]:
+    if not asked:
+        return []
+    losses = _losses(sweep.setting, sweep.fault, seed, asked)
+    return [
+        _run(sweep, gamma, rate, one) for (gamma, rate), one in zip(asked, losses, strict=True)
+    ]
+
+
+def _run(sweep: Sweep, gamma: float, rate: float, losses: Float[Tensor, " T"]) -> Run:
+    nothing = 1.0 if sweep.setting.loss == "squared" else math.log(2)
+    count = max(1, round(LAST * len(losses)))
+    final = float(losses[-count:].mean())
+    peak = float(losses.nan_to_num(0.0).max()) / nothing
+    return Run(gamma, rate, state(final, nothing, sweep.fault), final, peak)
+
+
+def state(final: float, nothing: float, fault: str = "none") -> State:
+    """What a run's final loss says.
+
+    Args:
+        final: NaN if it diverged.
+        nothing: What predicting 0 loses.
+        fault: With ``any finite run``, whatever is finite has learned.
+
+    Example:
+        >>> [str(state(loss, 1.0)) for loss in (0.2, 1.3, math.nan)]
+        ['learned', 'did not learn', 'diverged']
+    """
+    if not math.isfinite(final):
+        return State.DIVERGED
+    return State.LEARNED if final < FELL * nothing or fault == "any finite run" else State.DEAD

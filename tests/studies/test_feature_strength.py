@@ -1,0 +1,310 @@
+"""Feature strength as claims: what is read from sweeps and curves, and planted faults."""
+
+import functools
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlab._text import plain
+from batchlab.errors import InvalidValueError
+from batchlab.report.charts import claims as charts
+from batchlab.studies.claim import MODES, Bench
+from batchlab.studies.feature_strength import (
+    MEASURES,
+    STUDY,
+    beyond,
+    curves,
+    exponents,
+    faults,
+    nets,
+    plane,
+    sweep,
+)
+from batchlab.studies.feature_strength.nets import Setting
+from batchlab.studies.feature_strength.sweep import Run, State, Sweep
+from batchlab.studies.running import measure
+from batchlab.studies.verdict import Outcome, judge, suffices
+
+QUICK = dict(STUDY.parameters["quick"])
+IN_MODES = {mode: STUDY.claims(STUDY.parameters[mode]) for mode in MODES}
+CLAIMS = {claim.id: claim for claim in IN_MODES["quick"] if not claim.finding}
+TINY = {"seeds": 3, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2, "beyond_seeds": 2}
+
+# Sweeps
+
+
+def runs_of(losses, gamma=1.0):
+    """Runs a decade apart from 10⁰ on; NaN for one that diverged."""
+    return [Run(gamma, float(i), sweep.state(x, 1.0), x, 1.0) for i, x in enumerate(losses)]
+
+
+def test_edges_go_from_the_best_rate_to_the_first_that_does_not_learn():
+    runs = runs_of([0.95, 0.5, 0.1, 0.3, 1.2, 0.2, math.nan])
+    assert sweep.edge(runs, 1.0) == (3.0, 4.0)
+    assert sweep.lower_edge(runs, 1.0) == (1.0, 0.0)
+    assert sweep.best(runs, 1.0) == 2.0
+
+
+def test_rates_that_do_equally_well_share_the_best_place():
+    assert sweep.best(runs_of([0.5, 0.11, 0.1, 0.115, 0.119]), 1.0) == 2.5
+    assert sweep.best(runs_of([0.5, 0.11, 0.1, 0.2, 0.3]), 1.0) == 1.5
+
+
+def test_where_nothing_learned_there_is_no_rate():
+    runs = runs_of([0.95, 1.5, math.nan])
+    found = (sweep.best(runs, 1.0), *sweep.edge(runs, 1.0), *sweep.lower_edge(runs, 1.0))
+    assert all(math.isnan(number) for number in found)
+
+
+def test_an_edge_that_was_not_reached_is_infinite():
+    assert sweep.edge(runs_of([0.5, 0.1]), 1.0) == (1.0, math.inf)
+    assert sweep.lower_edge(runs_of([0.1, 0.5]), 1.0) == (0.0, -math.inf)
+
+
+@given(st.lists(st.one_of(st.just(math.nan), st.floats(0.01, 2.0)), min_size=1, max_size=12))
+def test_the_best_rate_lies_between_the_edges(losses):
+    runs = runs_of(losses)
+    low, high = sweep.lower_edge(runs, 1.0)[0], sweep.edge(runs, 1.0)[0]
+    learned = [run.rate for run in runs if run.state is State.LEARNED]
+    assert math.isnan(low) == (not learned)
+    if learned:
+        least = min(
+            (run for run in runs if run.rate in learned), key=lambda run: (run.loss, run.rate)
+        )
+        assert low <= least.rate <= high
+
+
+def test_a_finite_run_counts_as_trained_only_with_the_fault():
+    assert sweep.state(1.3, 1.0) is State.DEAD
+    assert sweep.state(1.3, 1.0, "any finite run") is State.LEARNED
+    assert sweep.state(math.nan, 1.0, "any finite run") is State.DIVERGED
+
+
+@pytest.mark.parametrize("gamma", [1e-4, 1.0, 1e3])
+def test_a_bisected_edge_is_that_of_a_fine_grid(gamma):
+    setting = Setting(depth=2, updates=60, width=16, batch_size=32)
+    coarse = Sweep(setting, (gamma,), per_decade=2, span=1.0, rounds=3)
+    found = sweep.run(coarse, seed=1)
+    low, high = sweep.edge(found, gamma)
+    assert high - low == pytest.approx(0.5 / 8)
+    grid = [low, (low + high) / 2, high]
+    losses = nets.train(setting, 1, [gamma] * 3, [10.0**rate for rate in grid])
+    finals = losses[:, -6:].mean(1)
+    states = [sweep.state(float(final), 1.0) for final in finals]
+    assert states[0] is State.LEARNED
+    assert states[2] is not State.LEARNED
+
+
+def test_the_descent_finds_the_decade_below_which_runs_survive():
+    setting = Setting(depth=2, updates=60, width=16)
+    found = sweep.run(Sweep(setting, (1e-3, 10.0), per_decade=1, span=2.0), seed=0)
+    for gamma in (1e-3, 10.0):
+        states = [run.state for run in found if run.gamma == gamma]
+        assert states[-1] is State.DIVERGED
+        assert State.LEARNED in states
+
+
+# Numbers
+
+
+def test_a_curve_is_read_between_records():
+    times = np.array([0, 10, 20, 30])
+    assert curves.falls_to(times, np.array([1.0, 0.95, 0.85, 0.1]), 0.9) == pytest.approx(15)
+    assert curves.falls_to(times, np.array([1.0, 0.95, 0.92, 0.91]), 0.9) == 30
+    assert curves.falls_to(times, np.array([1.0, np.nan, np.nan, np.nan]), 0.9) == 30
+
+
+def test_a_steady_fall_has_no_stair_and_a_pause_has():
+    assert curves.stair(np.exp(-np.arange(20.0) / 4)) == 0
+    assert curves.stair(np.array([1, 0.7, 0.69, 0.4, 0.1])) > 0.9
+    assert curves.stair(np.array([1.0, np.nan, np.nan, np.nan])) == 0
+
+
+def test_agreement_is_that_of_functions_not_of_their_signs():
+    f = torch.tensor([[1.0], [-2.0], [0.5]])
+    assert curves.agreement(f, f) == 1
+    assert curves.agreement(f, -f) == pytest.approx(-1)
+    assert curves.agreement(f, torch.zeros_like(f)) == pytest.approx(0)
+
+
+def test_a_slope_is_fitted_to_each_repetition():
+    rows = [
+        {"repetition": i, "depth": 3, "gamma": float(k), "best": (1 + i) * k + 5.0}
+        for i in (0, 1)
+        for k in (0, 1, 2, 3)
+    ]
+    tables = {exponents.TABLE: pl.DataFrame(rows)}
+    found = exponents.slope(tables, exponents.TABLE, "best", (0, 2), depth=3)
+    assert found.tolist() == pytest.approx([1.0, 2.0])
+
+
+def test_the_triangle_ends_at_the_last_open_gamma_going_up():
+    rows = [
+        {"repetition": i, "depth": 4, "updates": 50, "gamma": g, "loss": loss}
+        for i, losses in enumerate([(0.1, 0.2, math.nan, 0.3), (0.1, 0.1, 0.1, 0.1)])
+        for g, loss in zip((1.0, 2.0, 3.0, 4.0), losses, strict=True)
+    ]
+    found = exponents.last_open({exponents.CLOSING: pl.DataFrame(rows)}, 50)
+    assert found.tolist() == [2.0, 4.0]
+
+
+# The plane
+
+
+def plane_tables():
+    """A plane of four runs, two of them looked at."""
+    shared = {"repetition": 0, "depth": 3, "updates": 10}
+    runs = [
+        {**shared, "gamma": g, "rate": r, "state": str(State.LEARNED), "loss": 0.1}
+        for g in (0.0, 0.5)
+        for r in (0.0, 0.25)
+    ]
+    looked = [
+        {**shared, "gamma": 0, "rate": 0, "t": t, "loss": x, "sharpness": 2 - x, "alignment": x}
+        for t, x in ((0, 1.0), (10, 0.5))
+    ]
+    return {plane.TABLE: pl.DataFrame(runs), plane.RUNS: pl.DataFrame(looked)}
+
+
+def test_a_run_picked_in_the_plane_is_the_one_that_is_shown():
+    offered = charts.drawn("plane", plane.picture(plane_tables(), 3))
+    followed = charts.drawn("runs", plane.runs_picture(plane_tables()))
+    assert {row["id"] for row in offered.rows if row.get("id")} == {"γ = 10^0, η = 10^0"}
+    assert {row["id"] for row in followed.rows} == {"γ = 10^0, η = 10^0"}
+    assert charts.first_pick(offered.rows) == charts.first_pick(followed.rows)
+    for chart in (offered, followed):
+        spec = chart.specs[""]["en"]
+        assert [param["name"] for param in spec["params"]] == ["picked"]
+    filters = [str(layer.get("transform")) for layer in followed.specs[""]["en"]["layer"]]
+    assert all("datum.id === picked" in one for one in filters)
+
+
+def test_only_the_plane_of_the_runs_can_be_picked_from():
+    tables = plane_tables()
+    tables[plane.TABLE] = tables[plane.TABLE].with_columns(depth=pl.lit(2))
+    chart = charts.drawn("plane", plane.picture(tables, 2))
+    assert charts.first_pick(chart.rows) == ""
+    assert "params" not in chart.specs[""]["en"]
+
+
+def test_curves_are_multiples_of_their_start():
+    rows = plane.runs_picture(plane_tables()).points
+    found = {(row["series"], row["x"]): row["y"] for row in rows}
+    assert found["loss", 10] == 0.5
+    assert found["sharpness", 10] == 1.5
+
+
+# The study
+
+
+@pytest.mark.parametrize("fault", set(faults.FAULTS) - {"none"})
+def test_a_fault_changes_something(fault):
+    setting = Setting(depth=2, updates=10, loss="cross-entropy")
+    other = Setting(depth=3, updates=10)
+    changed = faults.altered(setting, fault) != setting or faults.altered(other, fault) != other
+    elsewhere = fault in ("not divided", "any finite run", "one seed")
+    assert changed != elsewhere
+    assert (faults.divisor(10.0, fault) == 1.0) == (fault == "not divided")
+
+
+def test_an_unknown_fault_is_refused():
+    with pytest.raises(InvalidValueError, match="`fault` must be one of none"):
+        STUDY.cells({**QUICK, "fault": "gremlins"})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_have_the_same_parameters_and_claims(mode):
+    assert STUDY.parameters[mode].keys() == QUICK.keys()
+    claims = [claim.id for claim in IN_MODES[mode]]
+    assert len(set(claims)) == len(claims)
+    assert set(CLAIMS) <= set(claims)
+    assert [c.finding for c in IN_MODES[mode]] == sorted(c.finding for c in IN_MODES[mode])
+
+
+@pytest.mark.parametrize("claim", IN_MODES["full"], ids=lambda claim: claim.id)
+def test_every_claim_speaks_both_languages_and_has_a_twin(claim):
+    for text in (claim.sentence, claim.measured, claim.meaning):
+        assert plain(text.en).strip()
+        assert plain(text.ja).strip()
+    assert bool(claim.popular.en) == bool(claim.popular.ja)
+    assert claim.finding or claim.twin["fault"] in set(faults.FAULTS) - {"none"}
+
+
+@pytest.mark.parametrize("mode", ["quick", "full"])
+def test_repetitions_suffice_for_every_claim(mode):
+    assert [claim.id for claim in IN_MODES[mode] if not suffices(claim)] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_cells_of_every_mode_can_be_planned(mode):
+    cells = STUDY.cells(STUDY.parameters[mode])
+    assert {cell.table for cell in cells} == set(MEASURES)
+    assert len({(cell.table, repr(cell.settings)) for cell in cells}) == len(cells)
+
+
+HOMES = {
+    "cross": (exponents.ENTROPY,),
+    "triangle": (exponents.CLOSING,),
+    "depth": (exponents.CLOSING,),
+    "budget": (exponents.CLOSING,),
+    "sharpness": (curves.ENDS,),
+    "functions": (curves.ENDS,),
+    "representations": (curves.ENDS,),
+    "catapult": (curves.FULL_BATCH,),
+    "progressive": (curves.FULL_BATCH,),
+    "plane": (plane.TABLE, plane.RUNS),
+    "batch": (beyond.EDGES,),
+    "momentum": (beyond.EDGES,),
+    "passes": (beyond.PASSES,),
+    "small": (beyond.SCALE,),
+    "sparsity": (curves.ENDS,),
+    "noise": (curves.ENDS,),
+}
+"""First word of a claim → its tables."""
+RATES = ("best-lazy", "best-rich", "largest", "smallest", "reference", "finite", "rich-is")
+
+
+def tables_of(name):
+    """Which tables a claim reads."""
+    if name == "best-gamma-moves":
+        return (beyond.SCALE,)
+    if name.startswith(RATES):
+        return (exponents.TABLE,)
+    return HOMES.get(name.split("-")[0], (curves.CURVES,))
+
+
+@functools.lru_cache(maxsize=4)
+def measured(tables, fault):
+    """Some tables of the tiny study, with a planted fault."""
+    parameters = {**QUICK, **TINY, "fault": fault}
+    cells = [cell for cell in STUDY.cells(parameters) if cell.table in tables]
+    found = measure(STUDY, cells, Bench(seed=3), workers=0)
+    return found, {claim.id: claim for claim in STUDY.claims(parameters)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(CLAIMS, key=lambda n: (tables_of(n), str(CLAIMS[n].twin["fault"])))
+)
+def test_a_planted_fault_is_not_reproduced(name):
+    found, claims = measured(tables_of(name), CLAIMS[name].twin["fault"])
+    judged = judge(claims[name], claims[name].values(found))
+    assert judged.verdict is Outcome.NOT_REPRODUCED, judged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [claim.id for claim in IN_MODES["quick"]])
+def test_a_claim_is_a_number_a_repetition_and_a_picture(name):
+    found, claims = measured(tables_of(name), "none")
+    values = claims[name].values(found)
+    assert len(values) == claims[name].n
+    assert np.isfinite(values).all()
+    picture = claims[name].picture(found)
+    assert picture.points
+    assert {row["series"] for row in (*picture.points, *picture.theory)} <= set(picture.series)
+    assert charts.drawn(name, picture).specs
