@@ -40,9 +40,9 @@ WHY_NOT = {
     ),
     "no room": Text(
         "Batches that grow were not tried: the smallest useful batch cannot be doubled within a "
-        "quarter of the training data and the memory.",
-        "途中で増やすバッチは試していません。役に立つ最小のバッチを2倍にすると、学習データの4分の1か"
-        "メモリの上限を超えます。",
+        "quarter of the training data.",
+        "途中で増やすバッチは試していません。役に立つ最小のバッチを2倍にすると、学習データの4分の1を"
+        "超えます。",
     ),
     "too short": Text(
         "Batches that grow were not tried: a training has too few updates for steps in it.",
