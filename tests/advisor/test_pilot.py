@@ -487,19 +487,39 @@ class _Interrupter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """What each sweep was called → its runs, of the last advice."""
+    found, original = {}, Session.train
+
+    def noting(self, what, configs, *others, **named):
+        found[what] = list(configs)
+        return original(self, what, configs, *others, **named)
+
+    monkeypatch.setattr(Session, "train", noting)
+    return found
+
+
 @pytest.mark.slow
-def test_an_interrupted_pilot_goes_on_with_the_same_schedules(whole, tmp_path):
-    prepared, _, first = whole
+def test_an_interrupted_pilot_goes_on_with_the_same_schedules(
+    whole, tmp_path, trained, monkeypatch
+):
+    """Resumed on a machine that reads time otherwise, it would plan another pilot."""
+    prepared = whole[0]
     stopped = run_stages(
         prepared, OPTIONS, tmp_path, workers=0, listener=_Interrupter("that grow, again")
     )
     assert stopped.records.partial
     assert stopped.records.pilot is None
-    plan = json.loads((tmp_path / "plan.json").read_text())["stages"]["G"]
+    before = dict(trained)
+    trained.clear()
+    other = replace(PLAN, first=16, cap=32, learning_rate=0.01, seeds=(60, 61, 62))
+    monkeypatch.setattr("batchlab.advisor.advise.plan_pilot", lambda *_: other)
     resumed = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0).records
-    assert json.loads((tmp_path / "plan.json").read_text())["stages"]["G"] == plan
-    if plan["learning_rate"] == first.pilot.curves[-1].learning_rate:
-        assert resumed.pilot.policies == first.pilot.policies
+    for what in ("today's settings, to plan how a batch grows", "batches that grow"):
+        assert trained[what] == before[what]
+    tried = {config.batch_size for config in before["batches that grow"]}
+    assert {c.batch_size for c in resumed.pilot.curves if isinstance(c.choice, Grown)} == tried
 
 
 @pytest.mark.slow
