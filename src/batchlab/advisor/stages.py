@@ -327,6 +327,9 @@ class Confirmation:
         today: Baseline runs on fresh seeds.
         recommended: The recommendation's runs on the same seeds.
         batch_only: The recommended batch size with today's learning rate, choosing seeds.
+        growers: On fresh seeds, the best batch that grows and its best rival of constant size, as
+            far as they are neither today's settings nor the recommendation; empty where the budget
+            did not pay for them.
     """
 
     target: float
@@ -339,6 +342,7 @@ class Confirmation:
     today: tuple[Curve, ...]
     recommended: tuple[Curve, ...]
     batch_only: tuple[Curve, ...] = ()
+    growers: tuple[Curve, ...] = ()
 
     @property
     def choice(self) -> Choice:

@@ -81,11 +81,19 @@ def sentence(found: Growing, metric: MetricInfo) -> Text:
         if found.pays
         else "バッチを途中で増やしても得にはなりません"
     )
+    seeds_en, seeds_ja = (
+        ("on {n} fresh seeds", "選択に使っていない新しいシード{n}個での比較")
+        if found.fresh
+        else (
+            "on the {n} seeds that chose both, so it may flatter either: the budget did not pay "
+            "for fresh ones",
+            "両者の選択に使ったシード{n}個での比較のため、どちらかに有利な可能性があります。"
+            "新しいシードは予算不足",
+        )
+    )
     return say(
-        f"{en}: with {{s}} {{r}} {{c}} under your own learning-rate schedule "
-        "(on the {n} seeds that chose both, so it may flatter either).",
-        f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}"
-        "（両者の選択に使ったシード{n}個での比較のため、どちらかに有利な可能性があります）。",
+        f"{en}: with {{s}} {{r}} {{c}} under your own learning-rate schedule ({seeds_en}).",
+        f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}（{seeds_ja}）。",
         s=names.setting(found.setting),
         c=names.setting(found.rival),
         r=_compared(found, metric),
