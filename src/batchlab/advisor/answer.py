@@ -43,6 +43,7 @@ from batchlab.engine import evaluation_grid
 from batchlab.stats import (
     TYPICAL_LOG_SD,
     Paired,
+    clamped,
     mean_estimate,
     median_estimate,
     paired_difference,
@@ -131,6 +132,9 @@ def metric_row(
     before, after = (np.where(np.isfinite(side), side, np.nan) for side in (before, after))
     paired = paired_difference(before, after, maximise=metric.maximise)
     sides = [mean_estimate(side, metric.unit) for side in ended]
+    if metric.unit == "%":
+        paired = replace(paired, estimate=clamped(paired.estimate, -1.0, 1.0))
+        sides = [clamped(side, 0.0, 1.0) for side in sides]
     return comparison(quantity, sides[0], sides[1], paired, examples)
 
 
@@ -519,6 +523,8 @@ def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
     yardstick = view.fresh_yardstick if fresh else view.yardstick
     asked = yardstick, objective, record.target, maximise
     gain = against(*sides, *asked, view.spacing).estimate
+    if objective == "accuracy" and view.facts.metric.unit == "%":
+        gain = clamped(gain, -1.0, 1.0)
     return replace(
         known,
         setting=view.setting(leader),
