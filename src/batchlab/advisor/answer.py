@@ -522,7 +522,8 @@ def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
         sides = [[c for c in record.choosing if c.choice == one] for one in (leader, rival)]
     yardstick = view.fresh_yardstick if fresh else view.yardstick
     asked = yardstick, objective, record.target, maximise
-    gain = against(*sides, *asked, view.spacing).estimate
+    mine, theirs = sides
+    gain = against(mine, theirs, *asked, view.spacing).estimate
     if objective == "accuracy" and view.facts.metric.unit == "%":
         gain = clamped(gain, -1.0, 1.0)
     return replace(

@@ -142,8 +142,9 @@ class GrowingBatch(Callback):
         if self._finished or not 0 < pieces <= self._loaded:
             return
         now, total = loop.batch_progress.current, loop.batch_progress.total
-        now.ready = now.started = now.processed = now.completed = done
-        total.ready = total.started = total.processed = total.completed = total.ready - pieces
+        for tracker, whole in ((now, done), (total, total.ready - pieces)):
+            tracker.completed = whole
+            tracker.reset_on_restart()
         # Lightning's restart counts the update before this place, which has been counted.
         loop.reset_restart_stage()
         loop._batches_that_stepped -= 1
