@@ -151,10 +151,11 @@ class GrowingBatchSampler(BatchSampler):
             raise InvalidValueError(
                 must("rank", f"from 0 to world_size − 1, {world_size - 1}", rank)
             )
-        self.rank, self.world_size, self._open = rank, world_size, False
+        self.rank, self.world_size = rank, world_size
         self._must_reach_every_process()
         if self.max_micro is not None:
             self._must_be_whole_windows(self.max_micro)
+        self._open = False
 
     @property
     def batch_size(self) -> int:
