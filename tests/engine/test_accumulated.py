@@ -41,7 +41,7 @@ def test_weights_decide_what_a_micro_batch_counts_for():
 
 def rare(batch):
     """Of most batches of 4 nothing counts."""
-    return (batch[0][:, 0] > 1.2).double()
+    return (batch[0][:, 0] < -1.2).double()
 
 
 @pytest.mark.parametrize("executor", ["loop", "stacked"])
@@ -52,13 +52,6 @@ def test_a_batch_in_which_nothing_counts_has_no_gradient_whole_or_accumulated(ex
     for one, other in zip(whole, cut, strict=True):
         assert all(value.isfinite().all() for value in one.values())
         assert far(one, other) < 1e-12
-
-
-def test_where_nothing_ever_counts_plain_sgd_stands_still():
-    asked = {"rule": "sgd", "momentum": 0.0, "batch_size": 4}
-    (end,) = ends([tiny.run(**asked, samples=8)], weight=lambda batch: 0 * rare(batch))
-    (start,) = ends([tiny.run(**asked, samples=8, learning_rate=0.0)], weight=rare)
-    assert far(end, start) == 0.0
 
 
 def test_a_mean_of_means_would_be_another_training(monkeypatch):

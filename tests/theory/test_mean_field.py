@@ -457,5 +457,5 @@ def test_the_flow_looks_at_each_state_once(monkeypatch, parts):
         dynamics, "population", lambda *given: seen.append(1) or population(*given)
     )
     span = parts * dynamics.FLOW_STEP
-    linear(passes="flow", learning_rate=span / 2.0, alpha=2.0, steps=3, samples=2**8)
+    linear(passes="flow", learning_rate=span / 2.0, alpha=2.0, steps=3, samples=2**10)
     assert len(seen) == 4 + 3 * (4 * parts - 1)

@@ -118,6 +118,7 @@ def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: La
             {"x": alt.X("x:Q"), "y": alt.Y("y:Q"), "text": alt.Text("words:N")},
             align="right",
             baseline="bottom",
+            dx=-7,  # clear of the last range
             dy=-5,
             fontSize=12,
         ),
