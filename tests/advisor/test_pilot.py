@@ -299,6 +299,7 @@ def test_an_accumulated_batch_is_told_by_its_identity():
     assert (found.micro_batch_size, found.accum_steps, found.world_size) == (16, 4, 1)
     told = words.notes(Growing("", tried=3, setting=found))[-1]
     assert "64 = 16 × 4 × 1" in told.en
+    assert "64＝マイクロバッチ16×勾配累積4×プロセス1" in told.ja
     code = "\n".join(snippet("pytorch", found, None))
     assert "micro_batch_size=16): 64 = 16 × 4 × 1" in code
 
