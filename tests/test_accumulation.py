@@ -792,3 +792,12 @@ def test_buffers_are_the_first_processs_as_without_recovery(facts):
 
 def test_training_with_a_lack_of_memory_is_training_on_the_whole_batch(facts):
     assert max(both(facts, "trained")) < 1e-12
+
+
+def test_the_share_of_a_batch_in_which_nothing_counts_is_0_with_gradient_0():
+    losses = torch.tensor([1.0, 2.0], requires_grad=True)
+    part = share(losses, torch.zeros(2), torch.zeros(()))
+    part.backward()
+    assert part == 0
+    assert losses.grad.tolist() == [0.0, 0.0]
+    assert share(losses, torch.ones(2), torch.tensor(2.0)) == 1.5

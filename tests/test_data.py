@@ -507,8 +507,30 @@ def test_a_batch_of_which_a_piece_is_missing_is_begun_again():
 
 def test_growth_above_memory_inside_an_epoch_is_refused():
     words = "grows above what fits in memory only where an epoch starts; got '1.5ep:16'|'36:16'"
+    sampler = GrowingBatchSampler(24, "0:8 1.5ep:16", max_micro=8)
     with pytest.raises(InvalidValueError, match=words):
-        GrowingBatchSampler(24, "0:8 1.5ep:16", max_micro=8)
+        len(sampler)
+    with pytest.raises(InvalidValueError, match=words):
+        next(iter(sampler))
+
+
+def test_growth_that_fits_the_processes_is_kept_however_late_they_are_known(monkeypatch):
+    """16 examples are two pieces of 8 for one process, and one each for two."""
+    sampler = GrowingBatchSampler(24, "0:8 1.5ep:16", max_micro=8)
+    sampler.divide(1, 2)
+    assert (sampler.accumulation, len(next(iter(sampler)))) == (1, 4)
+    sampler = GrowingBatchSampler(24, "0:8 1.5ep:16", max_micro=8)
+    monkeypatch.setattr("batchlab.data.growing.of_torch_distributed", lambda: (1, 2))
+    alone = GrowingBatchSampler(24, "0:8 1.5ep:16", rank=0, world_size=1)
+    assert next(iter(sampler)) == next(iter(alone))[1::2]
+    assert (sampler.rank, sampler.world_size) == (1, 2)
+
+
+def test_before_the_process_group_torchrun_says_which_process_this_is(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    sampler = GrowingBatchSampler(24, "0:8 1.5ep:16", max_micro=8)
+    assert (sampler.rank, sampler.world_size, len(sampler)) == (1, 2, 3)
 
 
 def test_growth_within_memory_may_come_anywhere():

@@ -68,3 +68,22 @@ def test_the_stage_stands_before_each_step(capsys: pytest.CaptureFixture[str]) -
         notes.say("kept")
     assert "stage 2 of 3: searching" in capsys.readouterr().err
     assert notes.sentences == ["kept"]
+
+
+def test_over_a_pipe_a_long_step_says_every_half_minute_how_long_it_still_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call a second of a step that takes 200 s; the clock is a number."""
+    clock = [0.0]
+    monkeypatch.setattr("batchlab.progress.time.monotonic", lambda: clock[0])
+    with Shown() as shown:
+        for second in range(101):
+            clock[0] = float(second)
+            shown.progress("measuring", second / 200)
+    lines = [line.split("  ")[-1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "measuring",
+        "measuring: 15 %, about 170 s left in this step",
+        "measuring: 30 %, about 140 s left in this step",
+        "measuring: 45 %, about 110 s left in this step",
+    ]

@@ -80,8 +80,10 @@ Weight = Callable[[Any], Tensor | float]
 
 
 def share(losses: Any, weights: Any, total_weight: Any) -> Any:
-    """A micro-batch's share Σwℓ/Σw of the mean loss; the lower Σw runs over the whole batch."""
-    return (losses * weights).sum() / total_weight
+    """A micro-batch's share Σwℓ/Σw of the mean loss; the lower Σw runs over the whole batch. Of a
+    batch in which nothing counts the mean is 0, and so is its gradient.
+    """
+    return (losses * weights).sum() / (total_weight + (total_weight == 0))
 
 
 def windows(micro_batches: Iterable[Any], count: int) -> Iterator[tuple[Any, ...]]:

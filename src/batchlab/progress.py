@@ -40,11 +40,14 @@ class Quiet:
 
 
 class Shown(Quiet):
-    """A progress line on stderr; where stderr is no terminal, one plain line per step.
+    """A progress line on stderr; where stderr is no terminal, a plain line per step and one every
+    half a minute with the time left.
 
     Args:
         budget: Seconds that all of it may take, where there is such a limit.
     """
+
+    LINE_SECONDS = 30.0
 
     def __init__(self, budget: float | None = None) -> None:
         self._budget = budget
@@ -61,7 +64,7 @@ class Shown(Quiet):
         )
         self._task: TaskID | None = None
         self._what = ""
-        self._began = time.monotonic()
+        self._began = self._step_began = self._told = time.monotonic()
 
     def __enter__(self) -> Shown:
         self._line.start()
@@ -84,11 +87,24 @@ class Shown(Quiet):
         """The step the line shows, and how far it has come."""
         if what != self._what:
             self._next(what)
+        elif not self._console.is_terminal:
+            self._tell(share)
         if self._task is not None:
             self._line.update(self._task, completed=share, whole=self._whole())
 
+    def _tell(self, share: float) -> None:
+        """A plain line, if the last was long enough ago."""
+        now = time.monotonic()
+        left = seconds_left(now - self._step_began, share)
+        if left is None or now - self._told < self.LINE_SECONDS:
+            return
+        self._told = now
+        told = f"{100 * share:.0f} %, about {left:.0f} s left in this step"
+        self._console.print(f"{self._whole():>18}  {self._what}: {told}")
+
     def _next(self, what: str) -> None:
-        self._what = what
+        self._what, self._step_began = what, time.monotonic()
+        self._told = self._step_began
         if not self._console.is_terminal:
             self._console.print(f"{self._whole():>18}  {what}")
         if self._task is not None:

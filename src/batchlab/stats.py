@@ -39,6 +39,17 @@ class LogMean(NamedTuple):
     dof: float
 
 
+def clamped(found: Estimate, low: float, high: float) -> Estimate:
+    """An estimate whose interval ends where its quantity does.
+
+    Example:
+        >>> print(clamped(Estimate(0.5, -1.5, 2.5, 3), -1.0, 1.0))
+        0.5 (-1 to 1, n = 3)
+    """
+    ends = (min(max(end, low), high) for end in (found.low, found.high))
+    return replace(found, **dict(zip(("low", "high"), ends, strict=True)))
+
+
 @dataclass(frozen=True)
 class Paired:
     """Today against the recommendation over pairs of runs that share a seed.

@@ -10,7 +10,7 @@ import pytest
 from batchlab.advisor import answer
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
-from batchlab.advisor.record import Price, Verdict
+from batchlab.advisor.record import MetricInfo, Price, Verdict
 from tests.advisor import made
 
 INF = math.inf
@@ -337,3 +337,12 @@ def test_a_stage_without_a_price_has_no_next_command():
 def test_after_a_demonstration_comes_the_users_own_task():
     view = _view(known=made.facts(builtin=True))
     assert answer.next_stage(view).stage == "own-task"
+
+
+@pytest.mark.parametrize("unit", ["%", ""])
+def test_differences_of_shares_stay_between_minus_1_and_1(unit):
+    metric = MetricInfo("accuracy", True, unit)
+    row = answer.metric_row(metric, "validation", np.array([0.1, 0.9]), np.array([0.9, 0.2]))
+    inside = unit == "%"
+    assert (row.difference.low >= -1 and row.difference.high <= 1) is inside
+    assert (row.today.low >= 0 and row.today.high <= 1) is inside

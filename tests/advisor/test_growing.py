@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from batchlab.advisor.growing import (
     ladder,
     lemma_prefers,
     rules_for,
+    steadied,
     written,
 )
 from batchlab.config import RunConfig
@@ -125,8 +127,35 @@ def test_a_loss_that_is_no_number_is_no_fall():
 def test_a_rule_that_would_never_grow_is_left_out():
     assert set(rules_for(8, 64)) == {"fixed ×2", "fixed ×4"}
     assert rules_for(8, 15) == {}
-    assert "noise scale" in rules_for(8, 64, [Point(0.5, 20.0)])
-    assert "noise scale" not in rules_for(8, 64, [Point(1.0, 20.0)])
+    assert "noise scale" in rules_for(8, 64, [Point(0.4, 20.0), Point(0.5, 20.0)])
+    assert "noise scale" not in rules_for(8, 64, [Point(0.9, 20.0), Point(1.0, 20.0)])
+
+
+@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("rule", ["noise scale", "gradient norm"])
+def test_one_outlier_lets_no_batch_grow_and_a_rise_that_lasts_does(rule, place):
+    """Twelve measurements of 5, one planted of 500; then a scale that has risen to 20."""
+    quiet = [Point((i + 1) / 13, 5.0) for i in range(12)]
+    planted = [*quiet[:place], Point(quiet[place].share, 500.0), *quiet[place + 1 :]]
+    assert rule not in rules_for(8, 64, planted)
+    risen = [point if point.share < 0.6 else point._replace(value=20.0) for point in quiet]
+    steps = rules_for(8, 64, risen)[rule]
+    assert steps[-1].size == {"noise scale": 16, "gradient norm": 32}[rule]
+    assert steps[-1].share == risen[8].share
+
+
+def test_the_raw_measurements_would_have_grown_for_good():
+    """The failing twin: without the median the planted outlier decides."""
+    scales = [Point((i + 1) / 13, 500.0 if i == 4 else 5.0) for i in range(12)]
+    assert by_noise_scale(SIZES, scales)[-1].size == SIZES[-1]
+
+
+@given(scales=points())
+def test_a_steadied_scale_is_the_median_of_the_last_three(scales):
+    found = steadied(scales)
+    assert [point.share for point in found] == [point.share for point in scales[1:]]
+    for i, point in enumerate(found[1:], start=2):
+        assert point.value == np.median([scales[k].value for k in (i - 2, i - 1, i)])
 
 
 def test_steps_on_one_position_are_one():

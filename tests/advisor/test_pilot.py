@@ -24,6 +24,9 @@ from batchlab.app.advice import Advice
 from batchlab.app.advise import advise
 from batchlab.engine import RunResult, Series
 from batchlab.engine.trace import Trace
+from batchlab.measure import plain
+from batchlab.measure.fit import FitResult
+from batchlab.patching.snippets import snippet
 from batchlab.report import growing as words
 from batchlab.schedules import batch_schedule
 from batchlab.stats import paired_log_ratio
@@ -38,6 +41,11 @@ PER_SAMPLE = {size: size / 1000 for size in (4, 8, 16, 32, 64)}
 """Seconds per update where the computer works at full speed from the smallest batch on."""
 PER_UPDATE = dict.fromkeys(PER_SAMPLE, 0.001)
 """Seconds per update where an update takes as long whatever its batch."""
+
+
+def fits(largest):
+    """A finder's answer."""
+    return FitResult(largest, "memory", 0, "", 0, ())
 
 
 def descended(config, moments):
@@ -83,7 +91,7 @@ def session(monkeypatch):
         found = made.session(rates=rates, samples=20 * EXAMPLES, **given)
         recipe = found.baseline.replace(batch_size=8, learning_rate=0.1, lr_schedule=schedule)
         found.prepared = replace(found.prepared, baseline=recipe)
-        found.fit = SimpleNamespace(largest=64)
+        found.fit = fits(64)
         return SimpleNamespace(session=found, trained=trained)
 
     return make
@@ -234,7 +242,7 @@ SEARCHED = made.projection([], {8: 0.1, 64: 0.4})
 def test_the_pilot_gets_shorter_before_it_is_left_out(session):
     found = session().session
     whole = plan_pilot(found, SEARCHED, ROWS, math.inf)
-    assert (whole.first, whole.cap, whole.samples) == (8, 64, 20 * EXAMPLES)
+    assert (whole.first, whole.cap, whole.samples) == (8, EXAMPLES // 4, 20 * EXAMPLES)
     price = pilot.seconds_of(found, whole)
     shorter = plan_pilot(found, SEARCHED, ROWS, 0.6 * price)
     assert shorter.samples == 10 * EXAMPLES
@@ -243,20 +251,66 @@ def test_the_pilot_gets_shorter_before_it_is_left_out(session):
     assert 0.01 * price < none.seconds < price
 
 
-def test_growing_ends_with_what_fits_and_a_quarter_of_the_data(session):
+def test_growing_goes_on_above_what_fits_by_accumulation(session):
     found = session().session
-    assert pilot.largest(found) == 64
-    found.fit = SimpleNamespace(largest=500)
+    found.fit = fits(20)
     assert pilot.largest(found) == EXAMPLES // 4
+    plan = plan_pilot(found, SEARCHED, ROWS, math.inf)
+    assert plan.cap == EXAMPLES // 4
+    grown = found.of(Grown("0:8 5ep:16 10ep:64", 0.1, 0.5, "constant"), 50)
+    assert (grown.batch_size, grown.micro_batch_size) == ("0:8 5ep:16 10ep:64", 16)
+    assert found.of(Grown("0:8 5ep:16", 0.1, 0.5, "constant"), 50).micro_batch_size is None
+    assert found.of((8, 0.1), 50).micro_batch_size is None
+
+
+def test_every_batch_of_the_pilot_runs_in_passes_that_fit(session):
+    made_ = session()
+    made_.session.fit = fits(20)
+    run_pilot(made_.session, PLAN, lambda: yard(made_.session))
+    configs = [config for _, configs in made_.trained for config in configs]
+    assert max(config.largest_batch for config in configs) == 64
+    assert max(config.largest_pass for config in configs) <= 20
+
+
+def test_an_accumulated_batch_is_timed_in_micro_batches(monkeypatch):
+    """The price of the pilot comes from these blocks."""
+    found, passes = made.session(), []
+    found.prepared = replace(found.prepared, baseline=found.baseline.replace(batch_size=8))
+    found.fit = fits(20)
+    monkeypatch.setattr(plain, "accumulate", _noting(passes, plain.accumulate))
+    found.visit([16, 80])
+    assert {size for size in passes if size > 16} == {20}
+    assert [block.batch_size for block in found.stopwatch.blocks["80"]] == [80]
+
+
+def _noting(passes, accumulate):
+    def noted(model, batch, *others, **named):
+        passes.append(len(batch[0]))
+        return accumulate(model, batch, *others, **named)
+
+    return noted
+
+
+def test_an_accumulated_batch_is_told_by_its_identity():
+    fit = fits(20)
+    known = made.facts(baseline=made.BASELINE.replace(batch_size=8))
+    view = made.view(machine=replace(made.machine(made.RATES), fit=fit), known=known)
+    found = view.setting(Grown("0:8 5ep:16 10ep:64", 0.1, 0.5, "constant"))
+    assert (found.micro_batch_size, found.accum_steps, found.world_size) == (16, 4, 1)
+    told = words.notes(Growing("", tried=3, setting=found))[-1]
+    assert "64 = 16 × 4 × 1" in told.en
+    assert "64＝マイクロバッチ16×勾配累積4×プロセス1" in told.ja
+    code = "\n".join(snippet("pytorch", found, None))
+    assert "micro_batch_size=16): 64 = 16 × 4 × 1" in code
 
 
 def test_without_room_to_grow_nothing_is_tried_and_why_is_kept(session):
     found = session().session
-    found.fit = SimpleNamespace(largest=15)
-    assert plan_pilot(found, SEARCHED, ROWS, math.inf).why_not == "no room"
+    large = made.projection([], {64: 0.1})
+    assert plan_pilot(found, large, [_row(64, 100.0)], math.inf).why_not == "no room"
     nothing = [_row(8, math.inf)]
     assert plan_pilot(found, SEARCHED, nothing, math.inf).why_not == "failed"
-    found.fit = SimpleNamespace(largest=64)
+    found.fit = fits(64)
     found.prepared = replace(found.prepared, baseline=found.baseline.replace(samples=511))
     assert plan_pilot(found, SEARCHED, ROWS, math.inf).why_not == "too short"
 
@@ -371,6 +425,51 @@ def test_the_report_says_plainly_when_growing_pays():
     assert told.ja.startswith("バッチを途中で増やす効果があります")
 
 
+def _afresh(at):
+    """The batch that grows on the fresh seeds of today's settings."""
+    return tuple(
+        replace(
+            made.run_to(one, seed=1000 + i),
+            batch_size=GROWN.batch_size,
+            rate_growth=0.5,
+            lr_schedule="constant",
+        )
+        for i, one in enumerate(at)
+    )
+
+
+def test_whether_growing_pays_is_judged_on_fresh_seeds_where_there_are_any():
+    """On the seeds that chose it is twice as fast; on fresh ones it is slower."""
+    chosen = _view([3000, 3250, 3000, 3250, 3000])
+    afresh = replace(chosen.confirmation, growers=_afresh((8000, 7750, 8000)))
+    view = replace(chosen, records=replace(chosen.records, confirmation=afresh))
+    found = answer.growing(view)
+    assert (found.fresh, found.pays, found.difference.n) == (True, False, 3)
+    assert found.difference.value > 1.2
+    told = words.sentence(found, view.facts.metric)
+    assert "(on 3 fresh seeds)" in told.en
+    assert "新しいシード3個" in told.ja
+    flattered = answer.growing(chosen)  # the same records without them
+    assert (flattered.fresh, flattered.pays) == (False, True)
+    told = words.sentence(flattered, view.facts.metric)
+    assert "the budget did not pay for fresh ones" in told.en
+
+
+def test_one_fresh_seed_of_both_judges_nothing():
+    chosen = _view([3000, 3250, 3000, 3250, 3000])
+    afresh = replace(chosen.confirmation, growers=_afresh((8000,)))
+    view = replace(chosen, records=replace(chosen.records, confirmation=afresh))
+    assert not answer.growing(view).fresh
+
+
+def test_fresh_runs_of_growing_are_those_of_the_baselines_seeds(session):
+    made_ = session()
+    record = made.confirmation((8000,) * 3, (6000,) * 3)
+    found = confirm.grown_afresh(made_.session, record, [GROWN], (1000, 1001, 1002))
+    assert [(c.choice, c.seed) for c in found.growers] == [(GROWN, 1000 + i) for i in range(3)]
+    assert (found.today, found.recommended) == (record.today, record.recommended)
+
+
 @pytest.mark.parametrize("why", ["budget", "no room", "too short", "failed"])
 def test_what_was_not_tried_is_said_with_its_reason(why):
     record = made.confirmation((8000,) * 3, (6000,) * 3)
@@ -434,19 +533,39 @@ class _Interrupter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """What each sweep was called → its runs, of the last advice."""
+    found, original = {}, Session.train
+
+    def noting(self, what, configs, *others, **named):
+        found[what] = list(configs)
+        return original(self, what, configs, *others, **named)
+
+    monkeypatch.setattr(Session, "train", noting)
+    return found
+
+
 @pytest.mark.slow
-def test_an_interrupted_pilot_goes_on_with_the_same_schedules(whole, tmp_path):
-    prepared, _, first = whole
+def test_an_interrupted_pilot_goes_on_with_the_same_schedules(
+    whole, tmp_path, trained, monkeypatch
+):
+    """Resumed on a machine that reads time otherwise, it would plan another pilot."""
+    prepared = whole[0]
     stopped = run_stages(
         prepared, OPTIONS, tmp_path, workers=0, listener=_Interrupter("that grow, again")
     )
     assert stopped.records.partial
     assert stopped.records.pilot is None
-    plan = json.loads((tmp_path / "plan.json").read_text())["stages"]["G"]
+    before = dict(trained)
+    trained.clear()
+    other = replace(PLAN, first=16, cap=32, learning_rate=0.01, seeds=(60, 61, 62))
+    monkeypatch.setattr("batchlab.advisor.advise.plan_pilot", lambda *_: other)
     resumed = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0).records
-    assert json.loads((tmp_path / "plan.json").read_text())["stages"]["G"] == plan
-    if plan["learning_rate"] == first.pilot.curves[-1].learning_rate:
-        assert resumed.pilot.policies == first.pilot.policies
+    for what in ("today's settings, to plan how a batch grows", "batches that grow"):
+        assert trained[what] == before[what]
+    tried = {config.batch_size for config in before["batches that grow"]}
+    assert {c.batch_size for c in resumed.pilot.curves if isinstance(c.choice, Grown)} == tried
 
 
 @pytest.mark.slow
@@ -459,7 +578,9 @@ def test_the_candidates_show_batches_that_grow_and_whether_they_pay_is_told(whol
     assert {c.setting.id for c in grown} <= {point.id for point in evidence.curves(view)}
     found = answer.growing(view)
     assert found.setting.id in {c.setting.id for c in grown}
-    assert found.difference.n == OPTIONS.seeds
+    assert (found.fresh, found.difference.n) == (True, OPTIONS.confirm_seeds)
+    fresh = {curve.seed for curve in records.confirmation.today}
+    assert {curve.seed for curve in records.confirmation.growers} <= fresh
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from batchlab.advisor.session import Silent
 from batchlab.app.critical import critical, price
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job
@@ -32,6 +33,7 @@ def quick():
     """Short timings, no page, and no workers: their start would take longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchlab.advisor.session.BLOCK_SECONDS", 0.002)
+        patch.setattr("batchlab.engine.choice.TURN_SECONDS", 0.001)
         patch.setattr(module, "Engine", functools.partial(Engine, workers=0))
         patch.setattr(module.measured, "critical_page", lambda found: found.task)
         yield
@@ -334,8 +336,8 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_result(cells, whole, tmp_
 
 def test_a_budget_leaves_out_late_places_and_a_larger_one_goes_on(whole, tmp_path, monkeypatch):
     expected = {64: 1.0, 320: 1e6}
-    monkeypatch.setattr(module, "_seconds", lambda session, plan, i: expected[plan.places[i]])
-    monkeypatch.setattr(module, "_branch_seconds", lambda session, plan, place: expected[place])
+    monkeypatch.setattr(module.Prices, "of", lambda self, i: expected[self.plan.places[i]])
+    monkeypatch.setattr(module.Prices, "branches", lambda _, place: expected[place])
     report = critical(task(), **ASKED, out=tmp_path, budget="5m")
     assert report.points == whole[0].points[:1]
     assert report.missing == (320,)
@@ -345,7 +347,7 @@ def test_a_budget_leaves_out_late_places_and_a_larger_one_goes_on(whole, tmp_pat
 
 
 def test_a_budget_that_does_not_pay_for_the_first_place_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_seconds", lambda session, plan, i: 1e6)
+    monkeypatch.setattr(module.Prices, "of", lambda *_: 1e6)
     with pytest.raises(InvalidValueError, match="`budget` must be at least about 10000"):
         critical(task(), **ASKED, out=tmp_path, budget="90s")
 
@@ -360,6 +362,59 @@ def test_a_price_names_every_place_and_trains_nothing(monkeypatch):
     assert "batch sizes 8, 16, 32, 3 seeds each" in str(found)
     assert "pays for the first 2 of 2 places" in str(found)
     assert all(0 < seconds < math.inf for seconds in found.seconds)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stacked", [(), ("1", "2", "4")])
+def test_a_price_counts_a_stack_of_seeds_as_one_piece_of_work(stacked, workers):
+    """Of 3 seeds; two workers, each with 85 % of a core, take the longest piece at least."""
+    given = {name: ASKED[name] for name in ("at", "factors")}
+    asked = module._asked(task(), given, 0.01, 3, 0, "cpu", None, None)
+    with Engine(asked.prepared, None, workers=workers) as engine:
+        session = module._session(asked, engine, Silent(), None)
+        session.visit([8])
+        pace = module.Pace(1.0, {"1": 2.0, "2": 1.0, "4": 1.0}, stacked)
+        found = module.Prices(session, asked.plan, pace).of(0)
+        noise = module.COST * session.run_seconds(8, 3 * module.EXAMPLES)
+    trunk, evaluations = 8 * 2.0 + 1, len(asked.plan.moments(64))
+    branches = [32 * 2.0 + evaluations, 16 + evaluations, 8 + evaluations]
+    if not workers:
+        wanted = 3 * trunk + 3 * sum(branches)
+    elif stacked:
+        wanted = 4.0 + 3 * trunk + max(3 * branches[0], 3 * sum(branches) / 1.7)
+    else:
+        wanted = 4.0 + 3 * trunk / 1.7 + max(branches[0], 3 * sum(branches) / 1.7)
+    assert found == pytest.approx(wanted + noise)
+
+
+def test_today_s_settings_that_diverge_late_end_the_measurement_with_a_sentence(tmp_path):
+    """Every seed crosses 4 between the branches from 10 % (24 updates) and 50 % (40 updates)."""
+
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = nn.Parameter(torch.zeros(1))
+
+        def forward(self, inputs):
+            return torch.where(self.place > 4, torch.inf, self.place) - inputs
+
+    draws = torch.randn(80, 1, generator=torch.Generator().manual_seed(0)) / 10 - 9
+    late = tiny.task(
+        Late,
+        train=(-draws[:64],),
+        validation=(-draws[64:],),
+        loss=lambda out, batch: out.square().mean(-1),
+        baseline=RunConfig(rule="sgd", batch_size=8, learning_rate=0.0091, samples="10ep"),
+        name="late",
+    )
+    asked = ASKED | {"factors": (2,)}
+    found = critical(late, **asked, out=tmp_path)
+    assert [one.samples for one in found.points] == [64]
+    assert (found.missing, found.ended) == ((320,), "diverged")
+    assert "From 50 % of the training on there is nothing to compare with" in str(found)
+    assert "budget" not in str(found)
+    again = critical(late, **asked, out=tmp_path, resume=True)
+    assert (again.points, again.ended) == (found.points, "diverged")
 
 
 # ------------------------------------------------------------------ what is refused

@@ -39,6 +39,21 @@ def test_weights_decide_what_a_micro_batch_counts_for():
     assert far(whole, parts) < 1e-12
 
 
+def rare(batch):
+    """Of most batches of 4 nothing counts."""
+    return (batch[0][:, 0] < -1.2).double()
+
+
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_a_batch_in_which_nothing_counts_has_no_gradient_whole_or_accumulated(executor):
+    configs = [tiny.run(batch_size=4, seed=seed) for seed in range(2)]
+    parts = [config.replace(micro_batch_size=2) for config in configs]
+    whole, cut = ends(configs, executor=executor, weight=rare), ends(parts, weight=rare)
+    for one, other in zip(whole, cut, strict=True):
+        assert all(value.isfinite().all() for value in one.values())
+        assert far(one, other) < 1e-12
+
+
 def test_a_mean_of_means_would_be_another_training(monkeypatch):
     plain = torch.tensor(1.0, dtype=torch.float64)
     monkeypatch.setattr("batchlab.engine.step.total_weight", lambda task, batch: plain)

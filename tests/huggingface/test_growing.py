@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from batchlab.data import GrowingBatchSampler
 from batchlab.errors import InvalidValueError, ResultError
@@ -148,9 +148,26 @@ def test_half_an_epoch_is_half_of_its_updates(tmp_path):
 
 
 def test_columns_and_workers_are_the_trainers(tmp_path):
-    trainer, _ = fit(tmp_path, "grows inside epochs", num_train_epochs=1)
-    loader = trainer.get_train_dataloader()
-    assert set(next(iter(loader))) == {"input_ids", "attention_mask", "labels"}
+    def names(examples):
+        return {"columns": sorted(examples[0])}
+
+    options = {
+        **{"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3},
+        **{"dataloader_persistent_workers": True, "gradient_accumulation_steps": 1},
+        **{"max_steps": -1, "per_device_train_batch_size": 12},
+    }
+    growing, usual = (
+        tiny.classifier(
+            tmp_path, kind, given={"data_collator": names, **given}, **options
+        ).get_train_dataloader()
+        for kind, given in ((GrowingTrainer, {"schedule": "0:4 60:8"}), (Trainer, {}))
+    )
+    assert growing.collate_fn(tiny.rows()) == {"columns": ["input_ids", "label"]}
+    for name in ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory"):
+        assert getattr(growing, name) == getattr(usual, name), name
+    assert (growing.num_workers, growing.prefetch_factor) == (2, 3)
+    assert growing.worker_init_fn.func is usual.worker_init_fn.func
+    assert [len(batch) for batch in growing.batch_sampler][:2] == [4, 4]
 
 
 @pytest.mark.parametrize(

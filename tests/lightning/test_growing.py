@@ -1,5 +1,7 @@
 """A batch size that grows in real Lightning trainings."""
 
+import warnings
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -214,6 +216,70 @@ def test_training_goes_on_from_the_end_of_an_epoch(tmp_path, name):
         assert far(resumed, whole) == 0.0
 
 
+class Saving(lightning.Callback):
+    """Saves a checkpoint before or after certain micro-batches."""
+
+    def __init__(self, folder, when, places):
+        self.folder, self.when, self.places = folder, when, places
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.save("before", trainer, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.save("after", trainer, batch_idx)
+
+    def save(self, when, trainer, batch_idx):
+        place = trainer.current_epoch, batch_idx
+        if when == self.when and place in self.places:
+            trainer.save_checkpoint(self.folder / "{}-{}.ckpt".format(*place))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_training_goes_on_from_inside_an_accumulation_window(tmp_path, when):
+    """Windows of 2 in the third epoch, of 3 in the fourth; also the first window of each."""
+    schedule, max_micro = SCHEDULES["above memory at an epoch"]
+    first = {"before": 1, "after": 0}[when]
+    places = [(2, first), (2, first + 2), (3, first), (3, 4)]
+    keep = Saving(tmp_path, when, places)
+    trainer, whole, seen = fit(tmp_path, schedule, max_micro, callbacks=[keep])
+    for place in places:
+        path = tmp_path / "{}-{}.ckpt".format(*place)
+        done = torch.load(path, weights_only=False)["global_step"]
+        again, resumed, rest = fit(tmp_path, schedule, max_micro, ckpt_path=path)
+        assert rest.updates == seen.updates[done:], place
+        assert far(resumed, whole) == 0.0, place
+        assert again.global_step == trainer.global_step
+        assert again.fit_loop.epoch_loop._batches_that_stepped == again.global_step
+
+
+def test_a_resume_says_nothing_of_the_loader_and_leaves_the_filters_of_warnings(tmp_path):
+    keep = checkpoints(tmp_path / "kept", 3)
+    fit(tmp_path, "8", callbacks=[keep])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        fit(tmp_path, "8", ckpt_path=tmp_path / "kept" / "step=3.ckpt")
+        assert warnings.filters == before
+    assert not [one for one in told if "not resumable" in str(one.message)]
+
+
+def test_an_error_in_a_resume_leaves_the_filters_of_warnings(tmp_path):
+    class Fails(lightning.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            raise RuntimeError("stop here")
+
+    keep = checkpoints(tmp_path / "kept", 3)
+    fit(tmp_path, "8", callbacks=[keep])
+    before = list(warnings.filters)
+    sampler = GrowingBatchSampler(EXAMPLES, 8, 3)
+    callbacks = [Fails(), GrowingBatch(sampler)]
+    trainer = made.trainer(callbacks=callbacks, max_epochs=EPOCHS, default_root_dir=tmp_path)
+    module = made.module(training_step=step, configure_optimizers=shb).double()
+    with pytest.raises(RuntimeError, match="stop here"):
+        trainer.fit(module, loading(sampler), ckpt_path=tmp_path / "kept" / "step=3.ckpt")
+    assert warnings.filters == before
+
+
 def test_training_goes_on_inside_an_epoch_with_workers(tmp_path):
     schedule, max_micro = SCHEDULES["above memory at an epoch"]
     keep = checkpoints(tmp_path / "kept", 7)
@@ -286,8 +352,10 @@ def test_a_loader_with_another_sampler_is_refused(tmp_path):
 
 def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence():
     words = r"only where an epoch starts; got .* fixed within an epoch"
+    sampler = GrowingBatchSampler(40, "0:8 1.5ep:16", max_micro=8)
+    trainer = made.trainer(callbacks=[GrowingBatch(sampler)])
     with pytest.raises(InvalidValueError, match=words):
-        GrowingBatch(GrowingBatchSampler(40, "0:8 1.5ep:16", max_micro=8))
+        trainer.fit(made.module(training_step=step).double(), loading(sampler))
 
 
 IN_TWO = """

@@ -1,6 +1,7 @@
 """Units in order of importance, the metric against units kept, and what single units look at."""
 
 import base64
+import copy
 import io
 import itertools
 import math
@@ -18,7 +19,7 @@ from torch.nn import functional
 from batchlab import _random
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job
-from batchlab.errors import InvalidTypeError, InvalidValueError
+from batchlab.errors import InvalidTypeError, InvalidValueError, ValidityWarning
 from batchlab.measure._cut import Batches, Cut, site_of
 from batchlab.measure._png import heat, photograph
 from batchlab.measure._units import gradient, segment
@@ -284,6 +285,13 @@ def test_several_models_give_an_interval_that_stays_within_the_units():
     assert 1 <= found.needed.low < found.needed.value < found.needed.high <= 6
     assert units_needed([None, None], 4) is None
     assert math.isnan(units_needed([3, None], 4).low)
+
+
+def test_the_same_model_twice_is_one_model():
+    one, other = Lookup((2, 5)), Lookup((0, 1))
+    with pytest.warns(ValidityWarning, match="2 of 4 models are equal to an earlier one"):
+        found = features(task_of(Lookup), [one, one, copy.deepcopy(one), other], device="cpu")
+    assert len(found.runs) == found.needed.n == 2
 
 
 def test_equally_important_units_keep_their_order_and_no_number_comes_last():

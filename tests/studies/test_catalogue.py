@@ -8,6 +8,7 @@ from batchlab.app import study as app
 from batchlab.errors import InvalidValueError, TaskError
 from batchlab.report import figures
 from batchlab.studies import catalogue, template
+from batchlab.studies.catalogue import overridden
 from batchlab.studies.verdict import Outcome
 
 
@@ -74,3 +75,13 @@ def test_the_skeletons_planted_fault_is_not_reproduced(skeleton, tmp_path):
 def test_the_skeleton_overwrites_nothing(skeleton):
     with pytest.raises(InvalidValueError, match="Nothing was overwritten"):
         template.write(skeleton)
+
+
+@pytest.mark.parametrize("text", ["seeds=0", "phase_seeds=-1"])
+def test_no_seeds_are_refused_by_their_own_name(text):
+    name = text.partition("=")[0]
+    with pytest.raises(
+        InvalidValueError, match=f"`{name}` must be a whole number, 1 or more; got"
+    ):
+        overridden({name: 3}, [text])
+    assert overridden({name: 3}, [f"{name}=1"])[0] == {name: 1}

@@ -197,3 +197,10 @@ def test_an_unknown_spread_is_not_known_to_suffice():
 def test_an_impossible_claim_is_refused(changes, words):
     with pytest.raises(InvalidValueError, match=words):
         claim(**changes)
+
+
+def test_an_interval_ends_where_its_quantity_does():
+    """Two differences of shares far apart: at 99 % the interval of Student's t is 64 wide."""
+    found = judge(claim(n=2, bounds=(-1.0, 1.0)), np.array([-0.5, 0.5]))
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert judge(claim(n=2), np.array([-0.5, 0.5])).high > 30

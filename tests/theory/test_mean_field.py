@@ -447,3 +447,15 @@ def test_impossible_input_is_one_sentence(changes, said):
     with pytest.raises(InvalidValueError, match=said) as caught:
         dmft(**(numbers | changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_flow_looks_at_each_state_once(monkeypatch, parts):
+    """A step of four slopes, of which the moment before it has given the first."""
+    seen, population = [], dynamics.population
+    monkeypatch.setattr(
+        dynamics, "population", lambda *given: seen.append(1) or population(*given)
+    )
+    span = parts * dynamics.FLOW_STEP
+    linear(passes="flow", learning_rate=span / 2.0, alpha=2.0, steps=3, samples=2**10)
+    assert len(seen) == 4 + 3 * (4 * parts - 1)

@@ -15,9 +15,11 @@ from batchlab.advisor.confirm import (
     affordable_repeats,
     confirm,
     confirm_more,
+    grown_afresh,
     plan_confirmation,
     price_of_confirmation,
     seconds_of,
+    seconds_of_fresh,
 )
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Projected, Yardstick, projected
@@ -272,6 +274,7 @@ class _Stages:
             self._confirm()
             self._repeat_more()
             self._repeat_on_all()
+            self._judge_growing()
             self._look_inside()
             self._survey()
 
@@ -506,6 +509,29 @@ class _Stages:
         session.listener.say(f"{len(plan['seeds'])} more repeats on fresh seeds")
         self.confirmation = confirm_more(session, record, tuple(plan["seeds"]))
         self._save("confirmation", self.confirmation)
+
+    def _judge_growing(self) -> None:
+        """Fresh seeds for the best batch that grows and its rival, as far as they have none yet
+        and the budget pays.
+        """
+        session, record = self.session, self.confirmation
+        if record is None or not self._growing or record.growers:
+            return
+        view = View(self._records(), session.options, bare_facts(session.prepared))
+        if not view.grown:
+            return
+        had = (view.today, record.choice)
+        choices = [choice for choice in answer.growers(view) if choice not in had]
+        known, seeds = self.journal.plan("G fresh"), [curve.seed for curve in record.today]
+        left = _spendable(session) - _kept_for_noise(session) - self._kept_for_features()
+        if known is None and seconds_of_fresh(session, choices, len(seeds)) > left:
+            return
+        plan = known or {"choices": choices, "seeds": seeds}
+        self.journal.plan("G fresh", plan)
+        if choices:
+            settings = [choice_of(one) for one in plan["choices"]]
+            self.confirmation = grown_afresh(session, record, settings, plan["seeds"])
+            self._save("confirmation", self.confirmation)
 
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""

@@ -43,6 +43,7 @@ from batchlab.engine import evaluation_grid
 from batchlab.stats import (
     TYPICAL_LOG_SD,
     Paired,
+    clamped,
     mean_estimate,
     median_estimate,
     paired_difference,
@@ -131,6 +132,9 @@ def metric_row(
     before, after = (np.where(np.isfinite(side), side, np.nan) for side in (before, after))
     paired = paired_difference(before, after, maximise=metric.maximise)
     sides = [mean_estimate(side, metric.unit) for side in ended]
+    if metric.unit == "%":
+        paired = replace(paired, estimate=clamped(paired.estimate, -1.0, 1.0))
+        sides = [clamped(side, 0.0, 1.0) for side in sides]
     return comparison(quantity, sides[0], sides[1], paired, examples)
 
 
@@ -492,7 +496,8 @@ def failures(view: View) -> Failures | None:
 
 def growing(view: View) -> Growing | None:
     """Whether it pays to let the batch grow: the best that does against the best constant batch,
-    today's among them, on the choosing seeds; None before anything was searched.
+    today's among them, as the choosing seeds have it; judged on fresh seeds where both have any.
+    None before anything was searched.
     """
     pilot, record = view.records.pilot, view.confirmation
     if pilot is None:
@@ -509,26 +514,55 @@ def growing(view: View) -> Growing | None:
 
 
 def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
-    groups: dict[str, list[Curve]] = {}
-    for curve in record.choosing:
-        groups.setdefault(view.id(curve.choice), []).append(curve)
     objective, maximise = view.options.objective, view.maximise
-    asked = view.yardstick, objective, record.target, maximise
+    leader, rival = growers(view)
+    sides = _on_fresh_seeds(record, leader, rival)
+    fresh = len(sides[0]) >= 2
+    if not fresh:
+        sides = [[c for c in record.choosing if c.choice == one] for one in (leader, rival)]
+    yardstick = view.fresh_yardstick if fresh else view.yardstick
+    asked = yardstick, objective, record.target, maximise
+    mine, theirs = sides
+    gain = against(mine, theirs, *asked, view.spacing).estimate
+    if objective == "accuracy" and view.facts.metric.unit == "%":
+        gain = clamped(gain, -1.0, 1.0)
+    return replace(
+        known,
+        setting=view.setting(leader),
+        rival=view.setting(rival),
+        quantity="validation" if objective == "accuracy" else objective,
+        difference=gain if objective == "accuracy" else inverted(gain),
+        pays=better(gain, objective, maximise),
+        fresh=fresh,
+    )
+
+
+def growers(view: View) -> tuple[Choice, Choice]:
+    """The best batch that grows and the best of constant size, on the choosing seeds.
+
+    Args:
+        view: The case; a batch that grows is among its finalists.
+    """
+    assert view.confirmation is not None
+    groups: dict[str, list[Curve]] = {}
+    for curve in view.confirmation.choosing:
+        groups.setdefault(view.id(curve.choice), []).append(curve)
+    asked = view.yardstick, view.options.objective, view.confirmation.target, view.maximise
     grown = {view.id(choice) for choice in view.grown} & groups.keys()
     fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
     leader, rival = (
         front({n: groups[n] for n in groups if (n in grown) == grows}, *asked, fewest)
         for grows in (True, False)
     )
-    gain = against(groups[leader], groups[rival], *asked, view.spacing).estimate
-    return replace(
-        known,
-        setting=view.setting(groups[leader][0].choice),
-        rival=view.setting(groups[rival][0].choice),
-        quantity="validation" if objective == "accuracy" else objective,
-        difference=gain if objective == "accuracy" else inverted(gain),
-        pays=better(gain, objective, maximise),
-    )
+    return groups[leader][0].choice, groups[rival][0].choice
+
+
+def _on_fresh_seeds(record: Confirmation, *choices: Choice) -> list[list[Curve]]:
+    """Their runs on the fresh seeds that all of them have, in the same order."""
+    known = (*record.today, *record.recommended, *record.growers)
+    found = [{c.seed: c for c in known if c.choice == choice} for choice in choices]
+    seeds = sorted(set.intersection(*map(set, found)))
+    return [[side[seed] for seed in seeds] for side in found]
 
 
 def target(view: View) -> Target | None:

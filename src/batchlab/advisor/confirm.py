@@ -255,6 +255,30 @@ def _fresh(
     return before, after
 
 
+def seconds_of_fresh(session: Session, choices: Sequence[Choice], seeds: int) -> float:
+    """What whole runs of some settings on so many fresh seeds take."""
+    count = len(evaluation_grid(session.prepared.examples, session.samples))
+    return session.wall_seconds([(c[0], session.samples, count) for c in choices] * seeds)
+
+
+def grown_afresh(
+    session: Session, record: Confirmation, choices: Sequence[Choice], seeds: Sequence[int]
+) -> Confirmation:
+    """The same record with runs of further settings on fresh seeds, so that whether growing pays
+    is not judged on the seeds that chose.
+
+    Args:
+        session: The advice in the making.
+        record: The confirmation.
+        choices: A batch that grows, or its rival of constant size.
+        seeds: Those of ``record.today``.
+    """
+    session.visit(all_sizes(choices))
+    runs = _curves(session, "growing against constant, on fresh seeds", choices, seeds)
+    session.visit(all_sizes(choices))
+    return replace(record, growers=runs)
+
+
 def _parts(seeds: Sequence[int]) -> list[Sequence[int]]:
     """The fresh seeds as they are trained: in four parts, with timing between them."""
     each = -(-len(seeds) // PARTS)

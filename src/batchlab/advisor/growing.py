@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from statistics import median_low
 from typing import NamedTuple, TypeAlias
 
 from batchlab.advisor.decision import not_separated
@@ -120,6 +121,26 @@ def at_fixed_progress(sizes: Sizes) -> Steps:
     return tuple(Rise(i / len(sizes), size) for i, size in enumerate(sizes))
 
 
+def steadied(scales: Sequence[Point], last: int = 3) -> tuple[Point, ...]:
+    """The median of the last three measurements, of two the lower: a batch never shrinks again, so
+    no single measurement may let it grow.
+
+    Args:
+        scales: Measurements along a run.
+        last: How many of them the median is taken of.
+
+    Returns:
+        From the second measurement on; none of a single one.
+
+    Example:
+        >>> [point.value for point in steadied([Point(0.1 * i, v) for i, v in
+        ...     enumerate((9.0, 900.0, 8.0, 11.0))])]
+        [9.0, 9.0, 11.0]
+    """
+    seen = [(at, scales[max(0, i + 1 - last) : i + 1]) for i, (at, _) in enumerate(scales)]
+    return tuple(Point(at, median_low(one.value for one in few)) for at, few in seen[1:])
+
+
 def by_noise_scale(sizes: Sizes, scales: Sequence[Point]) -> Steps:
     """Grow to a size where the noise scale first reaches it: b ≤ tr Σ/‖G‖² throughout.
 
@@ -213,19 +234,19 @@ def rules_for(
     Args:
         first: b₀, examples.
         cap: Largest batch size, examples.
-        scales: Noise scale along a run of today's settings.
+        scales: Noise scale along a run of today's settings; read as :func:`steadied`.
         losses: Validation loss along it.
         patience: Share of a training.
 
     Returns:
         Rule → its steps; a rule that would not grow within the training is left out.
     """
-    sizes = ladder(first, cap)
+    sizes, steady = ladder(first, cap), steadied(scales)
     found = {
         "fixed ×2": at_fixed_progress(sizes),
         "fixed ×4": at_fixed_progress(ladder(first, cap, FAST_FACTOR)),
-        "noise scale": by_noise_scale(sizes, scales),
-        "gradient norm": by_gradient_norm(sizes, scales),
+        "noise scale": by_noise_scale(sizes, steady),
+        "gradient norm": by_gradient_norm(sizes, steady),
         "plateau": at_plateaus(sizes, losses, patience),
     }
     return {rule: steps for rule, steps in found.items() if any(0 < s.share < 1 for s in steps)}

@@ -123,14 +123,8 @@ def plan_pilot(
 
 
 def largest(session: Session) -> int:
-    """Where growing ends: a quarter of the training data, of what fits.
-
-    Like every candidate it trains with whole batches. Beyond what fits, the same schedule is
-    reached by accumulation; there it would be another machine's measurement.
-    """
-    quarter = max(1, session.prepared.examples // 4)
-    fits = 0 if session.fit is None else session.fit.largest
-    return min(quarter, max(fits, session.batch_size))
+    """Where growing ends: a quarter of the training data; above what fits by accumulation."""
+    return max(1, session.prepared.examples // 4)
 
 
 def _plan(session: Session, first: int, rate: float, cap: int, samples: int) -> PilotPlan:

@@ -592,8 +592,9 @@ class Growing:
         rival: The best setting of constant batch size, under today's learning-rate schedule.
         quantity: ``time``, ``cost``, ``samples`` or ``validation``.
         difference: What growing takes / what the rival takes; for ``validation`` growing − rival.
-            Paired by choosing seed.
+            Paired by seed.
         pays: Whether the whole range is on the better side.
+        fresh: Whether these are fresh seeds; otherwise they are those that chose both.
     """
 
     why_not: str = ""
@@ -606,6 +607,7 @@ class Growing:
     quantity: str = "time"
     difference: Estimate | None = None
     pays: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

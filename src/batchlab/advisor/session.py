@@ -14,7 +14,7 @@ import torch
 
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
-from batchlab.advisor.stages import Choice, Grown, Machine, parts_of, seconds_at
+from batchlab.advisor.stages import Choice, Grown, Machine, micro_of, parts_of, seconds_at
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.cell import one_thread
@@ -73,8 +73,10 @@ class Stopwatch:
         self._prepared, self.threads = prepared, threads
         self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
 
-    def visit(self, sizes: Iterable[int], seconds: float = BLOCK_SECONDS) -> None:
-        """Time one more block of each batch size."""
+    def visit(
+        self, sizes: Iterable[int], seconds: float = BLOCK_SECONDS, micro: int | None = None
+    ) -> None:
+        """Time one more block of each batch size, in micro-batches where one is given."""
         for size in sizes:
             earlier = self.blocks.get(str(size), ())
             block = time_block(
@@ -82,6 +84,7 @@ class Stopwatch:
                 self._prepared.baseline,
                 seconds,
                 batch_size=size,
+                micro_batch_size=micro,
                 threads=self.threads,
                 start=earlier[-1].end if earlier else 0,
             )
@@ -180,7 +183,15 @@ class Session:
         config = self.baseline.replace(
             learning_rate=learning_rate, seed=seed, samples=samples or self.samples
         )
-        return config if batch_size == self.batch_size else config.replace(batch_size=batch_size)
+        if batch_size == self.batch_size:
+            return config
+        micro = self.micro(batch_size)
+        config = config.replace(batch_size=batch_size)
+        return config if micro is None else config.replace(micro_batch_size=micro)
+
+    def micro(self, batch_size: int | str) -> int | None:
+        """Examples of a forward pass where the batch is larger than what fits; None: as today."""
+        return micro_of(batch_size, self.fit, self.batch_size)
 
     def run_seconds(self, batch_size: int | str, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""
@@ -201,7 +212,7 @@ class Session:
             self.listener.progress("timing one run alone", i / len(sizes))
             expected = seconds_at(self.stopwatch.blocks, size)
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
-                self.stopwatch.visit([size], seconds)
+                self.stopwatch.visit([size], seconds, self.micro(size))
 
     def wall_seconds(self, runs: Sequence[tuple[int | str, int, int]]) -> float:
         """What a sweep takes on this machine.

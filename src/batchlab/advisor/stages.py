@@ -119,6 +119,30 @@ def parts_of(
     ]
 
 
+def micro_of(batch_size: int | str, fit: FitResult | None, ran: int) -> int | None:
+    """The micro-batch of a batch above what fits: the largest that cuts every size above it
+    evenly.
+
+    Args:
+        batch_size: Examples per update, or a schedule.
+        fit: What fits in memory, or None if not measured.
+        ran: A batch size that is trained whole whatever was measured: today's.
+
+    Returns:
+        Examples of a forward pass; None for whole batches.
+
+    Example:
+        >>> fit = FitResult(100, "memory", 0, "", 0, ())
+        >>> micro_of("0:8 1ep:32 2ep:128", fit, ran=8), micro_of(32, fit, ran=8)
+        (64, None)
+    """
+    sizes, most = sizes_of(batch_size), 0 if fit is None else max(fit.largest, ran)
+    if fit is None or max(sizes) <= most:
+        return None
+    above = [size for size in sizes if size > most]
+    return next(m for m in range(most, 0, -1) if not any(size % m for size in above))
+
+
 class Grown(NamedTuple):
     """A batch that grows, with its learning rate: what a candidate of constant size needs no word
     for stands here.
@@ -303,6 +327,9 @@ class Confirmation:
         today: Baseline runs on fresh seeds.
         recommended: The recommendation's runs on the same seeds.
         batch_only: The recommended batch size with today's learning rate, choosing seeds.
+        growers: On fresh seeds, the best batch that grows and its best rival of constant size, as
+            far as they are neither today's settings nor the recommendation; empty where the budget
+            did not pay for them.
     """
 
     target: float
@@ -315,6 +342,7 @@ class Confirmation:
     today: tuple[Curve, ...]
     recommended: tuple[Curve, ...]
     batch_only: tuple[Curve, ...] = ()
+    growers: tuple[Curve, ...] = ()
 
     @property
     def choice(self) -> Choice:

@@ -20,6 +20,7 @@ from batchlab.advisor.stages import (
     Projection,
     Records,
     choice_of,
+    micro_of,
 )
 from batchlab.config import RunConfig
 from batchlab.schedules import batch_schedule, sizes_of
@@ -233,12 +234,15 @@ class View:
         config = self.facts.baseline
         size, rate = choice[:2]
         grown = choice if isinstance(choice, Grown) else None
+        fit = self.records.machine.fit if self.records.machine else None
+        largest = max(sizes_of(size))
+        micro = micro_of(size, fit, self.today[0]) or largest
         return Setting(
             id=self.id(choice),
             rule=self.rule,
             batch_size=size,
-            micro_batch_size=max(sizes_of(size)),
-            accum_steps=1,
+            micro_batch_size=micro,
+            accum_steps=largest // micro,
             world_size=1,
             learning_rate=rate,
             momentum=float(config.momentum or 0.0),

@@ -573,6 +573,7 @@ def _write(
             config,
             prepared.task.origin,
             examples=whole.examples,
+            micro_batch_size=setting["micro_batch_size"],
             device=prepared.device,
             reached=_reached(advice),
             threads=1 if prepared.device == "cpu" else 0,

@@ -12,22 +12,31 @@ from batchlab import _platform
 from batchlab.advisor.journal import Journal, parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import time_evaluation
-from batchlab.advisor.session import Listener, Session, Stopwatch, one_batch_size
+from batchlab.advisor.session import (
+    WORKER_START_SECONDS,
+    Listener,
+    Session,
+    Stopwatch,
+    one_batch_size,
+    over_workers,
+)
 from batchlab.advisor.stages import Machine
 from batchlab.app.advise import _refuse_torchrun, default_out, found
 from batchlab.app.measure import origin, together, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState
 from batchlab.engine.cell import one_thread
+from batchlab.engine.choice import Effort, effort_of, slots_of, timings
 from batchlab.engine.job import to_device
 from batchlab.engine.loop import loaded
 from batchlab.engine.step import DTYPES
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidValueError, TaskError, must
+from batchlab.errors import InvalidValueError, must
 from batchlab.measure.critical import (
     MARGIN,
     Branching,
     CriticalPoint,
+    DivergedError,
     check_margin,
     plan_branching,
     point,
@@ -35,7 +44,7 @@ from batchlab.measure.critical import (
 from batchlab.measure.noise import COST, EXAMPLES, NoiseResult, measure_noise
 from batchlab.progress import listening
 from batchlab.report import measured
-from batchlab.report.critical import CriticalPrice, CriticalReport
+from batchlab.report.critical import DIVERGED, CriticalPrice, CriticalReport
 from batchlab.report.findings import setting_of
 from batchlab.tasks import Prepared, Task, prepare
 from batchlab.tasks.subset import subset_of
@@ -112,7 +121,7 @@ def critical(
     with listening(listener, limit) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, asked.identity() | {"budget": limit}, resume)
         journal.plan("critical", asdict(asked.plan))
-        points = _measured(asked, journal, hears, limit, began)
+        points, ended = _measured(asked, journal, hears, limit, began)
         made = origin(asked.prepared, "critical", folder, journal.spent, seed)
         report = CriticalReport.of(
             asked.prepared.task.name,
@@ -124,11 +133,12 @@ def critical(
             margin,
             points,
             replace(made, created=journal.measured),
+            ended,
         )
         write(folder / "critical.json", report)
         _platform.write_whole(folder / "critical.html", measured.critical_page(report))
         collect(folder)
-        if not report.missing:
+        if not report.missing or ended:
             journal.finish()
     return report
 
@@ -170,8 +180,7 @@ def price(
     asked = _asked(task, given, margin, seeds, seed, device, data, subset)
     with listening(None) as hears, Engine(asked.prepared, None) as engine:
         session = _session(asked, engine, hears, limit)
-        _time(session, asked.plan)
-        return _price(session, asked.plan)
+        return _price(Prices.timed(session, asked.plan))
 
 
 @dataclass(frozen=True)
@@ -230,27 +239,39 @@ def _asked(
 
 def _measured(
     asked: Asked, journal: Journal, hears: Listener, limit: float | None, began: float
-) -> tuple[CriticalPoint, ...]:
-    """Every place that the budget pays for; what it took is written down however it ends."""
+) -> tuple[tuple[CriticalPoint, ...], str]:
+    """Every place that the budget pays for and today's settings reach, and the code of what ended
+    it otherwise; what it took is written down however it ends.
+    """
+    points, ended = list[CriticalPoint](), ""
     machine = journal.load("machine", Machine)
     with Engine(asked.prepared, journal.out) as engine:
         session = _session(asked, engine, hears, limit, machine)
         session.began, session.earlier_seconds = began, journal.spent
-        if machine is None:
-            _time(session, asked.plan)
+        pace = journal.load("pace", Pace)
+        if machine is None or pace is None:
+            prices = Prices.timed(session, asked.plan)
             journal.save("machine", session.machine())
+            journal.save("pace", prices.pace)
+        else:
+            prices = Prices(session, asked.plan, pace)
         if not journal.finished:
-            hears.say(str(_price(session, asked.plan)))
+            hears.say(str(_price(prices)))
         try:
-            points = tuple(_points(session, asked, journal))
+            points.extend(_points(prices, asked, journal))
+        except DivergedError as error:
+            if not points:
+                raise
+            hears.say(str(error))
+            ended = DIVERGED
         finally:
             if not journal.finished:
                 journal.note(session.elapsed, {}, ())
     if not points:
-        least = f"at least about {session.elapsed + _seconds(session, asked.plan, 0):.0f}s"
+        least = f"at least about {session.elapsed + prices.of(0):.0f}s"
         hint = "So long take the branches from the first place. Add --resume."
         raise InvalidValueError(must("budget", least, f"{limit:g}s", hint))
-    return points
+    return tuple(points), ended
 
 
 def _session(
@@ -266,53 +287,120 @@ def _session(
     return Session(asked.prepared, options, engine, hears, stopwatch, began=time.perf_counter())
 
 
-def _time(session: Session, plan: Branching) -> None:
-    """One run alone at each batch size, and one evaluation."""
-    time_evaluation(session)
-    session.visit([factor * plan.batch_size for factor in (1, *plan.factors)])
+@dataclass(frozen=True)
+class Pace:
+    """How fast the engine trains the seeds of one size.
+
+    Attributes:
+        evaluation: Seconds of one evaluation of one run.
+        updates: Factor (as text, for JSON) → seconds of one update of one run.
+        stacked: Factors whose seeds train as one stack, on one worker; others one by one.
+    """
+
+    evaluation: float
+    updates: dict[str, float]
+    stacked: tuple[str, ...]
 
 
-def _price(session: Session, plan: Branching) -> CriticalPrice:
-    seconds = tuple(_seconds(session, plan, i) for i in range(len(plan.places)))
+@dataclass(frozen=True)
+class Prices:
+    """What trunks and branches take.
+
+    Attributes:
+        session: Trains.
+        plan: What is trained.
+        pace: How fast.
+    """
+
+    session: Session
+    plan: Branching
+    pace: Pace
+
+    @classmethod
+    def timed(cls, session: Session, plan: Branching) -> Prices:
+        """From short timings: the ways in which the engine would train, on the real shapes."""
+        time_evaluation(session)
+        session.visit([plan.batch_size])
+        updates, stacked = {}, []
+        for factor in (1, *plan.factors):
+            session.listener.progress("timing", factor / plan.factors[-1])
+            way, updates[str(factor)] = _timed(session, plan, factor)
+            stacked += [str(factor)] if way != "loop" else []
+        return cls(session, plan, Pace(session.evaluation_seconds, updates, tuple(stacked)))
+
+    def of(self, i: int) -> float:
+        """Seconds of the trunk up to a place and of its branches."""
+        begin, end = (0, *self.plan.places)[i : i + 2]
+        cold = self.session.engine.workers >= 2 and not i
+        start = WORKER_START_SECONDS if cold else 0.0
+        return start + self._wall([1], end - begin, 1) + self.branches(end)
+
+    def branches(self, place: int) -> float:
+        """Seconds of the branches from a place, and of the noise scale there."""
+        plan, session = self.plan, self.session
+        noise = COST * session.run_seconds(plan.batch_size, len(plan.seeds) * EXAMPLES)
+        factors = (1, *plan.factors)
+        return noise + self._wall(factors, plan.window, len(plan.moments(place)))
+
+    def _wall(self, factors: Sequence[int], samples: int, evaluations: int) -> float:
+        cells = [one for factor in factors for one in self._cells(factor, samples, evaluations)]
+        return over_workers(cells, self.session.engine.workers)
+
+    def _cells(self, factor: int, samples: int, evaluations: int) -> list[float]:
+        """Seconds of each piece of work of one size."""
+        plan, name = self.plan, str(factor)
+        updates = plan.baseline.reuse * samples / (factor * plan.batch_size)
+        each = updates * self.pace.updates[name] + evaluations * self.pace.evaluation
+        seeds = len(plan.seeds)
+        return [seeds * each] if name in self.pace.stacked else [each] * seeds
+
+
+def _timed(session: Session, plan: Branching, factor: int) -> tuple[str, float]:
+    """The way in which the seeds of one size are trained, and seconds of an update of one run.
+
+    As the engine does, a training that is not worth timing goes by rule.
+    """
+    configs = [plan.config(factor, seed) for seed in plan.seeds]
+    prepared, capability = session.prepared, session.engine.capability(configs[0])
+    together = capability.stackable and not configs[0].accumulates
+    slots = slots_of(prepared, len(configs)) if together else []
+    with one_thread(prepared.device):
+        found, _ = timings(prepared, configs, capability, slots, Effort.TIMED)
+    size = factor * plan.batch_size
+    updates = len(configs) * plan.baseline.reuse * (plan.window // size)
+    by_rule, _ = capability.executor(size)
+    ways = list(found)
+    if effort_of(capability, size, updates) is Effort.NONE:
+        ways = [way for way in ways if way.partition(" ")[0] == by_rule] or ["loop"]
+    best = min(ways, key=lambda way: found[way])
+    return best, found[best]
+
+
+def _price(prices: Prices) -> CriticalPrice:
+    session, plan = prices.session, prices.plan
     return CriticalPrice(
         session.prepared.task.name,
         session.prepared.task.unit,
         plan,
         session.samples,
-        seconds,
+        tuple(prices.of(i) for i in range(len(plan.places))),
         session.options.budget,
     )
 
 
-def _seconds(session: Session, plan: Branching, i: int) -> float:
-    """What the trunk up to a place and its branches take."""
-    begin, end = (0, *plan.places)[i : i + 2]
-    trunk = session.wall_seconds([(plan.batch_size, end - begin, 1)] * len(plan.seeds))
-    return trunk + _branch_seconds(session, plan, end)
-
-
-def _branch_seconds(session: Session, plan: Branching, place: int) -> float:
-    """What the branches from a place take, and the noise scale there."""
-    noise = COST * session.run_seconds(plan.batch_size, len(plan.seeds) * EXAMPLES)
-    evaluations = len(plan.moments(place))
-    sizes = (factor * plan.batch_size for factor in (1, *plan.factors))
-    runs = [(size, plan.window, evaluations) for size in sizes for _ in plan.seeds]
-    return noise + session.wall_seconds(runs)
-
-
-def _points(session: Session, asked: Asked, journal: Journal) -> Iterator[CriticalPoint]:
+def _points(prices: Prices, asked: Asked, journal: Journal) -> Iterator[CriticalPoint]:
     """Place by place: the trunk goes on to it, then its branches."""
-    plan = asked.plan
+    session, plan = prices.session, asked.plan
     states: States = dict.fromkeys(plan.seeds)
     for i, place in enumerate(plan.places):
         what = f"place {i + 1} of {len(plan.places)}"
         trunk = _configs(plan, (1,), states), Job((), keep_end=True, until=place)
-        if not _pays(session, *trunk, list(states.values()), _seconds(session, plan, i)):
+        if not _pays(session, *trunk, list(states.values()), prices.of(i)):
             break
         states = _went_on(session, f"{what}: trunk", *trunk, states)
         branches = _configs(plan, (1, *plan.factors), states), plan.job(place)
         starts = list(states.values()) * (1 + len(plan.factors))
-        if not _pays(session, *branches, starts, _branch_seconds(session, plan, place)):
+        if not _pays(session, *branches, starts, prices.branches(place)):
             break
         noise = _noise(session, f"{what}: noise scale", asked, place, states, journal)
         trace, _ = session.train(f"{what}: branches", *branches, starts)
@@ -350,7 +438,7 @@ def _went_on(
         if seed not in found:
             session.listener.say(f"today's settings diverged with seed {seed}: it is left out")
     if len(found) < 2:
-        raise TaskError(
+        raise DivergedError(
             f"Today's settings diverged before sample {job.until} in all trainings but "
             f"{len(found)}: nothing can be compared."
         )

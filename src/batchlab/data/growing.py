@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sized
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,10 +23,13 @@ WHY_AT_EPOCHS = "Windows of micro-batches are counted by a factor that is fixed 
 
 
 def of_torch_distributed() -> tuple[int, int]:
-    """This process and their number, (0, 1) without torch.distributed."""
+    """This process and their number: of torch.distributed, before it is begun as torchrun says;
+    (0, 1) without either.
+    """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    said = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return (int(said[0]), int(said[1])) if all(map(str.isdecimal, said)) else (0, 1)
 
 
 class Place(NamedTuple):
@@ -84,13 +88,14 @@ class GrowingBatchSampler(BatchSampler):
             the beginning of the stream.
         seed: Names the order, 0 or more.
         last: What happens at the end of a pass. Schedules in updates need ``run-on``.
-        rank: This process, from 0; torch.distributed's if left out, 0 without it.
-        world_size: Processes; torch.distributed's if left out, 1 without it.
+        rank: This process, from 0; left out, torch.distributed's or torchrun's at the first use of
+            the sampler, 0 without either.
+        world_size: Processes; left out, theirs likewise, 1 without either.
         max_micro: Examples that fit into one forward pass of one process.
 
     Raises:
-        InvalidValueError: If a batch size, the seed, ``last`` or the processes are impossible, or
-            the schedule cannot be kept with ``max_micro``.
+        InvalidValueError: If a batch size, the seed, ``last`` or the processes are impossible; at
+            the first use, if the schedule cannot be kept with ``max_micro``.
         InvalidTypeError: If the data set has no length.
 
     Example:
@@ -119,8 +124,16 @@ class GrowingBatchSampler(BatchSampler):
         self.stream = Stream(_examples(data), seed)
         self.last, self.max_micro = last, max_micro
         self.schedule = _resolved(schedule, self.stream.examples, last)
+        if last == "short" and max_micro is not None:
+            words = "run-on or drop with `max_micro`: a short batch has unequal micro-batches"
+            raise InvalidValueError(must("last", words, last))
         own, together = of_torch_distributed()
-        self.divide(own if rank is None else rank, together if world_size is None else world_size)
+        self.rank, self.world_size = 0, 1
+        self._open = rank is None and world_size is None and together == 1
+        if not self._open:
+            self.divide(
+                own if rank is None else rank, together if world_size is None else world_size
+            )
         self._begin(epoch=0, samples=0, drawn=0)
 
     def divide(self, rank: int, world_size: int) -> None:
@@ -142,6 +155,7 @@ class GrowingBatchSampler(BatchSampler):
         self._must_reach_every_process()
         if self.max_micro is not None:
             self._must_be_whole_windows(self.max_micro)
+        self._open = False
 
     @property
     def batch_size(self) -> int:
@@ -161,6 +175,7 @@ class GrowingBatchSampler(BatchSampler):
     @property
     def accumulation(self) -> int:
         """Pieces in which each batch of this epoch is handed out, one by one."""
+        self._settle()
         if self.max_micro is None:
             return 1
         size = self.schedule.at(self.epoch * self.stream.examples)
@@ -174,6 +189,7 @@ class GrowingBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of this epoch that are left; of the next one if none is."""
+        self._settle()
         # At once, not at the first element: a loop may ask for the length in between.
         if self._next >= self._end:
             self._begin(self.epoch + 1, self._next)
@@ -197,6 +213,7 @@ class GrowingBatchSampler(BatchSampler):
             4 3 3
             7 3 3
         """
+        self._settle()
         epoch = self.epoch + (self._next >= self._end)
         return (self._place(first, size) for first, size in self._batches(self._next, epoch))
 
@@ -267,6 +284,11 @@ class GrowingBatchSampler(BatchSampler):
                 words = f"from a sampler with {name} = {own[name]!r}"
                 raise ResultError(must("state_dict", words, state[name]))
         self._begin(state["epoch"], state["samples"], state["drawn"])
+
+    def _settle(self) -> None:
+        """Without a word about processes, they are those that train together by the first use."""
+        if self._open:
+            self.divide(*of_torch_distributed())
 
     def _begin(self, epoch: int, samples: int, drawn: int = 0) -> None:
         """Stand before the batch at place ``samples``, the ``drawn``-th of this epoch."""
@@ -345,9 +367,6 @@ class GrowingBatchSampler(BatchSampler):
 
     def _must_be_whole_windows(self, max_micro: int) -> None:
         """Refuse what a loop with a fixed factor and a mean of means cannot keep."""
-        if self.last == "short":
-            words = "run-on or drop with `max_micro`: a short batch has unequal micro-batches"
-            raise InvalidValueError(must("last", words, self.last))
         parts = self.schedule.micro(max_micro, self.world_size)
         for part in parts:
             if part.size % (part.accum_steps * self.world_size):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from batchlab import _tree as tree
+from batchlab.accumulation import share
 from batchlab.config import RunConfig
 from batchlab.engine.dropout import NamedDropout
 from batchlab.optim import IN_PLACE
@@ -77,19 +78,26 @@ class Program:
     def loss(
         self, params: Params, buffers: Params, batch: Tree, key: Tensor
     ) -> tuple[Tensor, Params]:
-        """Σwℓ/Σw on a batch in training mode, and the buffers after it."""
+        """Σwℓ/Σw on a batch in training mode, and the buffers after it. Where nothing in the batch
+        counts the loss is 0, and so is its gradient.
+        """
         tensors = params | tree.map(torch.clone, buffers)
         with self._mode(key):
             losses, weights = functional_call(self.objective, tensors, (batch,))
         total, weight = weighted_sum(losses, weights)
         # A buffer that the model replaced rather than wrote to was put back into `tensors`.
-        return total / weight, {name: tensors[name] for name in buffers}
+        return self._mean(total, weight), {name: tensors[name] for name in buffers}
 
     def own_loss(self, batch: Tree, key: Tensor) -> Tensor:
         """The same of the objective's own tensors, whose buffers it writes to."""
         with self._mode(key):
             total, weight = weighted_sum(*self.objective(batch))
-        return total / weight
+        return self._mean(total, weight)
+
+    def _mean(self, total: Tensor, weight: Tensor) -> Tensor:
+        """Σwℓ/Σw; without weights Σw is the number of examples, never 0."""
+        weighted = self.objective.task.weight is not None
+        return share(total, 1.0, weight) if weighted else total / weight
 
     def evaluate(
         self, params: Params, buffers: Params, batch: Tree
@@ -171,7 +179,8 @@ Gradient: TypeAlias = Callable[
 
 def accumulated(gradient: Gradient, program: Program) -> Gradient:
     """The gradient of a batch from those of its micro-batches: ΣᵢWᵢgᵢ/ΣᵢWᵢ, where Wᵢ is the Σw of
-    micro-batch i. Batch norm sees micro-batches; each draws its own dropout masks.
+    micro-batch i: :func:`batchlab.accumulation.share`. Batch norm sees micro-batches; each draws
+    its own dropout masks.
 
     Args:
         gradient: Of one forward pass.
@@ -193,12 +202,12 @@ def accumulated(gradient: Gradient, program: Program) -> Gradient:
         for i, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
             if not weight:
                 continue  # nothing in it counts
-            share = weight / total
+            part = share(torch.ones_like(weight), weight, total)
             loss, found, buffers = gradient(params, buffers, piece, key + i * MASKS_APART)
-            mean = mean + share * loss.detach()
+            mean = mean + part * loss.detach()
             for j, grad in enumerate(found):
                 if grad is not None:
-                    grads[j] = torch.addcmul(grads[j], grad, share) if j in grads else grad * share
+                    grads[j] = torch.addcmul(grads[j], grad, part) if j in grads else grad * part
         return mean, [grads.get(j) for j in range(len(params))], buffers
 
     return whole

@@ -4,6 +4,7 @@ public name.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -22,7 +23,8 @@ class GrowingBatch(Callback):
     the start of an epoch only, since Lightning counts windows by a fixed factor. Ranks, lengths of
     epochs and the places of validations follow the sampler. ``fit`` with ``ckpt_path`` goes on at
     the batch after the last one trained, on another number of devices too where that keeps the
-    accumulation of the epoch in hand.
+    accumulation of the epoch in hand. A batch of which only some pieces were trained begins anew:
+    their gradients are in no checkpoint.
 
     Under several devices pass ``use_distributed_sampler=False`` to the Trainer: the sampler gives
     each its share. Lightning averages their means, so sizes should be multiples of their number.
@@ -46,7 +48,7 @@ class GrowingBatch(Callback):
 
     def __init__(self, sampler: GrowingBatchSampler | ReusingBatchSampler | ReusingLoader) -> None:
         self.sampler, self._trained, self._finished = sampler, 0, 0
-        self._loaded = 0
+        self._loaded, self._quiet = 0, contextlib.ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take this process's share."""
@@ -71,6 +73,8 @@ class GrowingBatch(Callback):
             got = self.sampler.accumulation
             raise ResultError(must("accumulate_grad_batches", words, got, hint))
         self._tell(trainer)
+        if self._loaded:
+            self._go_back(trainer)
         if self._finished:
             # By this Lightning sees that the epoch of its checkpoint was at its end.
             trainer.fit_loop.max_batches = self._finished
@@ -86,6 +90,7 @@ class GrowingBatch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """After that, the length is that of the new epoch."""
+        self._quiet.close()
         if self._finished:
             self._finished = 0
             self._tell(trainer)
@@ -103,8 +108,15 @@ class GrowingBatch(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the trainer as it was, so that it may fit once more."""
+        self._quiet.close()
         if stage == "fit":
             trainer.accumulate_grad_batches = 1
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """After an error nothing is torn down."""
+        self._quiet.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training stands, for Lightning's checkpoint."""
@@ -119,8 +131,23 @@ class GrowingBatch(Callback):
         if self._trained == len(self.sampler):
             self._trained, self._finished = 0, state_dict["drawn"] * self._loaded
             self.sampler.set_epoch(state_dict["epoch"] + 1)
+
+    def _go_back(self, trainer: Trainer) -> None:
+        """Let Lightning count from where the sampler stands: the start of a whole batch."""
         # The loader has no state; its batch sampler has just been put where it stood.
+        self._quiet.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=NOT_RESUMABLE)
+        loop, done = trainer.fit_loop.epoch_loop, self._trained
+        pieces = loop.batch_progress.current.ready - done
+        if self._finished or not 0 < pieces <= self._loaded:
+            return
+        now, total = loop.batch_progress.current, loop.batch_progress.total
+        for tracker, whole in ((now, done), (total, total.ready - pieces)):
+            tracker.completed = whole
+            tracker.reset_on_restart()
+        # Lightning's restart counts the update before this place, which has been counted.
+        loop.reset_restart_stage()
+        loop._batches_that_stepped -= 1
 
     def _tell(self, trainer: Trainer) -> None:
         """Lightning holds what it reads of the first epoch for that of all."""

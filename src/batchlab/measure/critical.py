@@ -27,6 +27,7 @@ __all__ = [
     "Branch",
     "Branching",
     "CriticalPoint",
+    "DivergedError",
     "check_margin",
     "critical_batch",
     "excess",
@@ -40,6 +41,10 @@ __all__ = [
 MARGIN = 0.01
 _BOTH = 0.95
 """Coverage of two intervals that hold together in 90 % of cases at least."""
+
+
+class DivergedError(TaskError):
+    """From some place on today's settings diverge, so that there is nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def point(
         margin: Largest excess of the loss that counts as equal.
 
     Raises:
-        TaskError: If a loss is not above 0, or fewer than two seeds of k = 1 did not diverge.
+        TaskError: If a loss is not above 0.
+        DivergedError: If fewer than two seeds of k = 1 did not diverge.
     """
     losses = _losses(plan, place, runs, "loss")
     trained = _losses(plan, place, runs, "train_loss")
@@ -153,7 +159,7 @@ def _check(losses: Mapping[int, np.ndarray], place: int) -> None:
         )
     ended = int(np.isfinite(losses[1]).sum())
     if ended < 2:
-        raise TaskError(
+        raise DivergedError(
             f"Today's settings diverged after sample {place} in all trainings but {ended}: "
             "there is nothing to compare with."
         )

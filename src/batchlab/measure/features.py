@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,7 @@ from batchlab.config import RunConfig
 from batchlab.engine.cell import one_thread
 from batchlab.engine.loop import loaded
 from batchlab.engine.step import DTYPES, Progress
-from batchlab.errors import InvalidValueError, must
+from batchlab.errors import InvalidValueError, ValidityWarning, must
 from batchlab.measure._cut import Batches, Cut, site_of
 from batchlab.measure._layers import check_module
 from batchlab.measure._units import column_names, described
@@ -499,7 +500,8 @@ def features(
 
     Args:
         task: A :class:`Task`, a built-in name, ``file.py:function`` or ``module:function``.
-        models: A trained model of it; or several, one a seed, for an interval.
+        models: A trained model of it; or several, one a seed, for an interval. Of equal ones only
+            the first counts.
         layer: Name of the module whose output the units are; left out, those that feed the last
             linear layer or convolution.
         columns: Names of the input's columns, for tables; left out, those of the task.
@@ -538,6 +540,7 @@ def features(
         raise InvalidValueError(must("models", "one trained model or more", "none"))
     for model in several:
         check_module(model)
+    several = _distinct(several)
     prepared = prepare(load(task) if isinstance(task, str) else task, device=device)
     reader = Reader(prepared, layer=layer, examples=examples, draws=draws)
     if reader.site is None:
@@ -546,6 +549,28 @@ def features(
         raise InvalidValueError(must("models", "networks with hidden units", got, hint))
     makers = [(i, lambda model=model: _own(reader, model)) for i, model in enumerate(several)]
     return measure_features(reader, makers, shown=shown, columns=columns)
+
+
+def _distinct(models: Sequence[nn.Module]) -> list[nn.Module]:
+    """Each state once: the same model again would narrow the interval and tell nothing."""
+    kept: list[nn.Module] = []
+    for model in models:
+        if not any(_equal(model.state_dict(), other.state_dict()) for other in kept):
+            kept.append(model)
+    if len(kept) < len(models):
+        warnings.warn(
+            f"{len(models) - len(kept)} of {len(models)} models are equal to an earlier one and "
+            "are left out.",
+            ValidityWarning,
+            stacklevel=3,
+        )
+    return kept
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name].to(value.device)) for name, value in one.items()
+    )
 
 
 def _own(reader: Reader, model: nn.Module) -> Objective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchlab.accumulation import identity
 from batchlab.advisor.record import Setting
 from batchlab.patching.division import Division
 from batchlab.patching.kinds import Kind
@@ -110,12 +111,19 @@ def _loader(one: Setting, cut: Division | None) -> str:
 
 
 def _rate(one: Setting) -> tuple[str, ...]:
-    """What the learning rate does while the batch grows."""
+    """What the learning rate does while the batch grows, and how its largest comes about."""
     if not isinstance(one.batch_size, str):
         return ()
     rate, first = written(one.learning_rate), batch_schedule(one.batch_size).sizes[0]
     power = f" * (B / {first}) ** {one.rate_growth:g}" if one.rate_growth else ""
-    return (f"# learning rate at batch size B: {rate}{power}, schedule: {one.lr_schedule}",)
+    told = f"# learning rate at batch size B: {rate}{power}, schedule: {one.lr_schedule}"
+    size, micro = one.micro_batch_size * one.accum_steps, one.micro_batch_size
+    if one.accum_steps == 1:
+        return (told,)
+    cut = (
+        f"accumulation.Accumulator(model, loss, micro_batch_size={micro}): {identity(size, micro)}"
+    )
+    return (told, f"# {cut}")
 
 
 def _identity(cut: Division | None) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ SHOWN = {
 }
 
 
+DIVERGED = "diverged"
+"""Code of a measurement that ended because today's settings did not go on."""
+
+
 @dataclass(frozen=True)
 class CriticalPrice:
     """What a measurement trains and how long that takes.
@@ -97,9 +101,11 @@ class CriticalReport:
         seeds: Trunks.
         margin: Share by which a loss may be higher and counts as equal.
         places: Where branches were to leave the trunk.
-        points: What was found at each, as far as the budget paid.
+        points: What was found at each, as far as the budget paid and today's settings lived.
         schedule: The batch schedule that follows.
         origin: Where these numbers come from.
+        ended: ``diverged`` where today's settings did before the places that are missing; empty
+            where the budget ended.
     """
 
     task: str
@@ -118,6 +124,7 @@ class CriticalReport:
     points: tuple[CriticalPoint, ...]
     schedule: str
     origin: Origin
+    ended: str = ""
 
     @staticmethod
     def of(
@@ -130,6 +137,7 @@ class CriticalReport:
         margin: float,
         points: tuple[CriticalPoint, ...],
         origin: Origin,
+        ended: str = "",
     ) -> CriticalReport:
         """Join what was planned and found."""
         assert isinstance(plan.baseline.samples, int)
@@ -150,11 +158,12 @@ class CriticalReport:
             points,
             growing(points, plan.batch_size),
             origin,
+            ended,
         )
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Places that the budget did not pay for."""
+        """Places that were not measured; :attr:`ended` says why."""
         return self.places[len(self.points) :]
 
     def share(self, samples: int) -> Text:
@@ -217,7 +226,17 @@ class CriticalReport:
     def said(self) -> tuple[Text, ...]:
         """How it was measured, what follows, and what does not."""
         told = [self._method(), *self._against_noise(), self._follows()]
-        if self.missing:
+        if self.missing and self.ended == DIVERGED:
+            told.append(
+                say(
+                    "From {p} of the training on there is nothing to compare with: today's "
+                    "settings diverged with every seed, or all but one.",
+                    "学習の{p}以降は比べる相手がありません。現在の設定が、すべてのシード（または1個を除く"
+                    "すべて）で発散しました。",
+                    p=self.share(self.missing[0]),
+                )
+            )
+        elif self.missing:
             told.append(
                 say(
                     "The budget ended before {p} of the training; `--resume` with a larger one "

@@ -16,8 +16,8 @@ RULES = {
     "fixed ×2": Text("doubled at equal shares of the training", "学習を等分して2倍ずつ"),
     "fixed ×4": Text("quadrupled at equal shares", "等分して4倍ずつ"),
     "noise scale": Text(
-        "doubled when the noise scale passes the next size",
-        "ノイズスケールが次のサイズを超えた時点で2倍",
+        "doubled when the noise scale, the median of three measurements, passes the next size",
+        "ノイズスケール（3回の中央値）が次のサイズを超えた時点で2倍",
     ),
     "gradient norm": Text(
         "doubled by the gradient-norm test (noise scale over θ² = 0.81)",
@@ -40,9 +40,9 @@ WHY_NOT = {
     ),
     "no room": Text(
         "Batches that grow were not tried: the smallest useful batch cannot be doubled within a "
-        "quarter of the training data and the memory.",
-        "途中で増やすバッチは試していません。役に立つ最小のバッチを2倍にすると、学習データの4分の1か"
-        "メモリの上限を超えます。",
+        "quarter of the training data.",
+        "途中で増やすバッチは試していません。役に立つ最小のバッチを2倍にすると、学習データの4分の1を"
+        "超えます。",
     ),
     "too short": Text(
         "Batches that grow were not tried: a training has too few updates for steps in it.",
@@ -81,11 +81,19 @@ def sentence(found: Growing, metric: MetricInfo) -> Text:
         if found.pays
         else "バッチを途中で増やしても得にはなりません"
     )
+    seeds_en, seeds_ja = (
+        ("on {n} fresh seeds", "選択に使っていない新しいシード{n}個での比較")
+        if found.fresh
+        else (
+            "on the {n} seeds that chose both, so it may flatter either: the budget did not pay "
+            "for fresh ones",
+            "両者の選択に使ったシード{n}個での比較のため、どちらかに有利な可能性があります。"
+            "新しいシードでの比較は予算内では行えませんでした",
+        )
+    )
     return say(
-        f"{en}: with {{s}} {{r}} {{c}} under your own learning-rate schedule "
-        "(on the {n} seeds that chose both, so it may flatter either).",
-        f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}"
-        "（両者の選択に使ったシード{n}個での比較のため、どちらかに有利な可能性があります）。",
+        f"{en}: with {{s}} {{r}} {{c}} under your own learning-rate schedule ({seeds_en}).",
+        f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}（{seeds_ja}）。",
         s=names.setting(found.setting),
         c=names.setting(found.rival),
         r=_compared(found, metric),
@@ -135,11 +143,16 @@ def notes(found: Growing) -> tuple[Text, ...]:
         told = join((told, _lemma(found.lemma)))
     if found.setting is None:
         return (told,)
-    size = found.setting.micro_batch_size * found.setting.accum_steps * found.setting.world_size
+    one = found.setting
+    size = one.micro_batch_size * one.accum_steps * one.world_size
     largest = say(
         "Its largest batch: {i}.",
-        "最大のバッチ：{i}。",
-        i=identity(size, found.setting.micro_batch_size, found.setting.world_size),
+        "最大のバッチ：{b}＝マイクロバッチ{m}×勾配累積{a}×プロセス{w}。",
+        i=identity(size, one.micro_batch_size, one.world_size),
+        b=size,
+        m=one.micro_batch_size,
+        a=one.accum_steps,
+        w=one.world_size,
     )
     return (told, largest)
 

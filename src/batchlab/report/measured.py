@@ -110,7 +110,7 @@ def critical_page(found: CriticalReport) -> str:
         ("excesses", Text("The losses behind it", "もとになった損失")),
     )
     sections = [Section(f"{name}-batch", words, (), (name,)) for name, words in heads]
-    caption = Text("90 % ranges", "かっこ内は90%の範囲")
+    caption = Text("Place by place", "時点ごとの値")
     tables = ((caption, branching.HEAD, found.rows()),)
     answer, told = found.answer(), found.said()
     return _page(advice, found.origin, title, answer, told, tables, sections, drawn)

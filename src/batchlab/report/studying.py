@@ -286,11 +286,13 @@ def predicted(found: Judged) -> Text:
     low, high = found.predicted_low, found.predicted_high
     if found.verdict is Outcome.MEASURED:
         return Text("–", "–")
+    a, b = formats.number(low, 4), formats.number(high, 4)
+    u = f" {found.unit}" if found.unit else ""
     if math.isinf(high):
-        return say("above {a}", "{a}より大", a=formats.number(low, 4))
+        return say("above {a}{u}", "{a}{u}より大", a=a, u=u)
     if math.isinf(low):
-        return say("below {b}", "{b}より小", b=formats.number(high, 4))
-    return say("{a} to {b}", "{a}～{b}", a=formats.number(low, 4), b=formats.number(high, 4))
+        return say("below {b}{u}", "{b}{u}より小", b=b, u=u)
+    return say("{a} to {b}{u}", "{a}～{b}{u}", a=a, b=b, u=u)
 
 
 def _provenance(report: StudyReport) -> list[tuple[Text, str]]:

@@ -98,6 +98,8 @@ def overridden(parameters: Parameters, given: Sequence[str]) -> tuple[Parameters
             words = f"key=value with a key among {', '.join(parameters)}"
             raise InvalidValueError(must("set", words, text))
         made[name] = _read(name, value, parameters[name])
+        if name.endswith("seeds") and int(made[name]) < 1:
+            raise InvalidValueError(must(name, "a whole number, 1 or more", value))
     return made, tuple(f"{k}={v}" for k, v in made.items() if v != parameters[k])
 
 

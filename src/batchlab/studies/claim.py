@@ -152,6 +152,7 @@ class Claim:
             whether n suffices. 0 if a repetition is exact; NaN, not known, counts as too few.
             Shares need none.
         unit: Of the number.
+        bounds: Between what a number can lie at all; its interval ends there.
         statistic: How repetitions become one number.
         popular: Where popular summaries are wrong, or nothing.
         depends: Of a claim that holds here and not there: on what it depends. Or nothing.
@@ -172,6 +173,7 @@ class Claim:
     expected: float = math.nan
     spread: float = math.nan
     unit: str = ""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     statistic: Statistic = Statistic.MEAN
     popular: Text = EMPTY
     depends: Text = EMPTY

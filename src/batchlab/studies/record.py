@@ -135,7 +135,7 @@ def table(report: StudyReport) -> Table:
 
 def _cells(one: Concluded, mode: str) -> tuple[str, ...]:
     found = one.judged
-    numbers = verdict_words(found, mode), ranged(found), predicted(found), str(found.n)
+    numbers = verdict_words(found, mode), ranged(found), predicted(found), f"{found.n:,}"
     return (plain(one.sentence.en), *numbers)
 
 
@@ -171,7 +171,18 @@ def ranged(found: Judged) -> str:
         found: A claim's verdict.
     """
     unit = f" {found.unit}" if found.unit else ""
-    return f"{found.value:.4g}{unit} ({found.low:.4g} to {found.high:.4g})"
+    return f"{grouped(found.value)}{unit} ({grouped(found.low)} to {grouped(found.high)})"
+
+
+def grouped(value: float) -> str:
+    """Four digits, thousands separated.
+
+    Example:
+        >>> grouped(0.25), grouped(12345.6), grouped(-1000), grouped(3e9)
+        ('0.25', '12,350', '-1,000', '3e+09')
+    """
+    short = f"{value:.4g}"
+    return f"{float(short):,.0f}" if 1e3 <= abs(value) < 1e7 else short
 
 
 def predicted(found: Judged) -> str:
@@ -185,8 +196,9 @@ def predicted(found: Judged) -> str:
     if found.verdict is Outcome.MEASURED:
         return "–"
     low, high = found.predicted_low, found.predicted_high
+    unit = f" {found.unit}" if found.unit else ""
     if high == float("inf"):
-        return f"> {low:.4g}"
+        return f"> {grouped(low)}{unit}"
     if low == float("-inf"):
-        return f"< {high:.4g}"
-    return f"{low:.4g} to {high:.4g}"
+        return f"< {grouped(high)}{unit}"
+    return f"{grouped(low)} to {grouped(high)}{unit}"

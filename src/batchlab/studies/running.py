@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from batchlab.tasks.loading import module_of
 
 FORMAT = 1
 ROWS = "rows.parquet"
+HEARD_SECONDS = 5.0
+"""So often whoever listens hears how far the cells are, finished or not."""
 Result = TypeVar("Result")
 
 
@@ -120,7 +122,7 @@ def _run(
     shared = sorted((due for due in left if not due.cell.alone), key=lambda d: -d.cell.seconds)
     here = [due for due in left if due.cell.alone]
     if workers >= 2 and len(shared) >= 2:
-        yield from _beside(study, shared, workers, origin)
+        yield from _beside(study, shared, workers, origin, meter)
     else:
         here = [*shared, *here]
     for due in here:
@@ -129,7 +131,7 @@ def _run(
 
 
 def _beside(
-    study: Study, shared: Sequence[_Due], workers: int, origin: str | None
+    study: Study, shared: Sequence[_Due], workers: int, origin: str | None, meter: _Meter
 ) -> Iterator[tuple[_Due, list[Row]]]:
     pool = loky.ProcessPoolExecutor(
         max_workers=workers, initializer=_begin, initargs=(os.getpid(), list(sys.path), origin)
@@ -138,8 +140,12 @@ def _beside(
         called: dict[Any, _Due] = {
             pool.submit(_measured, study.measure, d.cell, d.bench): d for d in shared
         }
-        for future in as_completed(called):
-            yield called[future], future.result()
+        left = set(called)
+        while left:
+            done, left = wait(left, timeout=HEARD_SECONDS, return_when=FIRST_COMPLETED)
+            meter.progress("", 0.0)
+            for future in done:
+                yield called[future], future.result()
     except BrokenProcessPool as error:
         raise TaskError(
             f"A worker process died while measuring the study `{study.name}`: its code ended the "

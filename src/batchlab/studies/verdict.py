@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special, stats
 
 from batchlab.errors import InvalidValueError, must
-from batchlab.stats import mean_estimate, median_estimate, share_estimate
+from batchlab.stats import clamped, mean_estimate, median_estimate, share_estimate
 from batchlab.studies.claim import Claim, Sample, Statistic
 from batchlab.types import Estimate
 
@@ -111,7 +111,7 @@ def judge(
     if missing:
         found = Estimate(math.nan, -math.inf, math.inf, sample.size, claim.unit)
     else:
-        found = estimate(claim.statistic, sample, claim.unit)
+        found = clamped(estimate(claim.statistic, sample, claim.unit), *claim.bounds)
     verdict = outcome(claim, found)
     known = sample.size > 1 and np.isfinite(sample).all()
     spread = float(sample.std(ddof=1)) if known else math.nan

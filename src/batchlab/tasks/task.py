@@ -120,7 +120,8 @@ class Task:
         forward: ``(model, batch) → outputs``; by default ``model(batch[0])``.
         collate: List of examples → batch, for data sets whose examples differ in shape.
         weight: ``batch → weights`` of shape ``[B]`` (ones by default, token counts for text); the
-            loss is Σwℓ/Σw. With ``training_step``, its denominator.
+            loss is Σwℓ/Σw, 0 for a batch in which nothing counts. With ``training_step``, its
+            denominator.
         unit: What an example is called.
         baseline: The recipe used today.
         groups: Parameter → multiples of the learning rate and of the weight decay that are its

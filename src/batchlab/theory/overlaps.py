@@ -190,16 +190,20 @@ def flow(problem: Problem, sample: Sample, noise: bool) -> list[Moment]:
     shrink, span = problem.ridge / problem.alpha, problem.learning_rate * problem.alpha
     eta, parts = problem.learning_rate * noise, math.ceil(span / FLOW_STEP)
 
-    def slope(state: State) -> State:
-        pull, r, _ = population(problem, sample, state)
+    def slope(state: State, pull: Tensor, r: Tensor) -> State:
         along = mean(pull, r)
         fall = along + along.mT + 2 * shrink * state.residual - eta * mean(pull, pull)
         return State(-mean(pull, sample.z) - shrink * state.overlaps, -fall)
 
     def step(state: State, pull: Tensor, r: Tensor) -> State:
+        # What the moment was made of gives the first slope too.
+        first: State | None = slope(state, pull, r)
         for _ in range(parts):
-            state = _runge_kutta(slope, state, span / parts)
+            state, first = _runge_kutta(anywhere, state, span / parts, first), None
         return state
+
+    def anywhere(state: State) -> State:
+        return slope(state, *population(problem, sample, state)[:2])
 
     return _memoryless(problem, sample, step)
 
@@ -221,19 +225,25 @@ def _memoryless(
     return found
 
 
-def _runge_kutta(slope: Callable[[State], State], start: State, h: float) -> State:
-    """One classical fourth-order step; past what is not finite there is no slope."""
+def _runge_kutta(
+    slope: Callable[[State], State], start: State, h: float, first: State | None = None
+) -> State:
+    """One classical fourth-order step, the slope at its start given where it is known; past what
+    is not finite there is no slope.
+    """
 
     def ahead(by: float, along: State) -> State:
         return State(*(x + by * k for x, k in zip(start, along, strict=True)))
 
-    slopes = [State(torch.zeros_like(start[0]), torch.zeros_like(start[1]))]
-    for part in (0, h / 2, h / 2, h):
+    if not _finite(*start):
+        return start
+    slopes = [slope(start) if first is None else first]
+    for part in (h / 2, h / 2, h):
         at = ahead(part, slopes[-1])
         if not _finite(*at):
             return at
         slopes.append(slope(at))
-    _, a, b, c, d = slopes
+    a, b, c, d = slopes
     blend = ((w + 2 * x + 2 * y + z) / 6 for w, x, y, z in zip(a, b, c, d, strict=True))
     return ahead(h, State(*blend))
 

@@ -109,7 +109,7 @@ def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: La
         .encode(x=x, y=alt.Y("critical_low:Q"), y2="critical_high:Q"),
         base.transform_filter(f"datum.state !== '{OPEN}'")
         .mark_point(filled=True, size=90, opacity=1, color=shared.BLUE)
-        .encode(x=x, y=y, shape=_shape(language), tooltip=tips),
+        .encode(x=x, y=y, shape=_shape(rows, language), tooltip=tips),
         base.transform_filter(f"datum.state === '{OPEN}'")
         .mark_point(shape=shared.CROSS, size=110, strokeWidth=2.5, color=shared.BLUE)
         .encode(x=x, y=y, tooltip=tips),
@@ -118,6 +118,7 @@ def _spec(found: CriticalReport, rows: tuple[Row, ...], text: Text, language: La
             {"x": alt.X("x:Q"), "y": alt.Y("y:Q"), "text": alt.Text("words:N")},
             align="right",
             baseline="bottom",
+            dx=-7,  # clear of the last range
             dy=-5,
             fontSize=12,
         ),
@@ -148,12 +149,14 @@ def _axes(
     return x, y, ends
 
 
-def _shape(language: Language) -> alt.Shape:
-    """Values and lower bounds."""
+def _shape(rows: tuple[Row, ...], language: Language) -> alt.Shape:
+    """Values and lower bounds, as far as there are any."""
+    forms = {"resolved": "circle", "at least": "triangle-up"}
+    seen = [state for state in forms if any(row["state"] == state for row in rows)] or list(forms)
     return alt.Shape(
         "state:N",
         title=None,
-        scale=alt.Scale(domain=list(STATES), range=["circle", "triangle-up"]),
+        scale=alt.Scale(domain=seen, range=[forms[state] for state in seen]),
         legend=alt.Legend(labelExpr=shared.labels(STATES, language)),
     )
 

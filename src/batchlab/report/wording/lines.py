@@ -255,10 +255,11 @@ def _identity(advice: Advice) -> Text:
     one = advice.recommended
     if one.accum_steps * one.world_size == 1:
         return EMPTY
+    largest = one.micro_batch_size * one.accum_steps * one.world_size
     return say(
         "batch size {b} = micro-batch {m} × accumulation {a} × processes {w}",
         "バッチサイズ{b}＝マイクロバッチ{m}×勾配累積{a}×プロセス{w}",
-        b=names.value("batch_size", one.batch_size),
+        b=names.value("batch_size", largest),
         m=one.micro_batch_size,
         a=one.accum_steps,
         w=one.world_size,

@@ -292,6 +292,7 @@ def _accuracy(n: int, rule: str) -> Claim:
         expected=ACCURACIES[rule][0],
         spread=ACCURACIES[rule][1],
         unit="points",
+        bounds=(-100.0, 100.0),
         n=n,
         values=functools.partial(accuracy_rises, rule=rule, sign=1.0 if rises else -1.0),
         picture=functools.partial(picture, column="metric"),
