@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,11 +34,12 @@ from batchlab.advisor.record import (
     Growing,
     MetricInfo,
     NextStage,
+    Reusing,
     Target,
     Verdict,
 )
 from batchlab.advisor.session import over_workers
-from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown
+from batchlab.advisor.stages import FIELDS, Choice, Confirmation, Curve, Grown, Reused
 from batchlab.advisor.view import View
 from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
@@ -82,11 +85,12 @@ def _ratio_row(
     spacing: float,
 ) -> Comparison:
     b0, b1 = view.today[0], view.chosen[0]
-    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
+    other = yardstick.of(view.chosen)
+    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing, other)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
-        median_estimate(yardstick.measure(quantity, side, size), unit)
-        for side, size in ((before, b0), (after, b1))
+        median_estimate(own.measure(quantity, side, size), unit)
+        for own, side, size in ((yardstick, before, b0), (other, after, b1))
     ]
     return comparison(quantity, sides[0], sides[1], paired)
 
@@ -281,9 +285,9 @@ def counted_as_gain(today: np.ndarray, recommended: np.ndarray) -> np.ndarray:
 
 def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
     """The objective's comparison of samples to the target."""
-    return view.fresh_yardstick.compare(
-        view.options.objective, (before, view.today[0]), (after, view.chosen[0]), view.spacing
-    )
+    sides, yardstick = ((before, view.today[0]), (after, view.chosen[0])), view.fresh_yardstick
+    other = yardstick.of(view.chosen)
+    return yardstick.compare(view.options.objective, *sides, view.spacing, other)
 
 
 def at_least(view: View) -> dict[str, bool]:
@@ -302,7 +306,7 @@ def recommended(view: View) -> Choice:
 def changes(view: View) -> tuple[Change, ...]:
     """The fields in which the best alternative differs from today."""
     before, after = view.setting(view.today), view.setting(recommended(view))
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in Grown._fields}
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FIELDS}
     return tuple(Change(name, old, new) for name, (old, new) in pairs.items() if old != new)
 
 
@@ -347,7 +351,8 @@ def decide_repeats(view: View) -> int:
     before, after = view.fresh_samples
     yardstick, objective = view.fresh_yardstick, view.options.objective
     today = yardstick.measure(objective, before, view.today[0])
-    return further_pairs(paired, today, yardstick.measure(objective, after, view.chosen[0]), worth)
+    other = yardstick.of(view.chosen).measure(objective, after, view.chosen[0])
+    return further_pairs(paired, today, other, worth)
 
 
 def further_pairs(paired: Paired, today: np.ndarray, recommended: np.ndarray, worth: float) -> int:
@@ -432,9 +437,9 @@ def _pair_seconds(view: View) -> float:
     evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
     whole = np.array([float(view.samples)])
     each = [
-        float(view.yardstick.computing.measure("time", whole, b)[0]) * factor
+        float(view.yardstick.computing.of(side).measure("time", whole, side[0])[0]) * factor
         + evaluations * evaluation
-        for b in (view.today[0], view.chosen[0])
+        for side in (view.today, view.chosen)
     ]
     # Many pairs share the workers evenly: one pair's part of them.
     return over_workers(each * 100, machine.cores if machine.device == "cpu" else 1) / 100
@@ -449,7 +454,9 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown) or chosen[0] == view.today[0] or chosen[1] == view.today[1]:
+    if isinstance(chosen, Grown | Reused) or view.today[0] == chosen[0]:
+        return None
+    if chosen[1] == view.today[1]:
         return None
     size, _ = chosen
     if record is not None and record.batch_only:
@@ -505,20 +512,41 @@ def growing(view: View) -> Growing | None:
         return known
     if record is None or not view.grown:
         return replace(known, why_not="unconfirmed")
-    return _growing(view, record, known)
+    return _beside(view, record, view.grown, known)
 
 
-def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
+def reusing(view: View) -> Reusing | None:
+    """Whether it pays to use each batch several times: the best that does against the best that
+    does not, on the choosing seeds; None before anything was searched.
+    """
+    echoes, record = view.records.echoes, view.confirmation
+    if echoes is None:
+        return None
+    tried = len({c.choice for c in echoes.curves if isinstance(c.choice, Reused)})
+    known = Reusing(echoes.why_not, echoes.seconds, echoes.price, tried)
+    if echoes.why_not:
+        return known
+    if record is None or not view.reused:
+        return replace(known, why_not="unconfirmed")
+    return _beside(view, record, view.reused, known)
+
+
+Tried = TypeVar("Tried", Growing, Reusing)
+
+
+def _beside(view: View, record: Confirmation, mine: Sequence[Choice], known: Tried) -> Tried:
+    """The best of these finalists against the best of one size that is used as today's is."""
     groups: dict[str, list[Curve]] = {}
     for curve in record.choosing:
         groups.setdefault(view.id(curve.choice), []).append(curve)
     objective, maximise = view.options.objective, view.maximise
     asked = view.yardstick, objective, record.target, maximise
-    grown = {view.id(choice) for choice in view.grown} & groups.keys()
+    ours = {view.id(choice) for choice in mine} & groups.keys()
+    plain = groups.keys() - {view.id(choice) for choice in (*view.grown, *view.reused)}
     fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
     leader, rival = (
-        front({n: groups[n] for n in groups if (n in grown) == grows}, *asked, fewest)
-        for grows in (True, False)
+        front({n: groups[n] for n in groups if n in side}, *asked, fewest)
+        for side in (ours, plain)
     )
     gain = against(groups[leader], groups[rival], *asked, view.spacing).estimate
     return replace(

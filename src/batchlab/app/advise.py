@@ -25,8 +25,9 @@ from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import (
+    FIELDS,
     Confirmation,
-    Grown,
+    Echoes,
     Machine,
     OnAll,
     Pilot,
@@ -364,6 +365,7 @@ def again(
         survey=_stage(folder, "robustness", Survey),
         insight=_stage(folder, "features", Insight),
         pilot=_stage(folder, "growing", Pilot),
+        echoes=_stage(folder, "reusing", Echoes),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -567,7 +569,7 @@ def _write(
         setting = advice.params
         whole = prepared if prepared.drawn is None else prepared.drawn.whole
         config = whole.baseline.replace(
-            **{name: setting[name] for name in Grown._fields if name in setting}
+            **{name: setting[name] for name in FIELDS if name in setting}
         )
         script = plain.apply_script(
             config,

@@ -83,7 +83,7 @@ def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
-    if isinstance(one.batch_size, str):
+    if isinstance(one.batch_size, str) or one.reuse > 1:
         return (
             "# TrainingArguments hold one batch size; override Trainer.get_train_dataloader:",
             f"return {_loader(one, cut)}",
@@ -102,6 +102,13 @@ def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _loader(one: Setting, cut: Division | None) -> str:
+    loader = _read(one, cut)
+    if one.reuse == 1:
+        return loader
+    return f"batchlab.data.ReusingLoader({loader}, reuse={one.reuse})"
+
+
+def _read(one: Setting, cut: Division | None) -> str:
     if isinstance(one.batch_size, str):
         sampler = f"batchlab.data.GrowingBatchSampler(train_set, {written(one.batch_size)})"
         return f"DataLoader(train_set, batch_sampler={sampler})"
