@@ -83,7 +83,14 @@ def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
-    if isinstance(one.batch_size, str) or one.reuse > 1:
+    if one.reuse > 1:
+        size = written(one.batch_size)
+        return (
+            f"trainer = batchlab.huggingface.GrowingTrainer(schedule={size}, reuse={one.reuse}, …)",
+            f"TrainingArguments(learning_rate={written(one.learning_rate)})",
+            *_identity(cut),
+        )
+    if isinstance(one.batch_size, str):
         return (
             "# TrainingArguments hold one batch size; override Trainer.get_train_dataloader:",
             f"return {_loader(one, cut)}",
