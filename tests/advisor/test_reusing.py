@@ -85,7 +85,7 @@ def test_the_comparison_of_a_simulated_record_is_the_formula(reading):
     assert row.difference.value == pytest.approx(math.exp(np.log(ratios).mean()), rel=1e-9)
     # Its twin, the same sides at one re-use, is several times larger.
     twin = by_hand(before + 500.0, 1, reading) / by_hand(after + 500.0, 1, reading)
-    if reading < 0.01:
+    if not reading:
         assert math.exp(np.log(twin).mean()) > 1.5 * row.difference.value
 
 
@@ -208,7 +208,7 @@ def test_a_pilot_that_is_not_paid_for_is_named_with_its_price_and_a_shorter_one_
     assert planned(0.6 * cost, **dear).samples == made.SAMPLES // 2
     left = planned(0.1 * cost, **dear)
     assert (left.why_not, left.seconds) == (BUDGET, pytest.approx(cost / 4))
-    assert planned(samples=800, **dear).why_not == "too short"
+    assert planned(samples=200, **dear).why_not == "too short"
 
 
 def test_tuning_seeds_are_nobody_elses():
