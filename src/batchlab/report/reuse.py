@@ -15,7 +15,10 @@ from batchlab.report.findings import Origin, _assumed, _metric, _range, differen
 from batchlab.types import Estimate
 
 KINDS = {
-    "fresh": Text("At equal fresh samples", "新しいデータの量をそろえて"),
+    "fresh": Text(
+        "At equal fresh samples (k× epochs: the same labelled examples, drawn k times as often)",
+        "新しいデータの量をそろえて（エポックk倍：同じラベル付きデータをk倍読み込む）",
+    ),
     "updates": Text("At equal updates", "更新回数をそろえて"),
     "time": Text("At equal time", "時間をそろえて"),
 }
