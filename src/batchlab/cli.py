@@ -732,7 +732,15 @@ def _check_compare(given: dict[str, Any]) -> None:
     for name in WITH_REUSE if grid else WITH_GRID:
         if given[name] and given[name] != usual.get(name):
             words = "given with --reuse only" if grid else "left out with --reuse"
-            raise InvalidValueError(must(name, words, given[name]))
+            got = given[name]
+            got = " ".join(map(str, got)) if isinstance(got, tuple) else got
+            raise InvalidValueError(must(name, words, got))
+    if not grid:
+        from batchlab.app.asking import check_reuse
+
+        seeds = 5 if given["seeds"] is None else given["seeds"]
+        asked = given["reuse"], given["labels"] or (), given["seconds_per_sample"]
+        check_reuse(*asked, seeds, given["seed"])
     if grid and not given["batch_sizes"]:
         hint = "Or ask when several updates on each batch pay: --reuse 2 4."
         raise InvalidValueError(must("--batch-sizes", "given, such as 16 64", [], hint))

@@ -202,6 +202,7 @@ class Yardstick:
         recommended: tuple[Float[np.ndarray, " n"], int | str],
         spacing: float = 0.0,
         other: Yardstick | None = None,
+        level: float = 0.9,
     ) -> Paired:
         """Ratio today / recommended with its interval.
 
@@ -211,6 +212,7 @@ class Yardstick:
             recommended: The same for the recommendation.
             spacing: Samples between two evaluations; 0 where the moments are interpolated.
             other: For the recommendation, where its batches are used more often.
+            level: Coverage of the range.
 
         Returns:
             The paired comparison.
@@ -235,6 +237,7 @@ class Yardstick:
             recommended_seconds_dof=other_dof,
             grid_log_var=grid if math.isfinite(grid) else 0.0,
             source="paired by seed",
+            level=level,
         )
 
 

@@ -68,9 +68,13 @@ class Stopwatch:
     """Timed blocks of one run alone, spread over the whole measurement."""
 
     def __init__(
-        self, prepared: Prepared, threads: int, blocks: dict[str, tuple[Block, ...]] | None = None
+        self,
+        prepared: Prepared,
+        threads: int,
+        blocks: dict[str, tuple[Block, ...]] | None = None,
+        apart: bool = False,
     ) -> None:
-        self._prepared, self.threads = prepared, threads
+        self._prepared, self.threads, self._apart = prepared, threads, apart
         self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
 
     def visit(self, sizes: Iterable[int], seconds: float = BLOCK_SECONDS) -> None:
@@ -84,6 +88,7 @@ class Stopwatch:
                 batch_size=size,
                 threads=self.threads,
                 start=earlier[-1].end if earlier else 0,
+                apart=self._apart,
             )
             self.blocks[str(size)] = (*earlier, block)
 

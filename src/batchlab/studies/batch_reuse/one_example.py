@@ -98,7 +98,7 @@ def halves(tables: Tables) -> Sample:
     """Cosine gained in the second half of the examples, less half of that in the first.
 
     With equal halves it is half of either; nothing learned gives 0, all of it in the second half
-    four times as much, all in the first as much of the other sign. One a repetition.
+    four times as much, all in the first twice as much of the other sign. One a repetition.
     """
     first = after(tables, END // 2)
     return after(tables, END) - 1.5 * first
