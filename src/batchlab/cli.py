@@ -323,6 +323,7 @@ def compare(
     data: Place = None,
     subset: Words = None,
     resume: bool = False,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Train an explicit grid and compare it at equal samples and at equal updates; or, with
@@ -353,10 +354,18 @@ def compare(
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data, such as 10%, 0.1 or 5000.
         resume: Go on with an unfinished directory.
+        dry_run: With --reuse: print what would be trained and how long that takes, and stop.
         json: Print the result as JSON and nothing else.
     """
     given = locals()
     _check_compare(given)
+    if reuse is not None and dry_run:
+        from batchlab.app.reuse import price
+
+        asked = ("labels", "seconds_per_sample", "samples", "seed", "device", "data", "subset")
+        known = {name: given[name] for name in asked}
+        print(price(task, reuse=reuse, seeds=5 if seeds is None else seeds, **known))
+        return
     with _listener(quiet=json) as listener:
         if reuse is not None:
             known = {name: given[name] for name in (*WITH_REUSE, *ALWAYS)}
@@ -729,7 +738,7 @@ def _check_compare(given: dict[str, Any]) -> None:
 
     grid = given["reuse"] is None
     usual = {"currency": "USD"}
-    for name in WITH_REUSE if grid else WITH_GRID:
+    for name in (*WITH_REUSE, "dry_run") if grid else WITH_GRID:
         if given[name] and given[name] != usual.get(name):
             words = "given with --reuse only" if grid else "left out with --reuse"
             got = given[name]

@@ -12,12 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from batchlab import _platform
+from batchlab._text import plain
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.record import MetricInfo, Price
-from batchlab.advisor.session import Listener, Stopwatch, machine_of, one_batch_size
+from batchlab.advisor.session import (
+    Listener,
+    Stopwatch,
+    machine_of,
+    one_batch_size,
+    over_workers,
+)
 from batchlab.advisor.stages import Machine
 from batchlab.advisor.surveyed import centre
 from batchlab.app.advise import _price, _refuse_torchrun, default_out, found
@@ -31,7 +38,7 @@ from batchlab.measure.reuse import Spent, boundary, labels_to, price_of, ratio_a
 from batchlab.measure.robustness import scores
 from batchlab.measure.throughput import Block
 from batchlab.progress import listening
-from batchlab.report import measured
+from batchlab.report import formats, measured
 from batchlab.report.findings import setting_of
 from batchlab.report.reuse import (
     Labelled,
@@ -69,6 +76,8 @@ out."""
 LEAST_UPDATES = 3
 """Batches of a training: as many evaluations make its end."""
 BLOCKS, BLOCK_SECONDS = 5, 0.1
+ENGINE = 1.5
+"""Seconds of an update in the engine, evaluations included, / seconds of one in the plain loop."""
 ONE_SIZE = "compare --reuse tries multiples of one batch size."
 
 
@@ -154,6 +163,69 @@ def compare_reuse(
         collect(folder)
         journal.finish()
     return report
+
+
+def price(
+    task: Task | str,
+    *,
+    reuse: Sequence[int],
+    labels: Sequence[int] | None = None,
+    seconds_per_sample: float = 0.0,
+    seeds: int = 5,
+    samples: int | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: str | Path | None = None,
+    subset: str | float | None = None,
+) -> str:
+    """What :func:`compare_reuse` would train and about how long that takes; nothing is kept.
+
+    Args:
+        task: As for :func:`compare_reuse`, like the rest.
+        reuse: Updates on each batch.
+        labels: Numbers of labelled examples.
+        seconds_per_sample: Decides how long trainings of an equal time are.
+        seeds: Fresh repeats.
+        samples: Length of today's training.
+        seed: Names every random draw.
+        device: Where it would run.
+        data: Folder with the data of a built-in task.
+        subset: Part of the training data.
+
+    Returns:
+        A sentence.
+    """
+    check_reuse(reuse, labels or (), seconds_per_sample, seeds, seed)
+    loaded, _ = found(task, data)
+    prepared = subset_of(prepare(loaded, device=device), subset, seed)
+    given = labels or (), None, seconds_per_sample, seeds, seed, samples
+    asked = _asked(prepared, reuse, *given)
+    with listening(None) as hears:
+        clock = clock_of(_visited(asked, hears, {}), asked.size, asked.reading)
+    runs = _runs(asked, _plan(asked, clock))
+    each = [clock.each(way.batch_size) * way.samples * way.reuse for way in runs]
+    cores = _platform.available_cores() if prepared.device == "cpu" else 0
+    told = formats.duration(ENGINE * over_workers(each, cores))
+    return (
+        f"{prepared.task.name}: {len(runs)} trainings, about {plain(told.en)} on this machine, "
+        "further learning rates beyond the best not counted."
+    )
+
+
+def _runs(asked: Asked, plan: Plan) -> list[Way]:
+    """Every training that is sure: each rate on the seeds that choose, the best on fresh ones."""
+    each = len(RATES) * len(asked.choosing) + len(asked.fresh)
+    few = [
+        Way(asked.size, reuse, epochs * -(-asked.samples * count // asked.prepared.examples))
+        for count in asked.labels
+        for reuse, epochs in _label_ways(asked)
+    ]
+    return [way for way in (*plan, *few) for _ in range(each)]
+
+
+def _label_ways(asked: Asked) -> list[tuple[int, int]]:
+    """(re-use, epochs / today's) of the curve over labelled examples."""
+    return [(1, 1), *(way for k in asked.factors for way in ((k, 1), (1, k)))]
 
 
 class Way(NamedTuple):
@@ -809,7 +881,7 @@ def _labels(
     """
     if not asked.labels:
         return None
-    ways = [(1, 1), *(way for k in asked.factors for way in ((k, 1), (1, k)))]
+    ways = _label_ways(asked)
     centres = {k: best[asked.today._replace(reuse=k)] for k in (1, *asked.factors)}
     tried = [(way, times * centres[way[0]]) for way in ways for times in RATES]
     chosen: dict[int, list[Passes]] = {}
