@@ -12,6 +12,7 @@ import torch
 
 from batchlab import cli
 from batchlab._text import same
+from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import Machine
 from batchlab.app.reuse import Way, clock_of, compare_reuse, final
 from batchlab.config import RunConfig
@@ -400,21 +401,15 @@ def test_timing_again_joins_blocks_and_a_finished_result_is_not_timed(tmp_path, 
     made = asked((2,))
     monkeypatch.setattr(module, "BLOCK_SECONDS", 0.001)
     journal = module.Journal(tmp_path, {}, False)
-    first = module._timed(made, journal, module_silent())
-    assert module._timed(made, journal, module_silent()) == first
-    both = module._timed_again(made, journal, first, module_silent())
+    first = module._timed(made, journal, Silent())
+    assert module._timed(made, journal, Silent()) == first
+    both = module._timed_again(made, journal, first, Silent())
     assert [len(b) for b in both.blocks.values()] == [2 * module.BLOCKS] * 2
-    resumed = module._timed_again(made, journal, first, module_silent())
+    resumed = module._timed_again(made, journal, first, Silent())
     assert [len(b) for b in resumed.blocks.values()] == [3 * module.BLOCKS] * 2
     journal.finish()
-    assert module._timed_again(made, journal, first, module_silent()) == resumed
-    assert module._timed(made, journal, module_silent()) == first
-
-
-def module_silent():
-    from batchlab.advisor.session import Silent
-
-    return Silent()
+    assert module._timed_again(made, journal, first, Silent()) == resumed
+    assert module._timed(made, journal, Silent()) == first
 
 
 def test_what_a_computer_did_meanwhile_shows_as_a_range_and_is_said():
@@ -443,4 +438,40 @@ def test_what_would_be_trained_is_counted(monkeypatch):
     assert len(runs) == each * (len(plan) + 2 * 3)
     monkeypatch.setattr(module, "BLOCK_SECONDS", 0.001)
     told = module.price(task(), reuse=[2], device="cpu")
-    assert f"{each * len(plan)} trainings, about" in told or "trainings, about" in told
+    count, rest = int(told.split()[1]), told.split(maxsplit=2)[2]
+    assert count % each == 0
+    assert rest.startswith("trainings, about")
+
+
+@pytest.mark.slow
+def test_what_makes_an_answer_doubtful_is_said_and_nothing_where_there_is_nothing(whole):
+    calm = replace(whole[0], busy=1.2, untrained=False, left_out=(), rows=whole[0].rows[:1])
+    assert calm._cautions() == []
+    each = Estimate(2e-4, 1e-4, 4e-4, 10)
+    doubtful = replace(
+        calm, busy=44.0, untrained=True, left_out=(12,), computing=each, price=3.0,
+        seconds_per_example=2e-4,
+    )  # fmt: skip
+    told = " ".join(text.en for text in doubtful.said())
+    for words in ("busy while it was timed", "44 times", "no more than chance", "12 times the size"):
+        assert words in told
+    assert doubtful.told_price().en.endswith("computing 3 (1.5 to 6) examples")
+    assert all(text.ja for text in doubtful.said())
+
+
+@pytest.mark.slow
+def test_a_gain_at_equal_fresh_samples_is_joined_to_an_answer_that_shows_none(whole):
+    row = next(r for r in whole[0].rows if r.reuse == 2 and "fresh" in r.kinds)
+    better = -1.0 if not whole[0].metric.maximise else 1.0
+    gap = Estimate(0.26 * better, *sorted((0.2 * better, 0.3 * better)), 3)
+    ahead = _at(
+        replace(whole[0], rows=(replace(row, difference=gap),)),
+        here=(1.1, 0.9, 1.3),
+        boundary=(2.0, 1.0, math.inf),
+    )
+    assert "2 updates on each batch do end better than today" in ahead.said()[0].en
+    paying = _at(ahead, here=(1.5, 1.2, 1.9), boundary=(0.0, 0.0, 0.0))
+    assert "do end better" not in " ".join(text.en for text in paying.said())
+    worse = Estimate(-0.26 * better, *sorted((-0.2 * better, -0.3 * better)), 3)
+    behind = replace(ahead, rows=(replace(row, difference=worse),))
+    assert "do end better" not in " ".join(text.en for text in behind.said())
