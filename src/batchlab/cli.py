@@ -412,7 +412,8 @@ def report(
     the first directory are today's; trainings of the same seed are pairs.
 
     Args:
-        folders: Result directories of `batchlab advise`, or of watched trainings.
+        folders: Result directories of `batchlab advise` or of watched trainings, or one of
+            `batchlab compare --reuse`.
         machine: Folder made by `batchlab fit TASK --out` on the other machine.
         price_per_hour: Another price.
         currency: Its currency.

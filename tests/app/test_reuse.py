@@ -14,6 +14,7 @@ from batchlab import cli
 from batchlab._text import same
 from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import Machine
+from batchlab.app.advise import render
 from batchlab.app.reuse import Way, clock_of, compare_reuse, final
 from batchlab.config import RunConfig
 from batchlab.engine import RunResult, Series
@@ -441,6 +442,15 @@ def test_what_would_be_trained_is_counted(monkeypatch):
     count, rest = int(told.split()[1]), told.split(maxsplit=2)[2]
     assert count % each == 0
     assert rest.startswith("trainings, about")
+
+
+@pytest.mark.slow
+def test_its_page_is_made_again_from_its_record_and_not_for_another_price(whole, tmp_path):
+    _, folder, _ = whole
+    page = render([folder], out=tmp_path / "again.html")
+    assert page.read_bytes() == (folder / "reuse.html").read_bytes()
+    with pytest.raises(InvalidValueError, match="left out for compare --reuse; got '2.0'"):
+        render([folder], price_per_hour=2.0)
 
 
 @pytest.mark.slow
