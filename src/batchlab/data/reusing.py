@@ -67,13 +67,19 @@ class _Reusing(ABC, Generic[Element]):
 
     @property
     def samples(self) -> int:
-        """Fresh examples up to here: each counts once, however often it is used."""
+        """Fresh examples up to here: each counts once, however often it is used. With
+        ``last="drop"`` those that were passed over are among them, as in
+        :attr:`GrowingBatchSampler.samples`.
+        """
         self._must_know_places()
         return self._place.samples + self._place.size
 
     @property
     def processed(self) -> int:
-        """Examples × uses up to here, where ``reuse`` has been the same all along."""
+        """Examples × uses up to here: ``reuse`` times :attr:`samples`, less the uses that are left
+        of the batch in hand. Right where ``reuse`` has been the same all along and nothing was
+        passed over.
+        """
         self._must_know_places()
         before, size, _, use = self._place
         return before * self.reuse + size * (use + 1)
