@@ -1,4 +1,4 @@
-"""Batches that are used several times: when they are tried, what is said of them, planted prices."""
+"""Batches used several times: when they are tried, what is said of them, planted prices."""
 
 import json
 import math

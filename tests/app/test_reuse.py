@@ -389,7 +389,9 @@ def test_the_range_of_the_ratio_here_holds_the_error_of_timing_what_the_sides_do
 
     def scattered(reading):
         blocks = {
-            str(size): tuple(Block(size, 10, 10 * s * size / 8, 0.0, 0) for s in (5e-4, 1e-3, 2e-3))
+            str(size): tuple(
+                Block(size, 10, 10 * s * size / 8, 0.0, 0) for s in (5e-4, 1e-3, 2e-3)
+            )
             for size in (8, 32)
         }
         return clock_of(Machine(None, blocks, 1, "cpu", "", 1), 8, reading)
@@ -449,7 +451,7 @@ def test_its_page_is_made_again_from_its_record_and_not_for_another_price(whole,
     _, folder, _ = whole
     page = render([folder], out=tmp_path / "again.html")
     assert page.read_bytes() == (folder / "reuse.html").read_bytes()
-    with pytest.raises(InvalidValueError, match="left out for compare --reuse; got '2.0'"):
+    with pytest.raises(InvalidValueError, match=r"left out for compare --reuse; got '2\.0'"):
         render([folder], price_per_hour=2.0)
 
 
@@ -463,7 +465,12 @@ def test_what_makes_an_answer_doubtful_is_said_and_nothing_where_there_is_nothin
         seconds_per_example=2e-4,
     )  # fmt: skip
     told = " ".join(text.en for text in doubtful.said())
-    for words in ("busy while it was timed", "44 times", "no more than chance", "12 times the size"):
+    for words in (
+        "busy while it was timed",
+        "44 times",
+        "no more than chance",
+        "for k = 12: k epochs",
+    ):
         assert words in told
     assert doubtful.told_price().en.endswith("computing 3 (1.5 to 6) examples")
     assert all(text.ja for text in doubtful.said())

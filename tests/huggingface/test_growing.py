@@ -264,7 +264,9 @@ def test_a_batch_that_is_written_to_is_refused_at_its_next_use(tmp_path):
         **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1},
         **{"max_steps": -1, "num_train_epochs": 1},
     )
-    with pytest.raises(InvalidValueError, match="`batch` must be left as it is until its last use"):
+    with pytest.raises(
+        InvalidValueError, match="`batch` must be left as it is until its last use"
+    ):
         trainer.train()
 
 

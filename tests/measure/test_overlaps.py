@@ -45,8 +45,9 @@ def test_a_parameter_that_is_not_there_is_one_sentence(executor):
     prepared = prepare(teacher("z1", features=D, examples=N), device="cpu")
     run = RunConfig(rule="sgd", batch_size=N, learning_rate=0.1, samples="1ep").resolved(N)
     probe = overlap_probe(directions(1, D, seed=0), weight="typo")
-    with Engine(prepared, None, 0, executor) as engine, pytest.raises(
-        UserError, match="`weight` must be one of module.weight.*; got 'typo'"
+    with (
+        Engine(prepared, None, 0, executor) as engine,
+        pytest.raises(UserError, match=r"`weight` must be one of module.weight.*; got 'typo'"),
     ):
         engine.train([run], Job(evaluate_at=(0,), probe=probe, probe_at=(0,)))
 

@@ -55,7 +55,7 @@ def test_targets_have_variance_1(degree):
     assert early.TARGETS[degree] == f"He{degree}(z)/sqrt({math.factorial(degree)})"
 
 
-def test_a_student_whose_neurons_take_one_direction_each_is_seen_and_half_the_difference_is_blind():
+def test_a_specialised_student_is_seen_where_half_the_difference_is_blind():
     """The second neuron's sign is negative: one on z₂ and the other on −z₁."""
     panel = figure.PANELS["symmetric"]
     special = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)

@@ -71,7 +71,10 @@ def test_pictures_are_standardised_and_drawn_once():
     [
         ({"inputs": "cauchy"}, "`inputs` must be one of gaussian, rademacher"),
         ({"inputs": "images"}, "`features` must be 61, the pixels that vary"),
-        ({"inputs": "images", "features": 61, "examples": 600}, "`examples` must be from 1 to 599; got 600.* share"),
+        (
+            {"inputs": "images", "features": 61, "examples": 600},
+            "`examples` must be from 1 to 599; got 600.* share",
+        ),
         ({"examples": 0}, "`examples` must be 1 or more"),
         ({"features": 1}, "`features` must be at least"),
     ],

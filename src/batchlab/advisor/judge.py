@@ -317,8 +317,8 @@ def inverted(ratio: Estimate) -> Estimate:
 
 
 def changed(choice: Choice, today: Choice) -> int:
-    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 1 more where it is
-    used again, 4 where it grows.
+    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 1 more where it
+    is used again, 4 where it grows.
 
     Example:
         >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))

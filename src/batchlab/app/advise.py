@@ -346,11 +346,13 @@ def render(
 
 
 def _reuse_again(folder: Path, other: Sequence[object], out: str | Path | None) -> Path:
-    """The page of ``compare --reuse`` from its record; another price is that command's to judge."""
+    """The page of ``compare --reuse`` from its record; of another price that command judges."""
     if any(one is not None for one in other):
         hint = "Give the price to the same compare command: it trains nothing again."
         got = next(str(one) for one in other if one is not None)
-        raise InvalidValueError(must("price or machine", "left out for compare --reuse", got, hint))
+        raise InvalidValueError(
+            must("price or machine", "left out for compare --reuse", got, hint)
+        )
     page = folder / "reuse.html" if out is None else Path(out)
     known = from_plain(ReuseReport, _json(folder / "reuse.json"))
     _platform.write_whole(page, measured.reuse_page(known))

@@ -439,9 +439,7 @@ def _timed_again(asked: Asked, journal: Journal, first: Machine, hears: Listener
     return known
 
 
-def _visited(
-    asked: Asked, hears: Listener, blocks: dict[str, tuple[Block, ...]]
-) -> Machine:
+def _visited(asked: Asked, hears: Listener, blocks: dict[str, tuple[Block, ...]]) -> Machine:
     """Further blocks of each batch size, reading apart from computing."""
     stopwatch = Stopwatch(asked.prepared, 1, blocks, apart=True)
     sizes = [k * asked.size for k in (1, *asked.factors)]
@@ -827,9 +825,7 @@ def _untrained(asked: Asked, trained: Trained) -> bool:
     return any(x >= trained.target if maximise else x <= trained.target for x in first)
 
 
-def _lines(
-    asked: Asked, clock: Clock, spent: Mapping[tuple[int, int], Spent]
-) -> tuple[Line, ...]:
+def _lines(asked: Asked, clock: Clock, spent: Mapping[tuple[int, int], Spent]) -> tuple[Line, ...]:
     """Every re-use against today and against the batch k times as large; the ranges hold for all k
     together, since the best of them is what is told.
 

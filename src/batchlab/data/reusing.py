@@ -273,7 +273,11 @@ class ReusingBatchSampler(_Reusing[list[int]]):
         super().__init__(sampler, sampler, reuse)
 
     def _prepared(self, fetched: list[int], piece: int) -> list[int]:
-        if not isinstance(fetched, Iterable) or isinstance(fetched, Mapping) or _holds_data(fetched):
+        if (
+            not isinstance(fetched, Iterable)
+            or isinstance(fetched, Mapping)
+            or _holds_data(fetched)
+        ):
             words = "a batch sampler, whose elements are lists of indices"
             got = f"one of {type(fetched).__name__} with data"
             raise InvalidTypeError(must("sampler", words, got, "A data set is none."))

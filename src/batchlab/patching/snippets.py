@@ -84,9 +84,9 @@ def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
     if one.reuse > 1:
-        size = written(one.batch_size)
+        given = f"schedule={written(one.batch_size)}, reuse={one.reuse}, …"
         return (
-            f"trainer = batchlab.huggingface.GrowingTrainer(schedule={size}, reuse={one.reuse}, …)",
+            f"trainer = batchlab.huggingface.GrowingTrainer({given})",
             f"TrainingArguments(learning_rate={written(one.learning_rate)})",
             *_identity(cut),
         )

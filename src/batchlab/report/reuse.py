@@ -412,10 +412,10 @@ class ReuseReport:
         if self.left_out:
             told.append(
                 say(
-                    "Not trained: a batch of {k} times the size at as many updates as today, which "
-                    "would take as many times the samples.",
-                    "学習していないもの：更新回数をそろえた、バッチ{k}倍の学習（データも同じ倍率で"
-                    "必要になるため）。",
+                    "Not trained, for k = {k}: k epochs, and a batch k times the size at as many "
+                    "updates as today; they draw k times the samples.",
+                    "学習していないもの（k＝{k}）：エポックk倍と、更新回数をそろえたバッチk倍の学習"
+                    "（読み込むデータがk倍になるため）。",
                     k=", ".join(map(str, self.left_out)),
                 )
             )

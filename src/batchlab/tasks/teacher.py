@@ -104,7 +104,9 @@ def teacher(
         words = f"at least {known.dimensions + width}, the target's directions and the width"
         raise InvalidValueError(must("features", words, features))
     rows = directions(known.dimensions, features, seed)
-    x = drawing.draw(inputs, PARTS * examples, features, _random.generator(seed, "teacher's inputs"))
+    x = drawing.draw(
+        inputs, PARTS * examples, features, _random.generator(seed, "teacher's inputs")
+    )
     data = x, known(x @ rows.T / math.sqrt(features))
     train, validation, test = zip(*(part.split(examples) for part in data), strict=True)
     size = examples if batch_size is None else batch_size

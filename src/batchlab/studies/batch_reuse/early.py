@@ -130,9 +130,7 @@ def predicted(cell: Cell, bench: Bench) -> list[Row]:
     m, q = found.overlaps.value[:, 0, 0], found.selves.value[:, 0, 0]
     errors = solver_error(found.overlaps.of(lambda each: each[..., 0, 0]))
     columns = zip(m.tolist(), (m / q.sqrt()).tolist(), errors.tolist(), strict=True)
-    return [
-        {"t": t, "overlap": a, "cosine": c, "error": e} for t, (a, c, e) in enumerate(columns)
-    ]
+    return [{"t": t, "overlap": a, "cosine": c, "error": e} for t, (a, c, e) in enumerate(columns)]
 
 
 # ------------------------------------------------------------------ numbers
