@@ -261,11 +261,17 @@ def test_the_pilot_keeps_the_best_rate_of_each_number_of_uses(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("reading", "tried"), [(0.0, False), (0.05, True)])
 def test_an_advice_tries_reuse_where_reading_is_slow_and_resumes_what_it_found(
-    tmp_path, reading, tried
+    tmp_path, reading, tried, monkeypatch
 ):
+    monkeypatch.setattr(reusing, "seconds_of", lambda *_: 0.0)  # paid on any computer
     prepared = prepare(tiny.task(), device="cpu")
     options = Options(
-        budget=60.0, seconds_per_sample=reading, growing=False, seeds=2, confirm_seeds=3
+        budget=90.0,
+        seconds_per_sample=reading,
+        growing=False,
+        batch_sizes=(32,),
+        seeds=2,
+        confirm_seeds=3,
     )
     outcome = run_stages(prepared, options, tmp_path, workers=0, listener=Silent())
     echoes = outcome.records.echoes
