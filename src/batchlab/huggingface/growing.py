@@ -224,14 +224,14 @@ class Rest(BatchSampler):
     """
 
     def __init__(self, sampler: Iterable[list[int]], skipped: int, drawn: int) -> None:
-        self.sampler, self.skipped, self.drawn = sampler, skipped, drawn
+        self._batches, self._skipped, self._drawn = sampler, skipped, drawn
 
     def __len__(self) -> int:
-        return len(cast(Sized, self.sampler)) - self.drawn + self.skipped
+        return len(cast(Sized, self._batches)) - self._drawn + self._skipped
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from ([] for _ in range(self.skipped))
-        yield from itertools.islice(self.sampler, self.drawn, None)
+        yield from ([] for _ in range(self._skipped))
+        yield from itertools.islice(self._batches, self._drawn, None)
 
 
 def reached(samples: int, updates: int, schedule: BatchSchedule, skips: bool = False) -> bool:
