@@ -527,6 +527,27 @@ def test_updates_on_a_batch_in_micro_batches_are_those_on_the_whole():
     assert torch.allclose(trained(reusing), trained(by_hand), rtol=1e-12, atol=1e-12)
 
 
+class Rows(Dataset):
+    """A data set that can be gone through, as many can."""
+
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter([torch.zeros(2)] * 3)
+
+
+@pytest.mark.wrong_type
+@pytest.mark.parametrize("make", [lambda: GrowingBatchSampler(8, 4), lambda: sampler_of(8, 4, 2)])
+def test_no_state_is_one_sentence(make):
+    with pytest.raises(ResultError, match=r"`state_dict` must be what state_dict\(\) returned"):
+        make().load_state_dict(None)
+
+
+def sampler_of(examples, size, reuse):
+    return ReusingBatchSampler(GrowingBatchSampler(examples, size), reuse)
+
+
 @pytest.mark.wrong_type
 @pytest.mark.parametrize(
     ("make", "said"),
@@ -535,6 +556,12 @@ def test_updates_on_a_batch_in_micro_batches_are_those_on_the_whole():
         (lambda: ReusingLoader([], 2, "x"), "`augment` must be a function of a batch; got 'x'"),
         (lambda: ReusingBatchSampler(7, 2), "`sampler` must be a batch sampler; got 'int'"),
         (lambda: ReusingBatchSampler(DataLoader([1]), 2), "there is ReusingLoader"),
+        (lambda: ReusingBatchSampler(Rows(), 2), "for a data set GrowingBatchSampler"),
+        (
+            lambda: list(ReusingBatchSampler([(torch.zeros(3), 1)], 2)),
+            "whose elements are lists of indices; got 'one of tuple with data'",
+        ),
+        (lambda: list(ReusingBatchSampler([{"x": 1}], 2)), "got 'one of dict with data'"),
     ],
 )
 def test_what_is_no_source_of_batches_is_refused(make, said):

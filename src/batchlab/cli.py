@@ -380,6 +380,7 @@ def compare(
     data: Place = None,
     subset: Words = None,
     resume: bool = False,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Train an explicit grid and compare it at equal samples and at equal updates; or, with
@@ -416,10 +417,18 @@ def compare(
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data, such as 10%, 0.1 or 5000.
         resume: Go on with an unfinished directory.
+        dry_run: With --reuse: print what would be trained and how long that takes, and stop.
         json: Print the result as JSON and nothing else.
     """
     given = locals()
     _check_compare(given)
+    if reuse is not None and dry_run:
+        from batchlab.app.reuse import price
+
+        asked = ("labels", "seconds_per_sample", "samples", "seed", "device", "data", "subset")
+        known = {name: given[name] for name in asked}
+        print(price(task, reuse=reuse, seeds=5 if seeds is None else seeds, **known))
+        return
     with _listener(quiet=json) as listener:
         if reuse is not None:
             known = {name: given[name] for name in (*WITH_REUSE, *ALWAYS)}
@@ -477,7 +486,8 @@ def report(
     the first directory are today's; trainings of the same seed are pairs.
 
     Args:
-        folders: Result directories of `batchlab advise`, or of watched trainings.
+        folders: Result directories of `batchlab advise` or of watched trainings, or one of
+            `batchlab compare --reuse`.
         machine: Folder made by `batchlab fit TASK --out` on the other machine.
         price_per_hour: Another price.
         currency: Its currency.
@@ -802,7 +812,7 @@ def _check_compare(given: dict[str, Any]) -> None:
     """Options of the other kind of comparison are refused, not ignored."""
     from batchlab.errors import InvalidValueError, must
 
-    kinds = {"reuse": WITH_REUSE, "gammas": WITH_GAMMAS}
+    kinds = {"reuse": (*WITH_REUSE, "dry_run"), "gammas": WITH_GAMMAS}
     asked = [kind for kind in kinds if given[kind] is not None]
     if len(asked) > 1:
         raise InvalidValueError(must("gammas", "left out with --reuse", given["gammas"]))
@@ -812,7 +822,15 @@ def _check_compare(given: dict[str, Any]) -> None:
     for name, said in words.items():
         allowed = any(name in kinds[kind] for kind in asked)
         if not allowed and given[name] and given[name] != usual.get(name):
-            raise InvalidValueError(must(name, said, given[name]))
+            got = given[name]
+            got = " ".join(map(str, got)) if isinstance(got, tuple) else got
+            raise InvalidValueError(must(name, said, got))
+    if given["reuse"] is not None:
+        from batchlab.app.asking import check_reuse
+
+        seeds = 5 if given["seeds"] is None else given["seeds"]
+        sought = given["reuse"], given["labels"] or (), given["seconds_per_sample"]
+        check_reuse(*sought, seeds, given["seed"])
     if not asked and not given["batch_sizes"]:
         hint = "Or ask when several updates on each batch pay: --reuse 2 4."
         raise InvalidValueError(must("--batch-sizes", "given, such as 16 64", [], hint))

@@ -12,7 +12,9 @@ import torch
 
 from batchlab import cli
 from batchlab._text import same
+from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import Machine
+from batchlab.app.advise import render
 from batchlab.app.reuse import Way, clock_of, compare_reuse, final
 from batchlab.config import RunConfig
 from batchlab.engine import RunResult, Series
@@ -35,6 +37,7 @@ def task(**changes):
 
 
 def asked(reuse=(2, 4), *, reading=0.0, labels=(), seeds=5, samples=None, **changes):
+    module.check_reuse(reuse, labels, reading, seeds, 0)
     prepared = prepare(task(**changes), device="cpu")
     return module._asked(prepared, reuse, labels, None, reading, seeds, 0, samples)
 
@@ -109,9 +112,9 @@ def test_what_takes_ten_times_the_samples_is_left_out():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"reuse": ()}, "`reuse` must be whole numbers from 2 to 5"),
-        ({"reuse": (1,)}, "`reuse` must be whole numbers from 2 to 5"),
-        ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 5"),
+        ({"reuse": ()}, "`reuse` must be whole numbers, 2 or more"),
+        ({"reuse": (1,)}, "`reuse` must be whole numbers, 2 or more"),
+        ({"reuse": (9,)}, "`reuse` must be whole numbers from 2 to 5.* 3 of them.* up to k = 5"),
         ({"labels": (19, 64)}, "`labels` must be numbers of examples from 20 to 64"),
         ({"labels": (32, 65)}, "`labels` must be numbers of examples from 20 to 64"),
         ({"labels": (32,)}, "`labels` must be two numbers or more"),
@@ -138,7 +141,12 @@ def test_a_recipe_with_a_schedule_of_sizes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--reuse", "2", "--batch-sizes", "8"], "`batch_sizes` must be left out with --reuse"),
+        (
+            ["--reuse", "2", "--batch-sizes", "8", "16"],
+            "`batch_sizes` must be left out with --reuse; got '8 16'",
+        ),
+        (["--reuse", "1"], "`reuse` must be whole numbers, 2 or more"),
+        (["--batch-sizes", "8", "--dry-run"], "`dry_run` must be given with --reuse only"),
         (["--reuse", "2", "--features"], "`features` must be left out with --reuse"),
         (["--batch-sizes", "8", "--labels", "9"], "`labels` must be given with --reuse only"),
         (["--batch-sizes", "8", "--currency", "JPY"], "`currency` must be given with --reuse"),
@@ -215,7 +223,7 @@ def test_re_use_has_a_line_against_today_and_against_the_larger_batch():
         (8, 2): Spent((60.0,) * 5, (120.0,) * 5),
         (16, 1): Spent((110.0,) * 5, (55.0,) * 5),
     }
-    today, larger = module._lines(asked((2,)), spent, 3.0)
+    today, larger = module._lines(asked((2,)), clock(3 * 0.001 / 8), spent)
     assert (today.reuse, today.rival, larger.rival) == (2, 1, 2)
     assert today.boundary.value == pytest.approx(20 / 40)
     assert larger.boundary.value == pytest.approx((120 - 55) / (110 - 60))
@@ -359,3 +367,128 @@ def test_the_answer_says_plainly_whether_re_use_pays(whole, here, boundary, answ
     assert told in " ".join(text.en for text in report.said())
     assert "採算" in report.answer().ja
     assert reuse_page(report)
+
+
+# ------------------------------------------------------------------ what makes an answer doubtful
+
+
+def test_the_range_of_the_ratio_here_holds_the_error_of_timing_what_the_sides_do_not_share():
+    """At equal reading and computing today's cost is half computing, that of 4 updates four
+    fifths: the error of timing one example counts by their difference, and not at all where
+    reading costs nothing.
+    """
+    seeds = ((100.0, 110.0, 105.0, 95.0, 102.0), (70.0, 75.0, 72.0, 68.0, 71.0))
+    spent = {
+        (8, 1): Spent(seeds[0], seeds[0]),
+        (8, 4): Spent(seeds[1], tuple(4 * x for x in seeds[1])),
+    }
+
+    def width(timed, reading):
+        (line, *_) = module._lines(asked((4,)), timed(reading), spent)
+        return math.log(line.here.high / line.here.low)
+
+    def scattered(reading):
+        blocks = {
+            str(size): tuple(
+                Block(size, 10, 10 * s * size / 8, 0.0, 0) for s in (5e-4, 1e-3, 2e-3)
+            )
+            for size in (8, 32)
+        }
+        return clock_of(Machine(None, blocks, 1, "cpu", "", 1), 8, reading)
+
+    assert width(scattered, 0.0) == pytest.approx(width(clock, 0.0))
+    assert width(scattered, 0.001 / 8) > 1.2 * width(clock, 0.001 / 8)
+
+
+def test_timing_again_joins_blocks_and_a_finished_result_is_not_timed(tmp_path, monkeypatch):
+    made = asked((2,))
+    monkeypatch.setattr(module, "BLOCK_SECONDS", 0.001)
+    journal = module.Journal(tmp_path, {}, False)
+    first = module._timed(made, journal, Silent())
+    assert module._timed(made, journal, Silent()) == first
+    both = module._timed_again(made, journal, first, Silent())
+    assert [len(b) for b in both.blocks.values()] == [2 * module.BLOCKS] * 2
+    resumed = module._timed_again(made, journal, first, Silent())
+    assert [len(b) for b in resumed.blocks.values()] == [3 * module.BLOCKS] * 2
+    journal.finish()
+    assert module._timed_again(made, journal, first, Silent()) == resumed
+    assert module._timed(made, journal, Silent()) == first
+
+
+def test_what_a_computer_did_meanwhile_shows_as_a_range_and_is_said():
+    """The planted load: 44 times as slow before the training as after it."""
+    blocks = {"8": tuple(Block(8, 10, s, 0.0, 0) for s in (0.44, 0.44, 0.44, 0.01, 0.01, 0.01))}
+    found = clock_of(Machine(None, blocks, 1, "cpu", "", 1), 8, 0.0)
+    assert found.busy(8) == pytest.approx(44)
+    known = found.range_of(8)
+    assert known.low < 0.001 / 8 * 2
+    assert known.high > 0.001 / 8 * 20
+
+
+def test_a_target_that_untrained_models_meet_is_chance():
+    made = asked()
+    key = (made.today, 0.1)
+    trained = module.Trained({key: (falling(0.9),)}, {}, {made.today: 0.1}, {}, 1.0)
+    assert module._untrained(made, trained)
+    assert not module._untrained(made, replace(trained, target=0.95))
+
+
+def test_what_would_be_trained_is_counted(monkeypatch):
+    made = asked((2,), labels=(24, 64))
+    plan = module._plan(made, clock())
+    runs = module._runs(made, plan)
+    each = len(module.RATES) * len(made.choosing) + len(made.fresh)
+    assert len(runs) == each * (len(plan) + 2 * 3)
+    monkeypatch.setattr(module, "BLOCK_SECONDS", 0.001)
+    told = module.price(task(), reuse=[2], device="cpu")
+    count, rest = int(told.split()[1]), told.split(maxsplit=2)[2]
+    assert count % each == 0
+    assert rest.startswith("trainings, about")
+
+
+@pytest.mark.slow
+def test_its_page_is_made_again_from_its_record_and_not_for_another_price(whole, tmp_path):
+    _, folder, _ = whole
+    page = render([folder], out=tmp_path / "again.html")
+    assert page.read_bytes() == (folder / "reuse.html").read_bytes()
+    with pytest.raises(InvalidValueError, match=r"left out for compare --reuse; got '2\.0'"):
+        render([folder], price_per_hour=2.0)
+
+
+@pytest.mark.slow
+def test_what_makes_an_answer_doubtful_is_said_and_nothing_where_there_is_nothing(whole):
+    calm = replace(whole[0], busy=1.2, untrained=False, left_out=(), rows=whole[0].rows[:1])
+    assert calm._cautions() == []
+    each = Estimate(2e-4, 1e-4, 4e-4, 10)
+    doubtful = replace(
+        calm, busy=44.0, untrained=True, left_out=(12,), computing=each, price=3.0,
+        seconds_per_example=2e-4,
+    )  # fmt: skip
+    told = " ".join(text.en for text in doubtful.said())
+    for words in (
+        "busy while it was timed",
+        "44 times",
+        "no more than chance",
+        "for k = 12: k epochs",
+    ):
+        assert words in told
+    assert doubtful.told_price().en.endswith("computing 3 (1.5 to 6) examples")
+    assert all(text.ja for text in doubtful.said())
+
+
+@pytest.mark.slow
+def test_a_gain_at_equal_fresh_samples_is_joined_to_an_answer_that_shows_none(whole):
+    row = next(r for r in whole[0].rows if r.reuse == 2 and "fresh" in r.kinds)
+    better = -1.0 if not whole[0].metric.maximise else 1.0
+    gap = Estimate(0.26 * better, *sorted((0.2 * better, 0.3 * better)), 3)
+    ahead = _at(
+        replace(whole[0], rows=(replace(row, difference=gap),)),
+        here=(1.1, 0.9, 1.3),
+        boundary=(2.0, 1.0, math.inf),
+    )
+    assert "2 updates on each batch do end better than today" in ahead.said()[0].en
+    paying = _at(ahead, here=(1.5, 1.2, 1.9), boundary=(0.0, 0.0, 0.0))
+    assert "do end better" not in " ".join(text.en for text in paying.said())
+    worse = Estimate(-0.26 * better, *sorted((-0.2 * better, -0.3 * better)), 3)
+    behind = replace(ahead, rows=(replace(row, difference=worse),))
+    assert "do end better" not in " ".join(text.en for text in behind.said())

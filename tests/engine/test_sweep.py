@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from batchlab import tasks
-from batchlab.engine import Engine, Job, train, workers
+from batchlab.engine import Engine, Job, evaluation_grid, train, workers
 from batchlab.errors import TaskError
 from tests.engine import tiny
 
@@ -27,6 +27,16 @@ def test_the_plan_covers_every_run_once_and_starts_with_the_longest():
     assert [cell.updates for cell in cells] == sorted((c.updates for c in cells), reverse=True)
     assert {cell.choice.executor for cell in cells} == {"stacked"}
     assert all("no convolution" in cell.choice.reason for cell in cells)
+
+
+def test_a_task_and_one_run_are_enough_to_train():
+    run = tiny.run(samples=80)
+    short = train(tiny.task(), run, workers=0)
+    whole = train(tiny.ready(), [run], Job(evaluation_grid(tiny.EXAMPLES, 80)), workers=0)
+    assert len(short.runs) == 1
+    found, expected = (trace.runs[0].series["loss"] for trace in (short, whole))
+    assert found.values.tolist() == expected.values.tolist()
+    assert found.samples[-1] == 80
 
 
 def test_only_runs_of_one_shape_share_a_cell():

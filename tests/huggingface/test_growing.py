@@ -35,14 +35,14 @@ class Seen(TrainerCallback):
         self.steps = state.max_steps
 
 
-def fit(folder, name, resume=None, dropout=0.0, **changes):
+def fit(folder, name, resume=None, dropout=0.0, reuse=1, **changes):
     schedule, fits = (SCHEDULES | OTHERS)[name]
     seen = Seen()
     trainer = tiny.classifier(
         folder,
         kind=GrowingTrainer,
         model=lambda: tiny.bert(dropout),
-        given={"schedule": schedule, "callbacks": [seen]},
+        given={"schedule": schedule, "callbacks": [seen], "reuse": reuse},
         **{
             **{"per_device_train_batch_size": fits, "gradient_accumulation_steps": 1},
             **{"max_steps": -1, "num_train_epochs": EPOCHS, "eval_strategy": "epoch", "seed": 2},
@@ -54,17 +54,17 @@ def fit(folder, name, resume=None, dropout=0.0, **changes):
 
 
 def plan(name, epochs=EPOCHS):
-    schedule, _ = SCHEDULES[name]
+    schedule, _ = (SCHEDULES | OTHERS)[name]
     sampler = GrowingBatchSampler(tiny.EXAMPLES, schedule, 2)
     return [list(sampler) for _ in range(epochs)]
 
 
-def plain(name, rates):
+def plain(name, rates, reuse=1, epochs=EPOCHS):
     """The same updates of whole batches in a plain loop, at these learning rates."""
     model, data = tiny.bert().train(), tiny.rows()
     trainer = tiny.classifier("unused", model=lambda: model, max_steps=1)
     optimizer = trainer.create_optimizer()
-    batches = [batch for epoch in plan(name) for batch in epoch]
+    batches = [batch for epoch in plan(name, epochs) for batch in epoch for _ in range(reuse)]
     for batch, rate in zip(batches, rates, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -189,6 +189,108 @@ def test_growth_above_memory_inside_an_epoch_is_refused_with_that_sentence(tmp_p
     words = r"only where an epoch starts; got .* fixed within an epoch"
     with pytest.raises(InvalidValueError, match=words):
         fit(tmp_path, "grows inside epochs", per_device_train_batch_size=4)
+
+
+# ------------------------------------------------------------------ each batch used several times
+
+
+@pytest.mark.parametrize(("name", "reuse"), [("lengths differ by one", 3), ("small first", 2)])
+def test_each_fetched_batch_serves_for_k_updates_as_in_a_plain_loop(tmp_path, name, reuse):
+    trainer, seen = fit(tmp_path, name, reuse=reuse, num_train_epochs=2)
+    batches = sum(map(len, plan(name, 2)))
+    assert trainer.state.global_step == seen.steps == reuse * batches
+    assert trainer.state.epoch == 2
+    assert far(trainer.model, plain(name, seen.rates, reuse, 2)) < 2e-5
+    assert far(trainer.model, plain(name, seen.rates[::reuse], 1, 2)) > 1e-3
+
+
+def test_accumulated_batches_are_used_again_as_a_whole(tmp_path):
+    """Micro-batches of 4 at first, of 16 and 24 in windows of 2 and 3."""
+    name = "above memory at an epoch"
+    trainer, seen = fit(tmp_path, name, reuse=2)
+    assert trainer.state.global_step == 2 * sum(map(len, plan(name)))
+    assert far(trainer.model, plain(name, seen.rates, 2)) < 2e-5
+
+
+def test_a_batch_is_fetched_once_however_often_it_is_used(tmp_path):
+    asked = []
+
+    class Counting(list):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    trainer = tiny.classifier(
+        tmp_path,
+        kind=GrowingTrainer,
+        given={"schedule": 8, "reuse": 3, "train_dataset": Counting(tiny.rows())},
+        **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1},
+        **{"max_steps": -1, "num_train_epochs": 1},
+    )
+    trainer.train()
+    assert trainer.state.global_step == 18
+    assert len(asked) == tiny.EXAMPLES
+
+
+def test_the_rate_goes_by_fresh_samples_and_max_steps_by_updates(tmp_path):
+    _, once = fit(tmp_path / "once", "lengths differ by one")
+    _, again = fit(tmp_path / "again", "lengths differ by one", reuse=3)
+    assert again.steps == 3 * once.steps
+    assert again.rates == [rate for rate in once.rates for _ in range(3)]
+
+
+@pytest.mark.parametrize("step", [7, 8, 9])
+def test_training_goes_on_between_and_inside_the_uses_of_a_batch(tmp_path, step):
+    """3 updates on each of 2 or 3 batches an epoch: 9 is an epoch's end, 7 and 8 are inside."""
+    name, given = "lengths differ by one", {**SAVING, "reuse": 3, "num_train_epochs": 2}
+    whole, seen = fit(tmp_path / "whole", name, **given)
+    path = str(tmp_path / "whole" / f"checkpoint-{step}")
+    resumed, rest = fit(tmp_path / "resumed", name, resume=path, **given)
+    assert rest.rates == seen.rates[step:]
+    assert far(resumed.model, whole.model) == 0.0
+
+
+@pytest.mark.slow
+def test_resumed_from_anywhere_is_uninterrupted_with_windows_too(tmp_path):
+    name, given = "above memory at an epoch", {**SAVING, "reuse": 2}
+    whole, seen = fit(tmp_path / "whole", name, **given)
+    for step in range(1, len(seen.rates)):
+        path = str(tmp_path / "whole" / f"checkpoint-{step}")
+        resumed, rest = fit(tmp_path / "resumed", name, resume=path, **given)
+        assert rest.rates == seen.rates[step:], step
+        assert far(resumed.model, whole.model) == 0.0, step
+
+
+def test_a_checkpoint_of_another_reuse_is_refused(tmp_path):
+    given = {**SAVING, "num_train_epochs": 2, "save_steps": 8}
+    fit(tmp_path / "whole", "lengths differ by one", reuse=2, **given)
+    path = str(tmp_path / "whole" / "checkpoint-8")
+    with pytest.raises(ResultError, match="`reuse` may not"):
+        fit(tmp_path / "other", "lengths differ by one", path, reuse=3, **given)
+
+
+def test_a_batch_that_is_written_to_is_refused_at_its_next_use(tmp_path):
+    class Writing(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer._window[0][0]["input_ids"].add_(0)
+
+    trainer = tiny.classifier(
+        tmp_path,
+        kind=GrowingTrainer,
+        given={"schedule": 8, "reuse": 2, "callbacks": [Writing()]},
+        **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1},
+        **{"max_steps": -1, "num_train_epochs": 1},
+    )
+    with pytest.raises(
+        InvalidValueError, match="`batch` must be left as it is until its last use"
+    ):
+        trainer.train()
+
+
+@pytest.mark.parametrize("reuse", [0, 1.5, True])
+def test_what_is_no_number_of_uses_is_refused(tmp_path, reuse):
+    with pytest.raises(InvalidValueError, match="`reuse` must be a whole number, at least 1"):
+        fit(tmp_path, "lengths differ by one", reuse=reuse)
 
 
 IN_TWO = """

@@ -5,7 +5,7 @@ import torch
 
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, UserError
 from batchlab.measure.overlaps import overlap_probe
 from batchlab.tasks import prepare
 from batchlab.tasks.teacher import directions, teacher
@@ -38,6 +38,18 @@ def test_overlaps_start_at_0_and_end_as_the_weights_say(executor):
             found = result.series[f"overlap.{j}.self"].values[-1]
             assert found == pytest.approx(float(W[j].square().sum()) / D, abs=1e-6)
         assert abs(M[0][0]) > 0.1
+
+
+@pytest.mark.parametrize("executor", ["stacked", "loop"])
+def test_a_parameter_that_is_not_there_is_one_sentence(executor):
+    prepared = prepare(teacher("z1", features=D, examples=N), device="cpu")
+    run = RunConfig(rule="sgd", batch_size=N, learning_rate=0.1, samples="1ep").resolved(N)
+    probe = overlap_probe(directions(1, D, seed=0), weight="typo")
+    with (
+        Engine(prepared, None, 0, executor) as engine,
+        pytest.raises(UserError, match=r"`weight` must be one of module.weight.*; got 'typo'"),
+    ):
+        engine.train([run], Job(evaluate_at=(0,), probe=probe, probe_at=(0,)))
 
 
 def test_the_length_of_a_direction_does_not_matter():

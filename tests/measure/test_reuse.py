@@ -82,6 +82,23 @@ def test_the_interval_covers_the_boundary_in_nine_of_ten_worlds(monkeypatch):
     assert abs(narrow - 360) > 4 * sd
 
 
+def test_a_price_lies_in_the_boundary_s_interval_where_its_own_range_holds_1():
+    """n = 20 of those worlds, 14 others at other prices; at another level they would disagree."""
+    generator = np.random.default_rng(1)
+    alike, planted = [], []
+    for i in range(20):
+        log = 0.2 * generator.standard_normal((2, 6))
+        today, mine = spent(900 * np.exp(log[0])), spent(600 * np.exp(log[1]), 2)
+        price = (1.0, 0.3, 3.0)[i % 3]
+        found = ratio_at(today, mine, price).estimate
+        held = found.low <= 1 <= found.high
+        for level, seen in ((0.9, alike), (0.3, planted)):
+            ends = boundary(today, mine, level)
+            seen.append((ends.low <= price <= ends.high) == held)
+    assert all(alike)
+    assert not all(planted)
+
+
 def test_runs_that_never_arrive_leave_the_ends_open():
     found = boundary(spent([1000.0] * 4), spent([500, 500, 500, INF], 2))
     assert math.isinf(found.high)

@@ -12,6 +12,7 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError
+from batchlab.measure import throughput
 from batchlab.measure.throughput import Block, Timing, curve, knee, seconds_per_update, time_block
 from batchlab.tasks import Task, prepare
 from batchlab.types import Estimate
@@ -46,6 +47,31 @@ def test_a_block_counts_every_update_after_the_warm_up(prepared):
     # One update reads the clock twice inside and once after: 3 s; 10 s are over after the fourth.
     assert (block.updates, block.loader_seconds) == (4, 4.0)
     assert block.end == (3 + 4) * 8
+
+
+@pytest.mark.parametrize(("apart", "seconds"), [(True, 1.0), (False, 6.0)])
+def test_apart_reading_does_not_wait_for_queued_computing(prepared, monkeypatch, apart, seconds):
+    """An accelerator whose updates take 5 s once something waits for them, as reading does."""
+    clock, queued = Clock(), [0.0]
+    read, update = throughput.plain.read, throughput.plain.update
+
+    def drain(*_):
+        clock.now, queued[0] = clock.now + queued[0], 0.0
+
+    def reading(*given):
+        drain()
+        return read(*given)
+
+    def updating(*given):
+        queued[0] += 5.0
+        return update(*given)
+
+    monkeypatch.setattr(throughput.plain, "read", reading)
+    monkeypatch.setattr(throughput.plain, "update", updating)
+    monkeypatch.setattr(throughput._Loop, "synchronize", drain)
+    block = time_block(prepared, prepared.baseline, 40, apart=apart, clock=clock)
+    first = 1.0 - seconds  # nothing is queued before the first update that is timed
+    assert block.loader_seconds == pytest.approx(block.updates * seconds + min(0.0, first))
 
 
 def test_the_warm_up_is_not_in_the_time(prepared):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from batchlab._text import plain
 from batchlab.errors import InvalidValueError
@@ -52,6 +53,42 @@ def test_targets_have_variance_1(degree):
     )
     assert (weights * values**2).sum() / weights.sum() == pytest.approx(1)
     assert early.TARGETS[degree] == f"He{degree}(z)/sqrt({math.factorial(degree)})"
+
+
+def test_a_specialised_student_is_seen_where_half_the_difference_is_blind():
+    """The second neuron's sign is negative: one on z₂ and the other on −z₁."""
+    panel = figure.PANELS["symmetric"]
+    special = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    _, size = figure.split(special, panel)
+    assert float(size) == pytest.approx(math.sqrt(0.5))
+    _, half = figure.split(special, panel._replace(alike=False))
+    assert float(half) == pytest.approx(0.0)
+    together = torch.tensor([[0.5, 0.5], [-0.5, -0.5]], dtype=torch.float64)
+    assert float(figure.split(together, panel)[1]) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "inside"),
+    [(0.5, 0.5, True), (0.0, 1.0, False), (1.0, 0.0, False), (0.0, 0.0, False)],
+)
+def test_steady_needs_both_halves(first, second, inside):
+    """Of the −0.0695 of all examples."""
+    rows = [
+        {"repetition": 0, "share": share, "cosine": -0.0695 * done, "looks": True, "inputs": 256}
+        for share, done in ((one_example.END // 2, first), (one_example.END, first + second))
+    ]
+    claim = CLAIMS["second-gradient-is-steady"]
+    (found,) = claim.values({one_example.TABLE: pl.DataFrame(rows)})
+    assert (claim.low <= found <= claim.high) is inside
+
+
+def test_the_theory_s_own_error_widens_a_comparison_with_it():
+    values = np.random.default_rng(0).normal(size=50)
+    wide = words.widened(values, 0.2)
+    own = values.var(ddof=1) / 50
+    assert wide.mean() == pytest.approx(values.mean())
+    assert wide.var(ddof=1) / 50 == pytest.approx(own + 0.04)
+    assert words.widened(values, 0.0) == pytest.approx(values)
 
 
 def test_a_slope_of_logarithms_is_that_of_the_spread():

@@ -145,12 +145,12 @@ def test_the_bound_holds_for_a_slanted_jump_whatever_the_shifts(seed):
     assert off(found, ridge(step(0.4), *u)) == []
 
 
-def test_one_rule_in_place_of_the_bound_would_not_cover():
-    """The twin of the test above: the deviation of the mean alone is exceeded."""
+def test_a_standard_error_in_place_of_the_bound_would_not_cover():
+    """The twin of the test above: one standard error of the mean of the rules is exceeded."""
     exact = ridge(step(0.4), 0.8, 0.6)
     each = of_labels(measured(target("sign(0.8*z1 + 0.6*z2 - 0.4)"), 0), 6)[:, 0]
     truth = torch.tensor([exact(index) for index in indices(2, 6)], dtype=torch.float64)
-    narrow = (each - each.mean(0)).abs().amin(0)
+    narrow = each.std(0) / math.sqrt(len(each))
     assert ((each.mean(0) - truth).abs() > narrow).any()
 
 

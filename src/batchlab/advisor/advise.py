@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab.advisor import answer, inner, sturdy
+from batchlab.advisor import answer, inner, reusing, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
@@ -38,6 +38,7 @@ from batchlab.advisor.project import (
     unpaid,
 )
 from batchlab.advisor.record import Verdict
+from batchlab.advisor.reusing import EchoPlan
 from batchlab.advisor.screen import (
     CHECKPOINT_SHARE,
     NOISE_PROBES,
@@ -58,6 +59,7 @@ from batchlab.advisor.session import (
 from batchlab.advisor.stages import (
     Choice,
     Confirmation,
+    Echoes,
     Machine,
     OnAll,
     Pilot,
@@ -83,7 +85,7 @@ SEARCH_SHARE = 0.3
 RESERVE = 0.05
 """Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
-PARTS = {"R": "robustness", "G": "batches that grow"}
+PARTS = {"R": "robustness", "G": "batches that grow", "E": "batches that are used again"}
 """What comes besides the three stages, by letter."""
 FIT_SECONDS, LEAST_SEARCH_SECONDS = 5.0, 10.0
 """What finding the largest batch and the shortest useful search usually take."""
@@ -242,6 +244,7 @@ class _Stages:
         screening: Stage A, or None.
         projection: Stage B, or None.
         pilot: What was tried of batches that grow, or None.
+        echoes: What was tried of batches that are used again, or None.
         confirmation: Stage C, or None.
         on_all: The pair on all data, or None.
         insight: What the models look at, or None.
@@ -254,6 +257,7 @@ class _Stages:
         self.screening: Screening | None = journal.load("screening", Screening)
         self.projection: Projection | None = journal.load("projection", Projection)
         self.pilot: Pilot | None = journal.load("growing", Pilot)
+        self.echoes: Echoes | None = journal.load("reusing", Echoes)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
         self.survey: Survey | None = journal.load("robustness", Survey)
@@ -270,6 +274,7 @@ class _Stages:
         """All stages the budget pays for."""
         self._screen()
         if self._search():
+            self._try_reusing()
             self._try_growing()
             self._confirm()
             self._repeat_more()
@@ -377,7 +382,7 @@ class _Stages:
             session.listener.say("a run has too few updates for learning rates to be compared")
             return None
         self.prices = {"B": max(expected["B"], least), "C": usual}
-        usual += price_on_all(session, session.batch_size)
+        usual += price_on_all(session)
         budget = session.options.budget
         if budget is None:
             return None
@@ -442,15 +447,49 @@ class _Stages:
         session, projection = self.session, self.projection
         assert projection is not None
         finalists = TYPICAL_FINALISTS + MOST_GROWING
-        kept = price_of_confirmation(session, finalists, session.batch_size)
-        kept += price_on_all(session, session.batch_size)
-        kept += _kept_for_noise(session) + self._kept_for_features()
+        kept = self._kept_for_confirmation(finalists + reusing.extra(self._again))
         return plan_pilot(session, projection, self._rows("samples"), _spendable(session) - kept)
+
+    def _kept_for_confirmation(self, finalists: int) -> float:
+        """Seconds for all that comes after a pilot, with so many finalists like today's."""
+        session = self.session
+        kept = price_of_confirmation(session, finalists, session.batch_size)
+        return kept + price_on_all(session) + _kept_for_noise(session) + self._kept_for_features()
+
+    def _try_reusing(self) -> None:
+        """The pilot of batches that are used again, if samples cost enough, it is paid for and
+        nothing is confirmed yet.
+        """
+        session, known = self.session, self.journal.plan("E")
+        unpaid = self.echoes is None or self.echoes.why_not == GROWING_UNPAID
+        if session.baseline.reuse != 1 or self.confirmation is not None or not unpaid:
+            return
+        self._enter(3)
+        plan = from_plain(EchoPlan, known) if known else self._plan_echoes()
+        if isinstance(plan, Echoes):
+            self.echoes = plan
+            self.prices |= {"E": plan.seconds} if plan.seconds is not None else {}
+        else:
+            self.journal.plan("E", asdict(plan))
+            self.echoes = reusing.run(session, plan, self.yardstick)
+            self.prices.pop("E", None)
+        self._save("reusing", self.echoes)
+
+    def _plan_echoes(self) -> EchoPlan | Echoes:
+        """The longest pilot that leaves room for all that comes after it."""
+        session, rows = self.session, self._rows(self.session.options.objective)
+        kept = self._kept_for_confirmation(TYPICAL_FINALISTS + sum(reusing.FACTORS))
+        return reusing.plan(session, self.yardstick(), rows, _spendable(session) - kept)
 
     @property
     def _growing(self) -> tuple[Choice, ...]:
         """The batches that grow among the finalists."""
         return () if self.pilot is None else tuple(map(choice_of, self.pilot.best))
+
+    @property
+    def _again(self) -> tuple[Choice, ...]:
+        """The batches that are used again among the finalists."""
+        return () if self.echoes is None else tuple(map(choice_of, self.echoes.best))
 
     def _confirm(self) -> None:
         """Stage C, if it is paid for."""
@@ -468,9 +507,9 @@ class _Stages:
             self._save("confirmation", self.confirmation)
 
     def _plan_confirmation(self) -> ConfirmationPlan | None:
-        session, growing = self.session, self._growing
+        session, growing, again = self.session, self._growing, self._again
         rows = self._rows(session.options.objective)
-        full = plan_confirmation(session, rows, math.inf, growing)
+        full = plan_confirmation(session, rows, math.inf, growing, again)
         if full is None:
             self.prices.pop("C", None)
             session.listener.say(
@@ -480,10 +519,10 @@ class _Stages:
         self.prices["C"] = seconds_of(session, full)
         left = _spendable(session)
         noise = _kept_for_noise(session) + self._kept_for_features()
-        pair = price_on_all(session, session.batch_size)
+        pair = price_on_all(session)
         # What comes after stage C never costs it: first the noise gives way, then the pair.
         plans = (
-            plan_confirmation(session, rows, left - kept, growing)
+            plan_confirmation(session, rows, left - kept, growing, again)
             for kept in sorted({noise + pair, pair, noise, 0.0}, reverse=True)
         )
         return next((plan for plan in plans if plan is not None), None)
@@ -501,7 +540,7 @@ class _Stages:
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
         left = _spendable(session) - self._kept_for_later(record)
-        count = affordable_repeats(session, record.choice[0], left)
+        count = affordable_repeats(session, record.choice, left)
         made = {"seeds": list(range(first, first + count))} if count else None
         plan = self.journal.plan(name, made)
         if plan is None:
@@ -535,7 +574,7 @@ class _Stages:
 
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""
-        pair = 0.0 if self.on_all else price_on_all(self.session, record.choice[0])
+        pair = 0.0 if self.on_all else price_on_all(self.session, record.choice)
         return pair + self._kept_for_features() + self._kept_for_robustness()
 
     def _kept_for_robustness(self) -> float:
@@ -551,7 +590,7 @@ class _Stages:
         session, record = self.session, self.confirmation
         if session.prepared.drawn is None or record is None or self.on_all is not None:
             return
-        self.prices[KEY] = price_on_all(session, record.choice[0])
+        self.prices[KEY] = price_on_all(session, record.choice)
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
         left = _spendable(session)
@@ -633,6 +672,7 @@ class _Stages:
             self.survey,
             self.insight,
             self.pilot,
+            self.echoes,
         )
 
 
@@ -660,7 +700,7 @@ def prices(session: Session) -> dict[str, float]:
     }
     if session.options.growing:
         found["G"] = price_of_pilot(session)
-    repeat = price_on_all(session, session.batch_size)
+    repeat = price_on_all(session)
     if repeat:
         found[KEY] = repeat
     if session.options.robustness:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -32,11 +34,12 @@ from batchlab.advisor.record import (
     Growing,
     MetricInfo,
     NextStage,
+    Reusing,
     Target,
     Verdict,
 )
 from batchlab.advisor.session import over_workers
-from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown
+from batchlab.advisor.stages import FIELDS, Choice, Confirmation, Curve, Grown, Reused
 from batchlab.advisor.view import View
 from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
@@ -83,11 +86,12 @@ def _ratio_row(
     spacing: float,
 ) -> Comparison:
     b0, b1 = view.today[0], view.chosen[0]
-    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
+    other = yardstick.of(view.chosen)
+    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing, other)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
-        median_estimate(yardstick.measure(quantity, side, size), unit)
-        for side, size in ((before, b0), (after, b1))
+        median_estimate(own.measure(quantity, side, size), unit)
+        for own, side, size in ((yardstick, before, b0), (other, after, b1))
     ]
     return comparison(quantity, sides[0], sides[1], paired)
 
@@ -285,9 +289,9 @@ def counted_as_gain(today: np.ndarray, recommended: np.ndarray) -> np.ndarray:
 
 def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
     """The objective's comparison of samples to the target."""
-    return view.fresh_yardstick.compare(
-        view.options.objective, (before, view.today[0]), (after, view.chosen[0]), view.spacing
-    )
+    sides, yardstick = ((before, view.today[0]), (after, view.chosen[0])), view.fresh_yardstick
+    other = yardstick.of(view.chosen)
+    return yardstick.compare(view.options.objective, *sides, view.spacing, other)
 
 
 def at_least(view: View) -> dict[str, bool]:
@@ -306,7 +310,7 @@ def recommended(view: View) -> Choice:
 def changes(view: View) -> tuple[Change, ...]:
     """The fields in which the best alternative differs from today."""
     before, after = view.setting(view.today), view.setting(recommended(view))
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in Grown._fields}
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FIELDS}
     return tuple(Change(name, old, new) for name, (old, new) in pairs.items() if old != new)
 
 
@@ -351,7 +355,8 @@ def decide_repeats(view: View) -> int:
     before, after = view.fresh_samples
     yardstick, objective = view.fresh_yardstick, view.options.objective
     today = yardstick.measure(objective, before, view.today[0])
-    return further_pairs(paired, today, yardstick.measure(objective, after, view.chosen[0]), worth)
+    other = yardstick.of(view.chosen).measure(objective, after, view.chosen[0])
+    return further_pairs(paired, today, other, worth)
 
 
 def further_pairs(paired: Paired, today: np.ndarray, recommended: np.ndarray, worth: float) -> int:
@@ -436,9 +441,9 @@ def _pair_seconds(view: View) -> float:
     evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
     whole = np.array([float(view.samples)])
     each = [
-        float(view.yardstick.computing.measure("time", whole, b)[0]) * factor
+        float(view.yardstick.computing.of(side).measure("time", whole, side[0])[0]) * factor
         + evaluations * evaluation
-        for b in (view.today[0], view.chosen[0])
+        for side in (view.today, view.chosen)
     ]
     # Many pairs share the workers evenly: one pair's part of them.
     return over_workers(each * 100, machine.cores if machine.device == "cpu" else 1) / 100
@@ -453,7 +458,9 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown) or chosen[0] == view.today[0] or chosen[1] == view.today[1]:
+    if isinstance(chosen, Grown | Reused) or view.today[0] == chosen[0]:
+        return None
+    if chosen[1] == view.today[1]:
         return None
     size, _ = chosen
     if record is not None and record.batch_only:
@@ -514,27 +521,11 @@ def growing(view: View) -> Growing | None:
 
 
 def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
-    objective, maximise = view.options.objective, view.maximise
     leader, rival = growers(view)
     sides = _on_fresh_seeds(record, leader, rival)
-    fresh = len(sides[0]) >= 2
-    if not fresh:
-        sides = [[c for c in record.choosing if c.choice == one] for one in (leader, rival)]
-    yardstick = view.fresh_yardstick if fresh else view.yardstick
-    asked = yardstick, objective, record.target, maximise
-    mine, theirs = sides
-    gain = against(mine, theirs, *asked, view.spacing).estimate
-    if objective == "accuracy" and view.facts.metric.unit == "%":
-        gain = clamped(gain, -1.0, 1.0)
-    return replace(
-        known,
-        setting=view.setting(leader),
-        rival=view.setting(rival),
-        quantity="validation" if objective == "accuracy" else objective,
-        difference=gain if objective == "accuracy" else inverted(gain),
-        pays=better(gain, objective, maximise),
-        fresh=fresh,
-    )
+    if len(sides[0]) >= 2:
+        return replace(_compared(view, view.fresh_yardstick, sides, known), fresh=True)
+    return _beside(view, record, view.grown, known)
 
 
 def growers(view: View) -> tuple[Choice, Choice]:
@@ -544,17 +535,66 @@ def growers(view: View) -> tuple[Choice, Choice]:
         view: The case; a batch that grows is among its finalists.
     """
     assert view.confirmation is not None
-    groups: dict[str, list[Curve]] = {}
-    for curve in view.confirmation.choosing:
-        groups.setdefault(view.id(curve.choice), []).append(curve)
-    asked = view.yardstick, view.options.objective, view.confirmation.target, view.maximise
-    grown = {view.id(choice) for choice in view.grown} & groups.keys()
-    fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
-    leader, rival = (
-        front({n: groups[n] for n in groups if (n in grown) == grows}, *asked, fewest)
-        for grows in (True, False)
+    mine, theirs = _leaders(view, view.confirmation, view.grown)
+    return mine[0].choice, theirs[0].choice
+
+
+def reusing(view: View) -> Reusing | None:
+    """Whether it pays to use each batch several times: the best that does against the best that
+    does not, on the choosing seeds; None before anything was searched.
+    """
+    echoes, record = view.records.echoes, view.confirmation
+    if echoes is None:
+        return None
+    tried = len({c.choice for c in echoes.curves if isinstance(c.choice, Reused)})
+    known = Reusing(echoes.why_not, echoes.seconds, echoes.price, tried)
+    if echoes.why_not:
+        return known
+    if record is None or not view.reused:
+        return replace(known, why_not="unconfirmed")
+    return _beside(view, record, view.reused, known)
+
+
+Tried = TypeVar("Tried", Growing, Reusing)
+Sides: TypeAlias = Sequence[Sequence[Curve]]
+
+
+def _beside(view: View, record: Confirmation, mine: Sequence[Choice], known: Tried) -> Tried:
+    """The best of these finalists against the best of one size that is used as today's is."""
+    return _compared(view, view.yardstick, _leaders(view, record, mine), known)
+
+
+def _compared(view: View, yardstick: Yardstick, sides: Sides, known: Tried) -> Tried:
+    """Runs of a setting and of its rival."""
+    objective, maximise = view.options.objective, view.maximise
+    mine, theirs = sides
+    target = view.confirmation.target if view.confirmation else None
+    gain = against(mine, theirs, yardstick, objective, target, maximise, view.spacing).estimate
+    if objective == "accuracy" and view.facts.metric.unit == "%":
+        gain = clamped(gain, -1.0, 1.0)
+    return replace(
+        known,
+        setting=view.setting(mine[0].choice),
+        rival=view.setting(theirs[0].choice),
+        quantity="validation" if objective == "accuracy" else objective,
+        difference=gain if objective == "accuracy" else inverted(gain),
+        pays=better(gain, objective, maximise),
     )
-    return groups[leader][0].choice, groups[rival][0].choice
+
+
+def _leaders(view: View, record: Confirmation, mine: Sequence[Choice]) -> list[list[Curve]]:
+    """The choosing runs of the best of these and of the best plain finalist."""
+    groups: dict[str, list[Curve]] = {}
+    for curve in record.choosing:
+        groups.setdefault(view.id(curve.choice), []).append(curve)
+    asked = view.yardstick, view.options.objective, record.target, view.maximise
+    ours = {view.id(choice) for choice in mine} & groups.keys()
+    plain = groups.keys() - {view.id(choice) for choice in (*view.grown, *view.reused)}
+    fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
+    return [
+        groups[front({n: groups[n] for n in groups if n in side}, *asked, fewest)]
+        for side in (ours, plain)
+    ]
 
 
 def _on_fresh_seeds(record: Confirmation, *choices: Choice) -> list[list[Curve]]:

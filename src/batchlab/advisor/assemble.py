@@ -90,6 +90,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         robustness=_robustness(view),
         features=_features(view),
         growing=answer.growing(view),
+        reusing=answer.reusing(view),
     )
 
 
@@ -142,6 +143,7 @@ def _params(setting: Setting) -> dict[str, Any]:
         "weight_decay",
         "lr_schedule",
         "rate_growth",
+        "reuse",
         "warmup",
         "clip_norm",
         "precision",

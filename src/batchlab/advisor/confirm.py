@@ -23,7 +23,16 @@ from batchlab.advisor.judge import (
 )
 from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown, all_sizes, choice_of
+from batchlab.advisor.stages import (
+    FIELDS,
+    Choice,
+    Confirmation,
+    Curve,
+    Grown,
+    Reused,
+    all_sizes,
+    choice_of,
+)
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
 
@@ -67,6 +76,7 @@ def plan_confirmation(
     rows: Sequence[Projected],
     seconds: float,
     growing: Sequence[Choice] = (),
+    again: Sequence[Choice] = (),
 ) -> ConfirmationPlan | None:
     """The fullest confirmation that fits: fewer finalists first, never fewer fresh seeds.
 
@@ -75,12 +85,13 @@ def plan_confirmation(
         rows: What the search says of every batch size.
         seconds: What it may take.
         growing: Batches that grow, best first: the best comes second, the others last.
+        again: Batches that are used several times, best first, likewise and before these.
 
     Returns:
         The plan, or None if not even one finalist can be confirmed.
     """
     constant = finalists(session, rows)
-    order = [*constant[:1], *growing[:1], *constant[1:], *growing[1:]]
+    order = [*constant[:1], *again[:1], *growing[:1], *constant[1:], *again[1:], *growing[1:]]
     plans = (_plan(session, order[:count]) for count in range(len(order), 0, -1))
     return next((plan for plan in plans if seconds_of(session, plan) <= seconds), None)
 
@@ -111,21 +122,19 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not isinstance(c, Grown)),
+        any(c[0] != session.batch_size for c in finalists if not isinstance(c, Grown | Reused)),
     )
 
 
 def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int | str, int, int]]:
     """(batch size, samples, evaluations) of everything, for pricing."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    chosen = max(plan.pairs(), key=lambda pair: session.run_seconds(pair[0], session.samples))
-    sizes: list[int | str] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [
-        chosen[0]
-    ] * len(plan.fresh)
-    sizes += [choice[0] for choice in plan.pairs()] * len(plan.seeds)
-    if plan.batch_only:
-        sizes += [chosen[0]] * len(plan.seeds)
-    return [(size, session.samples, count) for size in sizes]
+    works = [session.work(choice, session.samples, count) for choice in plan.pairs()]
+    chosen = max(works, key=lambda work: session.run_seconds(*work[:2]))
+    today = session.batch_size, session.samples, count
+    found = [today] * (len(plan.seeds) + len(plan.fresh)) + [chosen] * len(plan.fresh)
+    found += works * len(plan.seeds)
+    return found + [chosen] * len(plan.seeds) if plan.batch_only else found
 
 
 def price_of_confirmation(session: Session, finalists: int, size: int) -> float:
@@ -162,7 +171,7 @@ def confirm(
     target, chosen_by = found
     session.visit(sizes)
     choice = _fixed(session, journal, plan, choosing, target, yardstick)
-    chosen = choice_of([choice[name] for name in Grown._fields if name in choice])
+    chosen = choice_of([choice[name] for name in FIELDS if name in choice])
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
     timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
@@ -197,7 +206,8 @@ def _fixed(
     if prefer is not None:
         shares = judged(prefer)(session, _ends_of_finalists(session, plan))
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
-    made: dict[str, Any] = dict(zip(Grown._fields, chosen, strict=False)) | {"target": target}
+    names = chosen._fields if isinstance(chosen, Grown | Reused) else FIELDS[:2]
+    made: dict[str, Any] = dict(zip(names, chosen, strict=True)) | {"target": target}
     made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
@@ -205,9 +215,9 @@ def _fixed(
 
 def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Curve, ...]:
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
-    batch grows.
+    batch grows or is used again.
     """
-    if isinstance(chosen, Grown):
+    if isinstance(chosen, Grown | Reused):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
@@ -215,19 +225,20 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
 
 
-def affordable_repeats(session: Session, size: int | str, seconds: float) -> int:
+def affordable_repeats(session: Session, choice: Choice, seconds: float) -> int:
     """How many more pairs of fresh runs fit, at most 64.
 
     Args:
         session: The advice in the making.
-        size: Batch size of the recommendation.
+        choice: The recommendation.
         seconds: What they may take.
 
     Returns:
         Pairs; 0 if not even one fits.
     """
     evaluations = len(evaluation_grid(session.prepared.examples, session.samples))
-    pair = [(b, session.samples, evaluations) for b in (session.batch_size, size)]
+    sides = ((session.batch_size, session.learning_rate), choice)
+    pair = [session.work(side, session.samples, evaluations) for side in sides]
     fitting = (n for n in range(MOST_REPEATS, 0, -1) if session.wall_seconds(pair * n) <= seconds)
     return next(fitting, 0)
 
@@ -372,11 +383,11 @@ def _without_idle_growth(
     yardstick: Yardstick,
     best: Callable[[Sequence[str]], str],
 ) -> list[str]:
-    """The finalists without batches that grow, unless the best of these beats the best constant
-    one, today's among them, beyond its range on the choosing seeds. A batch that grows changes
-    more, and was found among more: a draw is not enough.
+    """The finalists without batches that grow or are used again, unless the best of these beats
+    the best constant one, today's among them, beyond its range on the choosing seeds. Such a batch
+    changes more, and was found among more: a draw is not enough.
     """
-    grown = [n for n in names if isinstance(groups[n][0].choice, Grown)]
+    grown = [n for n in names if isinstance(groups[n][0].choice, Grown | Reused)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant
@@ -406,7 +417,7 @@ def _curves(
 ) -> tuple[Curve, ...]:
     """Whole runs of several settings, setting by setting, each on every seed."""
     configs = [session.of(choice, seed) for choice in pairs for seed in seeds]
-    sizes = [choice[0] for choice in pairs for _ in seeds]
+    choices = [choice for choice in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
     prefers = what == CHOOSING_RUNS and session.options.prefer is not None
     later = session.options.robustness or session.keeps_ends
@@ -419,6 +430,6 @@ def _curves(
         for config, state in zip(configs, states, strict=True)
     ]
     return tuple(
-        Curve.of(run, size, test=score)
-        for run, size, score in zip(trace.runs, sizes, scores, strict=True)
+        Curve.of_choice(run, choice, score)
+        for run, choice, score in zip(trace.runs, choices, scores, strict=True)
     )

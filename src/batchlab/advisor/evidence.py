@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Projection, Reused
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -181,19 +181,20 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             for p in screening.proposals
             if p.batch_size != view.today[0]
         ]
-    made += [_grown(view, choice) for choice in view.grown]
+    made += [_special(view, choice, Reason.REUSED) for choice in view.reused]
+    made += [_special(view, choice, Reason.GROWING) for choice in view.grown]
     return _with_pareto(view, made)
 
 
-def _grown(view: View, choice: Grown) -> Candidate:
-    """A batch that grows, as far as it was confirmed; the pilot's trainings are none of them."""
-    whole = np.array([float(view.samples)])
-    updates = float(view.yardstick.updates(whole, choice.batch_size)[0])
-    alone = view.yardstick.computing.seconds(view.samples, choice.batch_size)
+def _special(view: View, choice: Grown | Reused, reason: Reason) -> Candidate:
+    """A batch that grows or is used again, as far as it was confirmed; the pilot's trainings are
+    none of them.
+    """
+    whole, yardstick = np.array([float(view.samples)]), view.yardstick.computing.of(choice)
+    updates = float(yardstick.updates(whole, choice.batch_size)[0])
+    alone = yardstick.seconds(view.samples, choice.batch_size)
     each = alone.times(1 / updates, "s/update")
-    made = Candidate(
-        view.setting(choice), Reason.GROWING, Evidence.PROJECTED, seconds_per_update=each
-    )
+    made = Candidate(view.setting(choice), reason, Evidence.PROJECTED, seconds_per_update=each)
     return _with_confirmation(view, made, choice)
 
 
@@ -288,7 +289,7 @@ def _with_confirmation(view: View, made: Candidate, pair: Choice) -> Candidate:
     if not curves:
         return made
     samples = to_target(curves, record.target, view.maximise)
-    yardstick = view.fresh_yardstick if fresh else view.yardstick
+    yardstick = (view.fresh_yardstick if fresh else view.yardstick).of(pair)
     return replace(
         made,
         evidence=Evidence.CONFIRMED,
@@ -390,9 +391,9 @@ def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoin
 
 def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
     """Seconds at each evaluation of a run, NaN where nothing was timed."""
-    if isinstance(choice, Grown):
-        reached = np.array(curve.samples, float)
-        return view.yardstick.measure("time", reached, choice.batch_size).tolist()
+    if isinstance(choice, Grown | Reused):
+        reached, yardstick = np.array(curve.samples, float), view.yardstick.of(choice)
+        return yardstick.measure("time", reached, choice.batch_size).tolist()
     rate = view.yardstick.machine.seconds(choice[0])
     reading = view.options.seconds_per_sample
     steps = zip(curve.samples, curve.updates, strict=True)

@@ -13,7 +13,15 @@ from jaxtyping import Float
 from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.project import end_loss, equal_fall
 from batchlab.advisor.record import Price
-from batchlab.advisor.stages import Choice, Curve, Grown, Machine, Projection, parts_of
+from batchlab.advisor.stages import (
+    Choice,
+    Curve,
+    Grown,
+    Machine,
+    Projection,
+    Reused,
+    parts_of,
+)
 from batchlab.engine import evaluation_grid
 from batchlab.measure.throughput import SOURCE
 from batchlab.stats import (
@@ -40,7 +48,9 @@ class Yardstick:
 
     A batch size may be a schedule: every sample then counts at the speed of the size it was drawn
     at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ + s · reading, with sᵢ of the s samples
-    drawn at size Bᵢ. Reading and computing wait for one another: times add up.
+    drawn at size Bᵢ. Reading and computing wait for one another: times add up. Where a batch is
+    used more often than when it was timed, its loading λ counts as often as then:
+    reuse · tᵢ − (reuse − timed) · λᵢ for reuse · tᵢ.
 
     Attributes:
         machine: Seconds per update.
@@ -48,6 +58,7 @@ class Yardstick:
         reuse: Updates per batch.
         examples: Training examples, to which positions in epochs refer; None where there are none.
         reading: Seconds to read one fresh sample, beside what is timed.
+        timed: Updates per batch while it was timed; as ``reuse`` if None.
     """
 
     machine: Machine
@@ -55,6 +66,17 @@ class Yardstick:
     reuse: int = 1
     examples: int | None = None
     reading: float = 0.0
+    timed: int | None = None
+
+    def of(self, choice: Choice) -> Yardstick:
+        """The same for a setting that uses its batches as often as it says.
+
+        Args:
+            choice: Any setting.
+        """
+        if not isinstance(choice, Reused):
+            return self
+        return replace(self, reuse=choice.reuse, timed=self.timed or self.reuse)
 
     @property
     def computing(self) -> Yardstick:
@@ -100,8 +122,11 @@ class Yardstick:
         return seconds * self.price.per_hour / 3600 + self.price.per_sample
 
     def _computing(self, size: int) -> float:
-        """Seconds of computing a sample that is drawn at this size."""
-        return self.rate(size).value * self.reuse / size
+        """Seconds of computing a sample that is drawn at this size, its loading included."""
+        update = self.rate(size).value
+        again = self.reuse - (self.timed or self.reuse)
+        spared = again * update * self.machine.loading(size) if again else 0.0
+        return (update * self.reuse - spared) / size
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -176,6 +201,8 @@ class Yardstick:
         today: tuple[Float[np.ndarray, " n"], int | str],
         recommended: tuple[Float[np.ndarray, " n"], int | str],
         spacing: float = 0.0,
+        other: Yardstick | None = None,
+        level: float = 0.9,
     ) -> Paired:
         """Ratio today / recommended with its interval.
 
@@ -184,13 +211,16 @@ class Yardstick:
             today: Samples to target per seed, and batch size.
             recommended: The same for the recommendation.
             spacing: Samples between two evaluations; 0 where the moments are interpolated.
+            other: For the recommendation, where its batches are used more often.
+            level: Coverage of the range.
 
         Returns:
             The paired comparison.
         """
-        (before, size), (after, other) = today, recommended
+        (before, size), (after, new) = today, recommended
+        other = other or self
         mine = self._weights(quantity, size, before)
-        theirs = self._weights(quantity, other, after)
+        theirs = other._weights(quantity, new, after)
         # What both are timed by cancels in the ratio, all of it where both are one batch size.
         shared = {b: w - theirs.get(b, 0.0) for b, w in mine.items()}
         var, dof = self._variance(shared)
@@ -200,13 +230,14 @@ class Yardstick:
         )
         return paired_log_ratio(
             self.measure(quantity, before, size),
-            self.measure(quantity, after, other),
+            other.measure(quantity, after, new),
             today_seconds_log_var=var,
             today_seconds_dof=dof,
             recommended_seconds_log_var=other_var,
             recommended_seconds_dof=other_dof,
             grid_log_var=grid if math.isfinite(grid) else 0.0,
             source="paired by seed",
+            level=level,
         )
 
 
@@ -239,7 +270,8 @@ def against(
     theirs, mine = (
         (to_target(side, target, maximise), side[0].batch_size) for side in (rival, curves)
     )
-    return yardstick.compare(objective, theirs, mine, spacing)
+    before, after = (yardstick.of(side[0].choice) for side in (rival, curves))
+    return before.compare(objective, theirs, mine, spacing, after)
 
 
 def front(
@@ -263,7 +295,9 @@ def front(
     if objective == "accuracy":
         return choose_accuracy({n: final_metric(runs) for n, runs in groups.items()}, maximise)
     times = {
-        n: yardstick.measure(objective, to_target(runs, target, maximise), runs[0].batch_size)
+        n: yardstick.of(runs[0].choice).measure(
+            objective, to_target(runs, target, maximise), runs[0].batch_size
+        )
         for n, runs in groups.items()
     }
     return choose(times, changes=changes)
@@ -283,13 +317,16 @@ def inverted(ratio: Estimate) -> Estimate:
 
 
 def changed(choice: Choice, today: Choice) -> int:
-    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 4 where it grows.
+    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 1 more where it
+    is used again, 4 where it grows.
 
     Example:
         >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))
         (2, 1)
     """
-    return len(choice) if isinstance(choice, Grown) else 1 + (choice[0] != today[0])
+    if isinstance(choice, Grown):
+        return len(choice)
+    return 1 + (choice[0] != today[0]) + isinstance(choice, Reused)
 
 
 def better(found: Estimate, objective: str, maximise: bool) -> bool:

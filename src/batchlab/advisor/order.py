@@ -106,7 +106,8 @@ def _outcome(
     if objective == "accuracy" or not np.isfinite([before, after]).any():
         return Outcome(_gain(view, today, recommended) > 0, "validation", math.nan)
     sides = (before, view.today[0]), (after, view.chosen[0])
-    ratio = yardstick.compare(objective, *sides).estimate.value
+    found = yardstick.compare(objective, *sides, other=yardstick.of(view.chosen))
+    ratio = found.estimate.value
     return Outcome(ratio > 1, objective, ratio)
 
 

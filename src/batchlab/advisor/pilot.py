@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -53,7 +54,12 @@ MOMENTS = 2
 """Moments of a pass at which L, σ² and Δ are measured."""
 RULES = 5
 """Rules for growing, for pricing: some may give the same schedule, or none."""
+BESIDE = "today's settings beside them"
+"""What today's runs of a pilot are called while they train."""
 NO_ROOM, TOO_SHORT, FAILED, BUDGET = "no room", "too short", "failed", "budget"
+
+
+Setting = TypeVar("Setting", bound=Choice)
 
 
 @dataclass(frozen=True)
@@ -171,12 +177,13 @@ def run_pilot(session: Session, plan: PilotPlan, yardstick: Callable[[], Yardsti
     rules = _rules(session, plan, today, noise)
     tried = _settings(session, plan, rules)
     session.visit(ladder(plan.first, plan.cap))
-    race = _Race(session, yardstick(), [today])
-    race.add(_train(session, plan, "batches that grow", list(tried), plan.seeds[:1]))
+    race = Race(session, yardstick(), [today])
+    race.add(trained(session, plan.samples, "batches that grow", list(tried), plan.seeds[:1]))
     kept = race.best(list(tried), KEPT)
     if kept:
-        race.references += _today(session, plan, plan.seeds[1:])
-        race.add(_train(session, plan, "the best that grow, again", kept, plan.seeds[1:]))
+        today_pair, rest = (session.batch_size, session.learning_rate), plan.seeds[1:]
+        race.references += trained(session, plan.samples, BESIDE, [today_pair], rest)
+        race.add(trained(session, plan.samples, "the best that grow, again", kept, rest))
     best = tuple(tuple(tried[choice]) for choice in race.best(kept, MOST))
     whole = session.samples, session.prepared.examples
     policies = {written(steps, *whole): names for steps, names in rules.items()}
@@ -245,26 +252,27 @@ def _settings(session: Session, plan: PilotPlan, rules: Iterable[Steps]) -> dict
     }
 
 
-def _train(
-    session: Session, plan: PilotPlan, what: str, choices: Sequence[Grown], seeds: Sequence[int]
+def trained(
+    session: Session, samples: int, what: str, choices: Sequence[Choice], seeds: Sequence[int]
 ) -> list[Curve]:
-    configs = [session.of(c, seed, plan.samples) for c in choices for seed in seeds]
-    job = Job(evaluation_grid(session.prepared.examples, plan.samples))
+    """Runs of a pilot, setting by setting.
+
+    Args:
+        session: The advice in the making.
+        samples: Length of each.
+        what: What they are called while they train.
+        choices: Settings.
+        seeds: Each of them is trained on.
+    """
+    configs = [session.of(c, seed, samples) for c in choices for seed in seeds]
+    job = Job(evaluation_grid(session.prepared.examples, samples))
     trace, _ = session.train(what, configs, job)
-    sizes = [c.batch_size for c in choices for _ in seeds]
-    return [Curve.of(run, size) for run, size in zip(trace.runs, sizes, strict=True)]
+    each = [choice for choice in choices for _ in seeds]
+    return [Curve.of_choice(run, one) for run, one in zip(trace.runs, each, strict=True)]
 
 
-def _today(session: Session, plan: PilotPlan, seeds: Sequence[int]) -> list[Curve]:
-    pair = session.batch_size, session.learning_rate
-    configs = [session.of(pair, seed, plan.samples) for seed in seeds]
-    job = Job(evaluation_grid(session.prepared.examples, plan.samples))
-    trace, _ = session.train("today's settings beside them", configs, job)
-    return [Curve.of(run, pair[0]) for run in trace.runs]
-
-
-class _Race:
-    """The pilot's runs, ranked against today's on the same seeds."""
+class Race:
+    """The runs of a pilot, ranked against today's on the same seeds."""
 
     def __init__(
         self, session: Session, yardstick: Yardstick, references: Sequence[Curve]
@@ -276,13 +284,13 @@ class _Race:
         """Further runs."""
         self.curves += curves
 
-    def best(self, choices: Sequence[Grown], count: int) -> list[Grown]:
+    def best(self, choices: Sequence[Setting], count: int) -> list[Setting]:
         """The settings with the smallest burden over their seeds; none that never got there."""
         burdens = {choice: self._burden(choice) for choice in choices}
         known = [c for c in burdens if math.isfinite(burdens[c])]
         return sorted(known, key=lambda c: burdens[c])[:count]
 
-    def _burden(self, choice: Grown) -> float:
+    def _burden(self, choice: Choice) -> float:
         theirs = {curve.seed: curve for curve in self.references}
         options, maximise = self.session.options, self.session.prepared.metric.maximise
         each = [
@@ -322,7 +330,11 @@ def burden(
         return math.inf
     level = max(mine, theirs)
     taken = [
-        float(yardstick.measure(objective, np.array([samples_to(c, level)]), c.batch_size)[0])
+        float(
+            yardstick.of(c.choice).measure(
+                objective, np.array([samples_to(c, level)]), c.batch_size
+            )[0]
+        )
         for c in (curve, today)
     ]
     return math.log(taken[0] / taken[1]) if all(0 < t < math.inf for t in taken) else math.inf

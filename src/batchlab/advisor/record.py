@@ -40,6 +40,7 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     WATCHED = "watched"
     GROWING = "growing"
+    REUSED = "re-used"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Setting:
         beta2: Decay of the second moment.
         eps: Added to the root of the second moment.
         rate_growth: Power with which the learning rate follows a schedule of batch sizes.
+        reuse: Updates on each fetched batch.
         other: Settings that only the user's own training has, as the user named them.
     """
 
@@ -101,6 +103,7 @@ class Setting:
     beta2: float = 0.999
     eps: float = 1e-8
     rate_growth: float = 0.0
+    reuse: int = 1
     other: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -611,6 +614,36 @@ class Growing:
 
 
 @dataclass(frozen=True)
+class Reusing:
+    """Whether it pays to use each fetched batch for several updates.
+
+    Attributes:
+        why_not: Why it was not tried, as a code: ``cheap`` (a fresh sample costs too little for
+            any gain worth a change), ``budget``, ``too short`` or ``failed`` (none learnt); empty
+            where it was.
+        seconds: What trying takes, where the budget did not pay for it.
+        price: Of a fresh sample, in units of computing one example; ∞ where only samples count.
+        tried: Settings in the pilot: uses of a batch and learning rates.
+        setting: The best of them, or None.
+        rival: The best setting that uses each batch as often as today.
+        quantity: ``time``, ``cost``, ``samples`` or ``validation``.
+        difference: What re-use takes / what the rival takes; for ``validation`` re-use − rival.
+            Paired by choosing seed.
+        pays: Whether the whole range is on the better side.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    price: float = 0.0
+    tried: int = 0
+    setting: Setting | None = None
+    rival: Setting | None = None
+    quantity: str = "time"
+    difference: Estimate | None = None
+    pays: bool = False
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -674,6 +707,7 @@ class Advice:
         features: On how many internal features the decisions rest, or why that was not measured;
             None where nothing was confirmed.
         growing: Whether it pays to let the batch grow; None where that did not come up.
+        reusing: Whether it pays to use each batch several times; None likewise.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -732,6 +766,7 @@ class Advice:
     features: FeatureUse | None = None
     watched: int = 0
     growing: Growing | None = None
+    reusing: Reusing | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

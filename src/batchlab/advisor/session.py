@@ -14,7 +14,15 @@ import torch
 
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
-from batchlab.advisor.stages import Choice, Grown, Machine, micro_of, parts_of, seconds_at
+from batchlab.advisor.stages import (
+    Choice,
+    Grown,
+    Machine,
+    Reused,
+    micro_of,
+    parts_of,
+    seconds_at,
+)
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.cell import one_thread
@@ -68,9 +76,13 @@ class Stopwatch:
     """Timed blocks of one run alone, spread over the whole measurement."""
 
     def __init__(
-        self, prepared: Prepared, threads: int, blocks: dict[str, tuple[Block, ...]] | None = None
+        self,
+        prepared: Prepared,
+        threads: int,
+        blocks: dict[str, tuple[Block, ...]] | None = None,
+        apart: bool = False,
     ) -> None:
-        self._prepared, self.threads = prepared, threads
+        self._prepared, self.threads, self._apart = prepared, threads, apart
         self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
 
     def visit(
@@ -87,6 +99,7 @@ class Stopwatch:
                 micro_batch_size=micro,
                 threads=self.threads,
                 start=earlier[-1].end if earlier else 0,
+                apart=self._apart,
             )
             self.blocks[str(size)] = (*earlier, block)
 
@@ -172,9 +185,18 @@ class Session:
     def of(self, choice: Choice, seed: int, samples: int | None = None) -> RunConfig:
         """The baseline with another setting, seed and length."""
         config = self.config(choice[0], choice[1], seed, samples)
+        if isinstance(choice, Reused):
+            return config.replace(reuse=choice.reuse)
         if not isinstance(choice, Grown):
             return config
         return config.replace(rate_growth=choice.rate_growth, lr_schedule=choice.lr_schedule)
+
+    def work(self, choice: Choice, samples: int, evaluations: int) -> tuple[int | str, int, int]:
+        """A run of a setting as :meth:`wall_seconds` takes it: of k times as many samples where
+        each is used k times as often as today, its loading included.
+        """
+        again = choice.reuse // self.baseline.reuse if isinstance(choice, Reused) else 1
+        return choice[0], again * samples, evaluations
 
     def config(
         self, batch_size: int | str, learning_rate: float, seed: int, samples: int | None = None
@@ -270,7 +292,8 @@ class Session:
                 schedule = schedules.batch_schedule(size).resolve(self.prepared.examples)
                 size = schedule.at(begin)
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
-            work.append((size, max(0, end - begin), evaluations))
+            again = config.reuse // self.baseline.reuse
+            work.append((size, again * max(0, end - begin), evaluations))
         return self.wall_seconds(work)
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:

@@ -63,6 +63,12 @@ class Machine:
         """Seconds per update over blocks, or None if nothing was timed."""
         return seconds_at(self.blocks, batch_size)
 
+    def loading(self, batch_size: int) -> float:
+        """Share of an update in which its batch was read, by the nearest size that was timed."""
+        nearest = min(self.blocks, key=lambda size: abs(int(size) - batch_size))
+        blocks = self.blocks[nearest]
+        return sum(b.loader_seconds for b in blocks) / sum(b.seconds for b in blocks)
+
 
 def seconds_at(blocks: Mapping[str, Sequence[Block]], batch_size: int) -> LogMean | None:
     """Seconds per update at a batch size; one that was not timed lies on the line through its
@@ -160,8 +166,28 @@ class Grown(NamedTuple):
     lr_schedule: str
 
 
-Choice: TypeAlias = tuple[int, float] | Grown
-"""A setting that may be advised: (batch size, learning rate), or a batch that grows."""
+class Reused(NamedTuple):
+    """A batch that serves for several updates, where today's serves for one.
+
+    Attributes:
+        batch_size: Examples.
+        learning_rate: Peak rate.
+        reuse: Updates on each batch, at least 2.
+    """
+
+    batch_size: int
+    learning_rate: float
+    reuse: int
+
+
+Choice: TypeAlias = tuple[int, float] | Grown | Reused
+"""A setting that may be advised: (batch size, learning rate), a batch that grows, or one that is
+used several times.
+"""
+FIELDS = (*Grown._fields, "reuse")
+"""Every field of a setting that may differ from today's; a choice has those of its kind, in this
+order.
+"""
 
 
 def choice_of(plain: Sequence[Any]) -> Choice:
@@ -170,10 +196,13 @@ def choice_of(plain: Sequence[Any]) -> Choice:
     Example:
         >>> choice_of([64.0, 0.2]), choice_of(["0:8 2ep:16", 0.1, 0.5, "cosine"]).rate_growth
         ((64, 0.2), 0.5)
+        >>> choice_of([64, 0.2, 4])
+        Reused(batch_size=64, learning_rate=0.2, reuse=4)
     """
     if isinstance(plain[0], str):
         return Grown(*plain)
-    return int(plain[0]), float(plain[1])
+    size, rate, *again = plain
+    return Reused(int(size), float(rate), int(again[0])) if again else (int(size), float(rate))
 
 
 def all_sizes(choices: Iterable[Choice]) -> list[int]:
@@ -222,6 +251,7 @@ class Curve:
         test: Metric on test data at the end, or None.
         rate_growth: Power with which the rate follows a batch that grows.
         lr_schedule: Of a batch that grows; empty for a constant one, which has today's.
+        reuse: Updates on each batch where that is what was tried; 0 where it is today's.
     """
 
     batch_size: int | str
@@ -236,13 +266,21 @@ class Curve:
     test: float | None = None
     rate_growth: float = 0.0
     lr_schedule: str = ""
+    reuse: int = 0
 
     @property
     def choice(self) -> Choice:
         """The setting it is a run of."""
         if isinstance(self.batch_size, int):
-            return self.batch_size, self.learning_rate
+            pair = self.batch_size, self.learning_rate
+            return Reused(*pair, self.reuse) if self.reuse else pair
         return Grown(self.batch_size, self.learning_rate, self.rate_growth, self.lr_schedule)
+
+    @staticmethod
+    def of_choice(run: RunResult, choice: Choice, test: float | None = None) -> Curve:
+        """The decisive part of a run of this setting."""
+        curve = Curve.of(run, choice[0], test=test)
+        return replace(curve, reuse=choice.reuse) if isinstance(choice, Reused) else curve
 
     @staticmethod
     def of(
@@ -283,6 +321,7 @@ class Curve:
             later.test,
             self.rate_growth,
             self.lr_schedule,
+            self.reuse,
         )
 
 
@@ -377,6 +416,28 @@ class Pilot:
 
 
 @dataclass(frozen=True)
+class Echoes:
+    """What was tried of batches that are used several times, before stage C.
+
+    Attributes:
+        why_not: Why nothing was: a code of :class:`batchlab.advisor.record.Reusing`; empty where
+            it was.
+        seconds: What it would take, where the budget did not pay for it.
+        price: Of a fresh sample, in units of computing one example.
+        samples: Length of its trainings.
+        curves: Every run.
+        best: The best of each number of uses, best first, each a :data:`Choice`.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    price: float = 0.0
+    samples: int = 0
+    curves: tuple[Curve, ...] = ()
+    best: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class OnAll:
     """The finalist pair on all data, after the stages on a part of it.
 
@@ -410,3 +471,4 @@ class Records:
     survey: Survey | None = None
     insight: Insight | None = None
     pilot: Pilot | None = None
+    echoes: Echoes | None = None

@@ -48,9 +48,10 @@ def seconds_of_training(session: Session, chosen: Choice, seeds: int) -> float:
         seeds: Repeats.
     """
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sizes = [session.batch_size, chosen[0]] * seeds
+    sides = [(session.batch_size, session.learning_rate), chosen] * seeds
     start = WORKER_START_SECONDS if session.engine.workers >= 2 else 0.0
-    return session.wall_seconds([(size, session.samples, count) for size in sizes]) + start
+    works = [session.work(side, session.samples, count) for side in sides]
+    return session.wall_seconds(works) + start
 
 
 def price(session: Session, chosen: Choice) -> float:
@@ -143,8 +144,8 @@ def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Choice) -> f
     if states is not None:
         return 0.0
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sizes = [session.batch_size, chosen[0]] * len(plan.fresh)
-    return session.wall_seconds([(size, session.samples, count) for size in sizes])
+    sides = [(session.batch_size, session.learning_rate), chosen] * len(plan.fresh)
+    return session.wall_seconds([session.work(side, session.samples, count) for side in sides])
 
 
 def _noise(session: Session, plan: ConfirmationPlan, chosen: Choice) -> Survey:

@@ -19,6 +19,7 @@ from batchlab.advisor.stages import (
     Machine,
     Projection,
     Records,
+    Reused,
     choice_of,
     micro_of,
 )
@@ -230,7 +231,9 @@ class View:
         return row.burden(self.options.objective, self.maximise)
 
     def setting(self, choice: Choice) -> Setting:
-        """The baseline with another batch size and learning rate, or a batch that grows."""
+        """The baseline with another batch size and learning rate, or a batch that grows or is used
+        again.
+        """
         config = self.facts.baseline
         size, rate = choice[:2]
         grown = choice if isinstance(choice, Grown) else None
@@ -256,20 +259,30 @@ class View:
             beta2=config.beta2,
             eps=config.eps,
             rate_growth=config.rate_growth if grown is None else grown.rate_growth,
+            reuse=choice.reuse if isinstance(choice, Reused) else config.reuse,
         )
 
     def id(self, choice: Choice) -> str:
         """Short name of a setting."""
         if choice == self.today:
             return "today"
-        return self._grown_names.get(choice) or short_name(*choice[:2])
+        again = f"-reuse{choice.reuse}" if isinstance(choice, Reused) else ""
+        return self._grown_names.get(choice) or short_name(*choice[:2]) + again
+
+    @property
+    def _finalists(self) -> list[Choice]:
+        record = self.confirmation
+        return [] if record is None else list(map(choice_of, record.finalists))
 
     @property
     def grown(self) -> list[Grown]:
         """The finalists whose batch grows."""
-        record = self.confirmation
-        choices = [] if record is None else map(choice_of, record.finalists)
-        return [choice for choice in choices if isinstance(choice, Grown)]
+        return [choice for choice in self._finalists if isinstance(choice, Grown)]
+
+    @property
+    def reused(self) -> list[Reused]:
+        """The finalists whose batch is used several times."""
+        return [choice for choice in self._finalists if isinstance(choice, Reused)]
 
     @cached_property
     def _grown_names(self) -> dict[Choice, str]:

@@ -27,7 +27,8 @@ class WholePlan:
         batch_size: Of the best alternative.
         learning_rate: Of the best alternative.
         seeds: One a pair.
-        growth: What a batch that grows has besides, ``rate_growth`` and ``lr_schedule``.
+        growth: What a batch that grows has besides, ``rate_growth`` and ``lr_schedule``, or
+            ``reuse`` of one that is used again.
     """
 
     batch_size: int | str
@@ -41,19 +42,20 @@ class WholePlan:
         return choice_of([self.batch_size, self.learning_rate, *self.growth])
 
 
-def price_on_all(session: Session, batch_size: int | str, pairs: int = 1) -> float:
+def price_on_all(session: Session, choice: Choice | None = None, pairs: int = 1) -> float:
     """Seconds of so many pairs on all data; 0 where the stages run on all data anyway.
 
     Args:
         session: The advice in the making.
-        batch_size: Of the best alternative.
+        choice: The best alternative; like today's settings where it is not known yet.
         pairs: Pairs.
     """
     if session.prepared.drawn is None:
         return 0.0
     whole = _on_all(session)
     count = len(evaluation_grid(whole.prepared.examples, whole.samples))
-    pair = [(size, whole.samples, count) for size in (session.batch_size, batch_size)]
+    today = (session.batch_size, session.learning_rate)
+    pair = [whole.work(side, whole.samples, count) for side in (today, choice or today)]
     return whole.wall_seconds(pair * pairs)
 
 
@@ -69,7 +71,8 @@ def plan_on_all(session: Session, record: Confirmation, seconds: float) -> Whole
         The plan, or None if not even one pair fits.
     """
     size, rate, *growth = record.choice
-    fitting = (n for n in range(MOST_PAIRS, 0, -1) if price_on_all(session, size, n) <= seconds)
+    each = range(MOST_PAIRS, 0, -1)
+    fitting = (n for n in each if price_on_all(session, record.choice, n) <= seconds)
     count = next(fitting, 0)
     first = session.options.seed + ON_ALL
     seeds = tuple(range(first, first + count))

@@ -25,8 +25,9 @@ from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import (
+    FIELDS,
     Confirmation,
-    Grown,
+    Echoes,
     Machine,
     OnAll,
     Pilot,
@@ -48,7 +49,8 @@ from batchlab.measure.insight import Insight, curvature_of
 from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
-from batchlab.report import charts, figures
+from batchlab.report import charts, figures, measured
+from batchlab.report.reuse import ReuseReport
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
@@ -306,7 +308,8 @@ def render(
     side by side.
 
     Args:
-        folders: Result directories of ``advise``, or of watched trainings.
+        folders: Result directories of ``advise`` or of watched trainings, or one of
+            ``compare --reuse``.
         machine: Directory made by ``batchlab fit TASK --out`` on another machine.
         price_per_hour: Another price.
         currency: Its currency.
@@ -327,6 +330,8 @@ def render(
         asked = watched.Asked(price, command=command)
         return watched.report_on(folders, asked, out=out).page
     prices = (price_per_hour, currency, price_per_sample)
+    if len(folders) == 1 and (Path(folders[0]) / "reuse.json").is_file():
+        return _reuse_again(Path(folders[0]), (machine, *prices), out)
     advices = [again(Path(folder), machine, prices) for folder in folders]
     other = machine is not None or any(p is not None for p in prices)
     name = (
@@ -337,6 +342,20 @@ def render(
         _platform.write_whole(page, report.compare_page(advices))
     else:
         report.write(advices[0], page)
+    return page
+
+
+def _reuse_again(folder: Path, other: Sequence[object], out: str | Path | None) -> Path:
+    """The page of ``compare --reuse`` from its record; of another price that command judges."""
+    if any(one is not None for one in other):
+        hint = "Give the price to the same compare command: it trains nothing again."
+        got = next(str(one) for one in other if one is not None)
+        raise InvalidValueError(
+            must("price or machine", "left out for compare --reuse", got, hint)
+        )
+    page = folder / "reuse.html" if out is None else Path(out)
+    known = from_plain(ReuseReport, _json(folder / "reuse.json"))
+    _platform.write_whole(page, measured.reuse_page(known))
     return page
 
 
@@ -364,6 +383,7 @@ def again(
         survey=_stage(folder, "robustness", Survey),
         insight=_stage(folder, "features", Insight),
         pilot=_stage(folder, "growing", Pilot),
+        echoes=_stage(folder, "reusing", Echoes),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -567,7 +587,7 @@ def _write(
         setting = advice.params
         whole = prepared if prepared.drawn is None else prepared.drawn.whole
         config = whole.baseline.replace(
-            **{name: setting[name] for name in Grown._fields if name in setting}
+            **{name: setting[name] for name in FIELDS if name in setting}
         )
         script = plain.apply_script(
             config,

@@ -12,24 +12,33 @@ from typing import NamedTuple
 import numpy as np
 
 from batchlab import _platform
+from batchlab._text import plain
 from batchlab.advisor.candidates import scaled_rate
 from batchlab.advisor.decision import choose, choose_accuracy
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.record import MetricInfo, Price
-from batchlab.advisor.session import Listener, Stopwatch, machine_of, one_batch_size
+from batchlab.advisor.session import (
+    Listener,
+    Stopwatch,
+    machine_of,
+    one_batch_size,
+    over_workers,
+)
 from batchlab.advisor.stages import Machine
 from batchlab.advisor.surveyed import centre
 from batchlab.app.advise import _price, _refuse_torchrun, default_out, found
+from batchlab.app.asking import check_reuse
 from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState, evaluation_grid
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.errors import InvalidValueError, must
 from batchlab.measure.reuse import Spent, boundary, labels_to, price_of, ratio_at
 from batchlab.measure.robustness import scores
+from batchlab.measure.throughput import Block
 from batchlab.progress import listening
-from batchlab.report import measured
+from batchlab.report import formats, measured
 from batchlab.report.findings import setting_of
 from batchlab.report.reuse import (
     Labelled,
@@ -67,6 +76,8 @@ out."""
 LEAST_UPDATES = 3
 """Batches of a training: as many evaluations make its end."""
 BLOCKS, BLOCK_SECONDS = 5, 0.1
+ENGINE = 1.5
+"""Seconds of an update in the engine, evaluations included, / seconds of one in the plain loop."""
 ONE_SIZE = "compare --reuse tries multiples of one batch size."
 
 
@@ -127,6 +138,7 @@ def compare_reuse(
     Source:
         Data echoing: choi2019.
     """
+    check_reuse(reuse, labels or (), seconds_per_sample, seeds, seed)
     _refuse_torchrun()
     began = time.perf_counter()
     loaded, _ = found(task, data)
@@ -137,11 +149,12 @@ def compare_reuse(
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, asked.identity(), resume)
         machine = _timed(asked, journal, hears)
-        plan = _plan(asked, machine)
+        plan = _plan(asked, clock_of(machine, asked.size, asked.reading))
         journal.plan("reuse", {"lengths": [[*way] for way in plan]})
         runs, gaps = _trained(asked, plan, folder, hears)
         curve = _labels(asked, runs.rate, folder, hears)
-        report = _report(asked, plan, machine, runs, gaps, curve)
+        timed = _timed_again(asked, journal, machine, hears)
+        report = _report(asked, plan, timed, runs, gaps, curve)
         report = replace(
             report, origin=origin(prepared, "compare", folder, time.perf_counter() - began, seed)
         )
@@ -150,6 +163,69 @@ def compare_reuse(
         collect(folder)
         journal.finish()
     return report
+
+
+def price(
+    task: Task | str,
+    *,
+    reuse: Sequence[int],
+    labels: Sequence[int] | None = None,
+    seconds_per_sample: float = 0.0,
+    seeds: int = 5,
+    samples: int | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: str | Path | None = None,
+    subset: str | float | None = None,
+) -> str:
+    """What :func:`compare_reuse` would train and about how long that takes; nothing is kept.
+
+    Args:
+        task: As for :func:`compare_reuse`, like the rest.
+        reuse: Updates on each batch.
+        labels: Numbers of labelled examples.
+        seconds_per_sample: Decides how long trainings of an equal time are.
+        seeds: Fresh repeats.
+        samples: Length of today's training.
+        seed: Names every random draw.
+        device: Where it would run.
+        data: Folder with the data of a built-in task.
+        subset: Part of the training data.
+
+    Returns:
+        A sentence.
+    """
+    check_reuse(reuse, labels or (), seconds_per_sample, seeds, seed)
+    loaded, _ = found(task, data)
+    prepared = subset_of(prepare(loaded, device=device), subset, seed)
+    given = labels or (), None, seconds_per_sample, seeds, seed, samples
+    asked = _asked(prepared, reuse, *given)
+    with listening(None) as hears:
+        clock = clock_of(_visited(asked, hears, {}), asked.size, asked.reading)
+    runs = _runs(asked, _plan(asked, clock))
+    each = [clock.each(way.batch_size) * way.samples * way.reuse for way in runs]
+    cores = _platform.available_cores() if prepared.device == "cpu" else 0
+    told = formats.duration(ENGINE * over_workers(each, cores))
+    return (
+        f"{prepared.task.name}: {len(runs)} trainings, about {plain(told.en)} on this machine, "
+        "further learning rates beyond the best not counted."
+    )
+
+
+def _runs(asked: Asked, plan: Plan) -> list[Way]:
+    """Every training that is sure: each rate on the seeds that choose, the best on fresh ones."""
+    each = len(RATES) * len(asked.choosing) + len(asked.fresh)
+    few = [
+        Way(asked.size, reuse, epochs * -(-asked.samples * count // asked.prepared.examples))
+        for count in asked.labels
+        for reuse, epochs in _label_ways(asked)
+    ]
+    return [way for way in (*plan, *few) for _ in range(each)]
+
+
+def _label_ways(asked: Asked) -> list[tuple[int, int]]:
+    """(re-use, epochs / today's) of the curve over labelled examples."""
+    return [(1, 1), *(way for k in asked.factors for way in ((k, 1), (1, k)))]
 
 
 class Way(NamedTuple):
@@ -262,26 +338,19 @@ def _asked(
         raise InvalidValueError(must("reuse", "1 in today's recipe", baseline.reuse))
     assert isinstance(baseline.samples, int)
     most = min(prepared.examples, baseline.samples // LEAST_UPDATES) // size
-    if isinstance(reuse, int):
-        raise InvalidTypeError(must("reuse", "a list", reuse, f"Write reuse=[{reuse}]."))
-    if not reuse or not all(isinstance(k, int) and 2 <= k <= most for k in reuse):
-        hint = f"A training has {LEAST_UPDATES} batches of k × {size} or more."
+    if max(reuse) > most:
+        hint = (
+            f"Batches of k × {size} are a rival: a training of {baseline.samples:,} samples has "
+            f"{LEAST_UPDATES} of them, and {prepared.examples:,} examples one, up to k = {most}."
+        )
         raise InvalidValueError(
-            must("reuse", f"whole numbers from 2 to {most}", list(reuse), hint if reuse else "")
+            must("reuse", f"whole numbers from 2 to {most}", list(reuse), hint)
         )
     least = max(size, LEAST_EXAMPLES)
     for count in labels:
         if not least <= count <= prepared.examples:
             words = f"numbers of examples from {least} to {prepared.examples}"
             raise InvalidValueError(must("labels", words, count))
-    if len(set(labels)) == 1:
-        hint = "One number makes no curve."
-        raise InvalidValueError(must("labels", "two numbers or more", list(labels), hint))
-    if not 0 <= reading < math.inf:
-        raise InvalidValueError(must("seconds_per_sample", "0 seconds or more", reading))
-    for name, value, fewest in (("seeds", seeds, 3), ("seed", seed, 0)):
-        if value < fewest:
-            raise InvalidValueError(must(name, f"a whole number, {fewest} or more", value))
     ordered = tuple(sorted(set(reuse))), tuple(sorted(set(labels)))
     return Asked(prepared, baseline, *ordered, paid, reading, seeds, seed)
 
@@ -318,6 +387,16 @@ class Clock:
         assert found is not None
         return found.value / batch_size
 
+    def range_of(self, batch_size: int) -> Estimate:
+        """The same with the range of timing it."""
+        yardstick = Yardstick(self.machine, None)
+        return yardstick.seconds(batch_size, batch_size).times(1 / batch_size, "s")
+
+    def busy(self, batch_size: int) -> float:
+        """The slowest block / the fastest."""
+        each = [b.seconds / b.updates for b in self.machine.blocks[str(batch_size)]]
+        return max(each) / min(each)
+
 
 def clock_of(machine: Machine, batch_size: int, given: float) -> Clock:
     """Split what was timed into computing and reading.
@@ -339,19 +418,35 @@ def clock_of(machine: Machine, batch_size: int, given: float) -> Clock:
     return Clock(replace(machine, blocks=alone), loading, given)
 
 
-def _timed(asked: Asked, journal: Journal, hears: Listener) -> Clock:
+def _timed(asked: Asked, journal: Journal, hears: Listener) -> Machine:
     """One run alone at each batch size, before anything is planned."""
     known = journal.load("machine", Machine)
     if known is None:
-        stopwatch = Stopwatch(asked.prepared, 1)
-        sizes = [k * asked.size for k in (1, *asked.factors)]
-        for i in range(BLOCKS):
-            hears.progress("timing one run alone", i / BLOCKS)
-            stopwatch.visit(sizes, BLOCK_SECONDS)
-        known = machine_of(asked.prepared, stopwatch, None)
-        journal.plan("reuse timing", {"sizes": sizes})
+        known = _visited(asked, hears, {})
+        journal.plan("reuse timing", {"sizes": [int(size) for size in known.blocks]})
         journal.save("machine", known)
-    return clock_of(known, asked.size, asked.reading)
+    return known
+
+
+def _timed_again(asked: Asked, journal: Journal, first: Machine, hears: Listener) -> Machine:
+    """The same with blocks from after the training, in every process that went on with it: what
+    else the computer did meanwhile then shows as a range. The plan rests on the first alone.
+    """
+    known = journal.load("timed", Machine)
+    if known is None or not journal.finished:
+        known = _visited(asked, hears, (known or first).blocks)
+        journal.save("timed", known)
+    return known
+
+
+def _visited(asked: Asked, hears: Listener, blocks: dict[str, tuple[Block, ...]]) -> Machine:
+    """Further blocks of each batch size, reading apart from computing."""
+    stopwatch = Stopwatch(asked.prepared, 1, blocks, apart=True)
+    sizes = [k * asked.size for k in (1, *asked.factors)]
+    for i in range(BLOCKS):
+        hears.progress("timing one run alone", i / BLOCKS)
+        stopwatch.visit(sizes, BLOCK_SECONDS)
+    return machine_of(asked.prepared, stopwatch, None)
 
 
 Plan = dict[Way, tuple[str, ...]]
@@ -567,13 +662,14 @@ def _gap(prepared: Prepared, config: RunConfig, states: Sequence[RunState | None
 def _report(
     asked: Asked,
     plan: Plan,
-    clock: Clock,
+    machine: Machine,
     trained: Trained,
     gaps: Mapping[Key, list[float]],
     labels: Labels | None,
 ) -> ReuseReport:
     """Join what was found."""
     prepared, today = asked.prepared, asked.today
+    clock = clock_of(machine, asked.size, asked.reading)
     reached, spent = _reached(asked, clock, trained)
     paid = asked.price
     money = price_of(
@@ -596,8 +692,12 @@ def _report(
         epochs=tuple(_against_epochs(asked, trained, k) for k in asked.factors),
         target=trained.target,
         reached=reached,
-        lines=_lines(asked, spent, money),
+        lines=_lines(asked, clock, spent),
         seconds_per_example=clock.each(asked.size),
+        computing=clock.range_of(asked.size),
+        busy=clock.busy(asked.size),
+        untrained=_untrained(asked, trained),
+        left_out=tuple(k for k in asked.factors if k > LONGEST),
         loading=clock.loading,
         given=clock.given,
         currency=paid.currency if paid else None,
@@ -687,6 +787,7 @@ def _reached(
                 updates=median_estimate(yard.updates(fresh, size), "updates"),
                 seconds=median_estimate(yard.measure("time", fresh, size), "s"),
                 cost=None if paid is None else median_estimate(paid, currency),
+                edge=bool(_beyond(trained.chose, way, rate)),
                 arrived=int(np.isfinite(fresh).sum()),
                 runs=len(fresh),
             )
@@ -717,10 +818,25 @@ def _spent(
     )
 
 
-def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -> tuple[Line, ...]:
+def _untrained(asked: Asked, trained: Trained) -> bool:
+    """Whether models are at the target before they are trained: then it is no more than chance."""
+    rate, maximise = trained.rate[asked.today], asked.prepared.metric.maximise
+    first = [run.series["metric"].values[0] for run in trained.chose[asked.today, rate]]
+    return any(x >= trained.target if maximise else x <= trained.target for x in first)
+
+
+def _lines(asked: Asked, clock: Clock, spent: Mapping[tuple[int, int], Spent]) -> tuple[Line, ...]:
     """Every re-use against today and against the batch k times as large; the ranges hold for all k
     together, since the best of them is what is told.
+
+    What it costs here is in seconds or money, so that the error of timing both sides is in it, as
+    far as they do not share it.
     """
+    quantity = "time" if asked.price is None else "cost"
+
+    def yard(way: tuple[int, int]) -> Yardstick:
+        return clock.yardstick(Way(*way, asked.samples), asked.price, asked.prepared.examples)
+
     found, level = [], 1 - 0.1 / len(asked.factors)
     for k in asked.factors:
         mine = spent[asked.size, k]
@@ -732,6 +848,10 @@ def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -
             def at(price: float, theirs: Spent = theirs, mine: Spent = mine) -> Paired:
                 return ratio_at(theirs, mine, price, level)
 
+            sides = (np.array(theirs.fresh), rival[0]), (np.array(mine.fresh), asked.size)
+            here = yard(rival).compare(
+                quantity, *sides, mine.spacing, yard((asked.size, k)), level=level
+            )
             found.append(
                 Line(
                     reuse=k,
@@ -739,7 +859,7 @@ def _lines(asked: Asked, spent: Mapping[tuple[int, int], Spent], money: float) -
                     boundary=boundary(theirs, mine, level),
                     fresh=at(math.inf).estimate,
                     computing=at(0.0).estimate,
-                    here=at(money).estimate,
+                    here=here.estimate,
                 )
             )
     return tuple(found)
@@ -757,7 +877,7 @@ def _labels(
     """
     if not asked.labels:
         return None
-    ways = [(1, 1), *(way for k in asked.factors for way in ((k, 1), (1, k)))]
+    ways = _label_ways(asked)
     centres = {k: best[asked.today._replace(reuse=k)] for k in (1, *asked.factors)}
     tried = [(way, times * centres[way[0]]) for way in ways for times in RATES]
     chosen: dict[int, list[Passes]] = {}
@@ -771,7 +891,7 @@ def _labels(
         ends |= {(count, way): fresh[way, rate] for way, rate in chosen[count]}
         today = [value for value, _ in chose[chosen[count][0]]]
     level = default_target(np.array(today), asked.prepared.metric.maximise)
-    return _labels_found(asked, chosen, ends, level)
+    return _labels_found(asked, chosen, ends, level, centres)
 
 
 Passes = tuple[tuple[int, int], float]
@@ -830,12 +950,16 @@ def _on_labels(
 
 
 def _labels_found(
-    asked: Asked, chosen: Mapping[int, Sequence[Passes]], ends: Ends, level: float
+    asked: Asked,
+    chosen: Mapping[int, Sequence[Passes]],
+    ends: Ends,
+    level: float,
+    centres: Mapping[int, float],
 ) -> Labels:
     """The curves, and how many labels each re-use saves at today's level."""
     metric = asked.prepared.metric
     rows = [
-        _labelled(asked, count, key, ends[count, key[0]])
+        _labelled(asked, count, key, ends[count, key[0]], _at_edge(centres, key))
         for count, keys in chosen.items()
         for key in keys
     ]
@@ -862,12 +986,19 @@ def _labels_found(
     return Labels(level, asked.labels, tuple(rows), tuple(saved))
 
 
+def _at_edge(centres: Mapping[int, float], key: Passes) -> bool:
+    """Whether the rate is the smallest or the largest tried."""
+    (reuse, _), rate = key
+    return rate in (min(RATES) * centres[reuse], max(RATES) * centres[reuse])
+
+
 def _labelled(
-    asked: Asked, count: int, key: Passes, found: Sequence[tuple[float, float]]
+    asked: Asked, count: int, key: Passes, found: Sequence[tuple[float, float]], edge: bool
 ) -> Labelled:
     """One point of a curve."""
     metric = asked.prepared.metric
     values, gaps = (np.array(side) for side in zip(*found, strict=True))
     known = gaps[np.isfinite(gaps)]
     gap = mean_estimate(known, metric.unit) if known.size else None
-    return Labelled(count, *key[0], key[1], centre(values, metric.maximise, metric.unit), gap)
+    middle = centre(values, metric.maximise, metric.unit)
+    return Labelled(count, *key[0], key[1], middle, gap, edge)

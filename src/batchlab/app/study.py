@@ -244,18 +244,18 @@ def pace(asked: Asked) -> float:
 
 
 def price(asked: Asked, slower: float) -> str:
-    """What a study would take, as a sentence.
+    """What a study would take: a sentence, then its parameters, a line each.
 
     Args:
         asked: The study.
         slower: From :func:`pace`.
     """
     seconds = asked.seconds(_platform.available_cores()) * slower
-    told = ", ".join(f"{name} = {value}" for name, value in asked.parameters.items())
+    told = "".join(f"\n  {name} = {value}" for name, value in asked.parameters.items())
     return (
-        f"{asked.study.name} --{asked.mode}: {plain(asked.study.title.en)}; {told}; "
+        f"{asked.study.name} --{asked.mode}: {plain(asked.study.title.en)}; "
         f"{len(asked.cells)} cells, {len(asked.claims)} claims; "
-        f"about {plain(formats.duration(seconds).en)} on this machine."
+        f"about {plain(formats.duration(seconds).en)} on this machine.{told}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch.distributed as dist
@@ -277,6 +277,8 @@ class GrowingBatchSampler(BatchSampler):
             ResultError: If the state belongs to another stream.
         """
         own = self.state_dict()
+        if not isinstance(state, Mapping):
+            raise ResultError(must("state_dict", "what state_dict() returned", state))
         if set(own) - set(state):
             raise ResultError(must("state_dict", f"a state with {', '.join(own)}", sorted(state)))
         for name in ("examples", "seed", "last"):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast, final
 
 from torch import Tensor
 from torch.utils import _pytree
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from batchlab._random import seeded
 from batchlab.data.growing import GrowingBatchSampler, Place, of_torch_distributed
@@ -35,8 +35,7 @@ class _Reusing(ABC, Generic[Element]):
     """
 
     def __init__(self, source: Iterable[Any], sampler: object, reuse: int) -> None:
-        if isinstance(reuse, bool) or not isinstance(reuse, int) or reuse < 1:
-            raise InvalidValueError(must("reuse", "a whole number, at least 1", reuse))
+        must_be_reuse(reuse)
         self.reuse, self._source = reuse, source
         self._sampler = sampler if isinstance(sampler, GrowingBatchSampler) else None
         self._earlier, self._drawn = 0, 0
@@ -68,13 +67,19 @@ class _Reusing(ABC, Generic[Element]):
 
     @property
     def samples(self) -> int:
-        """Fresh examples up to here: each counts once, however often it is used."""
+        """Fresh examples up to here: each counts once, however often it is used. With
+        ``last="drop"`` those that were passed over are among them, as in
+        :attr:`GrowingBatchSampler.samples`.
+        """
         self._must_know_places()
         return self._place.samples + self._place.size
 
     @property
     def processed(self) -> int:
-        """Examples × uses up to here, where ``reuse`` has been the same all along."""
+        """Examples × uses up to here: ``reuse`` times :attr:`samples`, less the uses that are left
+        of the batch in hand. Right where ``reuse`` has been the same all along and nothing was
+        passed over.
+        """
         self._must_know_places()
         before, size, _, use = self._place
         return before * self.reuse + size * (use + 1)
@@ -161,6 +166,8 @@ class _Reusing(ABC, Generic[Element]):
                 ``reuse``.
         """
         own = self.state_dict()
+        if not isinstance(state, Mapping):
+            raise ResultError(must("state_dict", "what state_dict() returned", state))
         if set(own) - set(state):
             raise ResultError(must("state_dict", f"a state with {', '.join(own)}", sorted(state)))
         fresh, used = divmod(state["drawn"], state["reuse"])
@@ -210,9 +217,9 @@ class _Reusing(ABC, Generic[Element]):
         """Each batch, as the list of its pieces, as often as it is used."""
         pieces = self.accumulation
         for batch in iter(lambda: list(itertools.islice(fetched, pieces)), []):
-            written = _written(batch)
+            written = versions(batch)
             for _ in range(self.reuse):
-                if _written(batch) != written:
+                if versions(batch) != written:
                     words = "left as it is by the loop and by `augment` until its last use"
                     raise InvalidValueError(must("batch", words, "a tensor written to in place"))
                 yield batch
@@ -259,14 +266,26 @@ class ReusingBatchSampler(_Reusing[list[int]]):
     """
 
     def __init__(self, sampler: Iterable[list[int]], reuse: int) -> None:
-        if not isinstance(sampler, Iterable) or isinstance(sampler, DataLoader):
+        if not isinstance(sampler, Iterable) or isinstance(sampler, DataLoader | Dataset):
             words = "a batch sampler"
-            hint = "For a DataLoader there is ReusingLoader."
+            hint = "For a DataLoader there is ReusingLoader, for a data set GrowingBatchSampler."
             raise InvalidTypeError(must("sampler", words, type(sampler).__name__, hint))
         super().__init__(sampler, sampler, reuse)
 
     def _prepared(self, fetched: list[int], piece: int) -> list[int]:
+        if (
+            not isinstance(fetched, Iterable)
+            or isinstance(fetched, Mapping)
+            or _holds_data(fetched)
+        ):
+            words = "a batch sampler, whose elements are lists of indices"
+            got = f"one of {type(fetched).__name__} with data"
+            raise InvalidTypeError(must("sampler", words, got, "A data set is none."))
         return fetched
+
+
+def _holds_data(batch: Iterable[Any]) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.ndim > 0 for leaf in batch)
 
 
 @final
@@ -329,8 +348,25 @@ class ReusingLoader(_Reusing[Any]):
             return self.augment(fetched)
 
 
-def _written(batch: Any) -> list[int]:
-    """How often each tensor was written to in place; torch does not count it in inference mode."""
+def must_be_reuse(reuse: int) -> None:
+    """Refuse what is no number of updates on a batch.
+
+    Args:
+        reuse: k.
+
+    Raises:
+        InvalidValueError: If it is not a whole number, at least 1.
+    """
+    if isinstance(reuse, bool) or not isinstance(reuse, int) or reuse < 1:
+        raise InvalidValueError(must("reuse", "a whole number, at least 1", reuse))
+
+
+def versions(batch: Any) -> list[int]:
+    """How often each tensor was written to in place; torch does not count it in inference mode.
+
+    Args:
+        batch: Any tree of tensors.
+    """
     tensors = (leaf for leaf in _pytree.tree_leaves(batch) if isinstance(leaf, Tensor))
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
 

@@ -34,13 +34,13 @@ from batchlab.engine.choice import (
     timings,
     within_memory,
 )
-from batchlab.engine.job import Job, RunState, state_to_bytes, updates_of
+from batchlab.engine.job import Job, RunState, evaluation_grid, state_to_bytes, updates_of
 from batchlab.engine.memory import predict, small
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
 from batchlab.engine.workers import Workers
-from batchlab.tasks import Objective, Prepared
+from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.tasks.source import Source, Stacked
 
 LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
@@ -423,9 +423,9 @@ class Engine:
 
 
 def train(
-    prepared: Prepared,
-    configs: Sequence[RunConfig],
-    job: Job,
+    task: Prepared | Task | str,
+    configs: RunConfig | Sequence[RunConfig],
+    job: Job | None = None,
     *,
     out: Path | None = None,
     workers: int | None = None,
@@ -435,9 +435,10 @@ def train(
     """Train a sweep and end the workers.
 
     Args:
-        prepared: The task.
-        configs: Runs; open fields are filled in.
-        job: When to evaluate and probe.
+        task: A task, its name, or one that is prepared.
+        configs: Runs, or one; what they leave open is filled in.
+        job: When to evaluate and probe; left out, so often that a curve can be drawn, up to the
+            end of the longest.
         out: Result directory, or None.
         workers: Worker processes.
         executor: ``stacked`` or ``loop`` to force one.
@@ -446,7 +447,13 @@ def train(
     Returns:
         The trace.
     """
-    runs = [config.resolved(prepared.examples) for config in configs]
+    loaded = load(task) if isinstance(task, str) else task
+    prepared = prepare(loaded) if isinstance(loaded, Task) else loaded
+    given = [configs] if isinstance(configs, RunConfig) else configs
+    runs = [config.resolved(prepared.examples) for config in given]
+    if job is None:
+        longest = max((run.samples for run in runs if isinstance(run.samples, int)), default=1)
+        job = Job(evaluation_grid(prepared.examples, longest))
     with Engine(prepared, out, workers, executor) as engine:
         return engine.train(runs, job, progress=progress)[0]
 

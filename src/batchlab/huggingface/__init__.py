@@ -2,7 +2,7 @@
 
 :func:`task` reads its whole recipe; ``Watch`` is a callback that measures while it trains, as
 :class:`batchlab.watch.Watch` does; ``GrowingTrainer`` is a Trainer whose batch size follows a
-schedule.
+schedule, or whose batches are used several times.
 """
 
 import importlib

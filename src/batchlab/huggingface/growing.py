@@ -4,17 +4,19 @@ name.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, NamedTuple, cast
 
 import torch
 import transformers
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
 from batchlab.data import GrowingBatchSampler
+from batchlab.data.reusing import must_be_reuse, versions
 from batchlab.errors import InvalidValueError, ResultError, must
 from batchlab.optim import InSamples
 from batchlab.schedules import BatchSchedule
@@ -51,21 +53,35 @@ class GrowingTrainer(Trainer):
     first batch size and goes on by samples; a scheduler of your own counts updates, unless it is
     made with :class:`batchlab.optim.InSamples`.
 
+    With ``reuse`` each batch is fetched once and trained on so often in a row, all its
+    micro-batches each time; ``max_steps`` and checkpoints count these updates, the learning-rate
+    schedule fresh samples. A checkpoint in the middle of the uses of a batch goes on with those
+    that are left.
+
     Args:
         args: As of the Trainer.
         schedule: The batch size of all processes together, such as ``"0:8 2ep:16"``; see
-            :class:`batchlab.data.GrowingBatchSampler`.
+            :class:`batchlab.data.GrowingBatchSampler`. One number keeps it as it is.
+        reuse: Updates on each fetched batch k, at least 1.
         kwargs: As of the Trainer.
 
     Raises:
-        InvalidValueError: If an argument says otherwise what the schedule says, or the schedule
-            cannot be kept in this memory.
-        ResultError: If a checkpoint was trained by another schedule.
+        InvalidValueError: If an argument says otherwise what the schedule says, the schedule
+            cannot be kept in this memory, or a batch is written to before its last use.
+        ResultError: If a checkpoint was trained by another schedule or ``reuse``.
+
+    Source:
+        choi2019 for re-use.
     """
 
-    def __init__(self, *args: Any, schedule: int | str | BatchSchedule, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, schedule: int | str | BatchSchedule, reuse: int = 1, **kwargs: Any
+    ) -> None:
+        must_be_reuse(reuse)
         super().__init__(*args, **kwargs)
-        self.schedule = schedule
+        self.schedule, self.reuse = schedule, reuse
+        self._window: tuple[list[Any], Any] | None = None
+        self._used, self._versions = 0, list[int]()
         if not hasattr(Trainer, "_run_epoch"):
             words = "one whose Trainer goes epoch by epoch, 5.0 or newer"
             raise InvalidValueError(must("transformers", words, transformers.__version__))
@@ -104,7 +120,8 @@ class GrowingTrainer(Trainer):
         for epoch in range(math.ceil(args.num_train_epochs)):
             sampler.set_epoch(epoch)
             accumulation = sampler.accumulation
-            self._epochs.append(Epoch(len(sampler) // accumulation, accumulation))
+            updates = len(sampler) // accumulation * self.reuse
+            self._epochs.append(Epoch(updates, accumulation))
         begun = 1.0 - (len(self._epochs) - args.num_train_epochs)
         updates = sum(e.updates for e in self._epochs[:-1])
         updates += math.ceil(begun * self._epochs[-1].updates)
@@ -124,7 +141,7 @@ class GrowingTrainer(Trainer):
             steps = math.ceil(self.args.num_train_epochs * examples / size)
             made = super().create_scheduler(steps, optimizer)
             if isinstance(made, LRScheduler) and not isinstance(made, ReduceLROnPlateau):
-                self.lr_scheduler = InSamples(made, size, schedule)
+                self.lr_scheduler = InSamples(made, size, schedule, self.reuse)
         return self.lr_scheduler
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
@@ -140,17 +157,25 @@ class GrowingTrainer(Trainer):
         made = super()._prepare_for_training(*args, **kwargs)
         if isinstance(self.lr_scheduler, InSamples):
             # A checkpoint counts updates; only the rate's scheduler knows of how many examples.
-            schedule, done = self.sampler().schedule, self.state.global_step
+            schedule, done = self.sampler().schedule, self.state.global_step // self.reuse
             stands = reached(self.lr_scheduler.samples, done, schedule, skips=self.args.fp16)
             if not stands:
                 words = f"as in the checkpoint up to sample {self.lr_scheduler.samples:,}"
-                hint = "From there on it may be another."
+                hint = "From there on it may be another; `reuse` may not."
                 raise ResultError(must("schedule", words, str(schedule), hint))
         return made
 
     def _run_epoch(self, **known: Any) -> None:
         updates, accumulation = self._epochs[known["epoch"]]
-        known["train_dataloader"].batch_sampler.set_epoch(known["epoch"])
+        loader = known["train_dataloader"]
+        loader.batch_sampler.set_epoch(known["epoch"])
+        skipped = self._skipped(known) if self.reuse > 1 else 0
+        fresh, self._used = divmod(skipped // accumulation, self.reuse)
+        self._window = None
+        if skipped:
+            rest = Rest(loader.batch_sampler, skipped, fresh * accumulation)
+            kept = {name: getattr(loader, name) for name in KEPT}
+            known["train_dataloader"] = DataLoader(loader.dataset, batch_sampler=rest, **kept)
         known["num_update_steps_per_epoch"] = updates
         known["steps_in_epoch"] = updates * accumulation
         self.args.gradient_accumulation_steps = accumulation
@@ -158,6 +183,55 @@ class GrowingTrainer(Trainer):
             super()._run_epoch(**known)
         finally:
             self.args.gradient_accumulation_steps = 1
+
+    def _skipped(self, known: Mapping[str, Any]) -> int:
+        """Micro-batches that the Trainer passes over, where an epoch is gone on with: one for each
+        use.
+        """
+        resumed = known["resume_from_checkpoint"] is not None
+        again = resumed and known["epoch"] == known["epochs_trained"]
+        skips = again and not self.args.ignore_data_skip
+        return known["steps_trained_in_current_epoch"] if skips else 0
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of an update: those fetched last, until they have served k times."""
+        if self._window is not None and self._used == self.reuse:
+            self._window, self._used = None, 0
+        if self._window is None:
+            self._window = super().get_batch_samples(epoch_iterator, num_batches, device)
+            self._versions = versions(self._window[0])
+        elif versions(self._window[0]) != self._versions:
+            words = "left as it is until its last use"
+            raise InvalidValueError(must("batch", words, "a tensor written to in place"))
+        self._used += 1
+        return self._window
+
+
+class Rest(BatchSampler):
+    """What is left of an epoch, behind as many empty elements as the Trainer passes over: it
+    counts uses, of which each batch was drawn for several.
+
+    Args:
+        sampler: Of the epoch, at its beginning.
+        skipped: Elements that are passed over.
+        drawn: Elements of the sampler that are not needed again.
+
+    Example:
+        >>> list(Rest([[0], [1], [2]], skipped=3, drawn=1))
+        [[], [], [], [1], [2]]
+    """
+
+    def __init__(self, sampler: Iterable[list[int]], skipped: int, drawn: int) -> None:
+        self._batches, self._skipped, self._drawn = sampler, skipped, drawn
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self._batches)) - self._drawn + self._skipped
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([] for _ in range(self._skipped))
+        yield from itertools.islice(self._batches, self._drawn, None)
 
 
 def reached(samples: int, updates: int, schedule: BatchSchedule, skips: bool = False) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -25,14 +25,19 @@ class OverlapProbe:
 
     def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
         """Overlaps of one run."""
-        return self._values(objective.get_parameter(self.weight).detach()[None])[0]
+        known = dict(objective.named_parameters()) | dict(objective.named_buffers())
+        return self._values(self._found(known).detach()[None])[0]
 
     def together(
         self, objective: Objective, params: Params, buffers: Params, samples: Sequence[int]
     ) -> list[dict[str, float]]:
         """Overlaps of each of R runs."""
-        known = params if self.weight in params else buffers
-        return self._values(known[self.weight].detach())
+        return self._values(self._found({**buffers, **params}).detach())
+
+    def _found(self, known: Mapping[str, Tensor]) -> Tensor:
+        if self.weight not in known:
+            raise InvalidValueError(must("weight", f"one of {', '.join(known)}", self.weight))
+        return known[self.weight]
 
     def _values(self, weights: Float[Tensor, "R p d"]) -> list[dict[str, float]]:
         W = weights.double().cpu()
@@ -60,7 +65,8 @@ def overlap_probe(directions: Float[Tensor, "k d"], weight: str = "module.weight
         ``(objective, samples) → values``.
 
     Raises:
-        InvalidValueError: If a direction has no length.
+        InvalidValueError: If a direction has no length; when it is taken, if the objective has no
+            such parameter.
 
     Example:
         >>> import torch

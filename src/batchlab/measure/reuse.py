@@ -190,6 +190,26 @@ def price_of(
     return fresh / computing if computing > 0 else math.inf if fresh > 0 else 0.0
 
 
+def most_saved(price: float, reuse: int) -> float:
+    """How many times less a training can cost at most if each batch serves for several updates.
+
+    Once more over the same batch is worth one over a fresh batch at best. Then k updates on each
+    take F/k fresh samples and compute as many examples, and (s + c)/(s/k + c) is saved.
+
+    Args:
+        price: Cost of a fresh sample / cost of computing an example, 0 to ∞.
+        reuse: k, at least 1.
+
+    Returns:
+        From 1 where samples cost nothing to k where only they do.
+
+    Example:
+        >>> [round(most_saved(price, 4), 2) for price in (0.0, 1.0, math.inf)]
+        [1.0, 1.6, 4.0]
+    """
+    return float(reuse) if math.isinf(price) else (price + 1) / (price / reuse + 1)
+
+
 def labels_to(
     labels: Sequence[int], metric: Float[np.ndarray, "L n"], level: float, maximise: bool
 ) -> Float[np.ndarray, " n"]:

@@ -86,6 +86,7 @@ def time_block(
     threads: int | None = None,
     start: int = 0,
     warmup_updates: int = 2,
+    apart: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Block:
     """Train a fresh model for about ``seconds`` and time its updates. Leaves no trace.
@@ -99,6 +100,8 @@ def time_block(
         threads: Threads of torch during the block; as they are if left out.
         start: Place in the stream of samples to read from, so that blocks read different data.
         warmup_updates: Updates before the clock starts, 0 or more.
+        apart: Whether an accelerator finishes what is queued before and after each reading, so
+            that neither's time counts for the other; else they overlap as in any loop.
         clock: Seconds that only rise.
 
     Returns:
@@ -111,7 +114,7 @@ def time_block(
     size = _batch_size(prepared, config, batch_size)
     micro = _check(seconds, start, warmup_updates, micro_batch_size, size)
     with _random.seeded(config.seed, "throughput", start), _threads(threads):
-        loop = _Loop(prepared, config, size, micro, start)
+        loop = _Loop(prepared, config, size, micro, start, apart)
         for _ in range(warmup_updates):
             loop.update(clock)
         loop.synchronize()
@@ -221,8 +224,15 @@ class _Loop:
     """A fresh model in training, with a clock around the reading of data."""
 
     def __init__(
-        self, prepared: Prepared, config: RunConfig, size: int, micro: int, start: int
+        self,
+        prepared: Prepared,
+        config: RunConfig,
+        size: int,
+        micro: int,
+        start: int,
+        apart: bool = False,
     ) -> None:
+        self.apart = apart
         self.source, self.config, self.size, self.micro = prepared.train, config, size, micro
         self.device = torch.device(prepared.device)
         dtype = plain.DTYPES[config.precision]
@@ -235,8 +245,12 @@ class _Loop:
 
     def update(self, clock: Callable[[], float]) -> None:
         """One batch, used as often as the run says."""
+        if self.apart:
+            self.synchronize()
         begin = clock()
         batch = plain.read(self.source, self.stream, self.seen, self.size, self.micro)
+        if self.apart:
+            self.synchronize()
         self.loader_seconds += clock() - begin
         assert isinstance(self.config.samples, int)
         multiplier = self.rate(self.seen % self.config.samples / self.config.samples)

@@ -31,6 +31,7 @@ LABELS = {
     "learning_rate": "learning rate",
     "weight_decay": "weight decay",
     "clip_norm": "gradient clipping",
+    "reuse": "updates on each fetched batch",
 }
 WHAT = {
     LOADER: "torch.utils.data.DataLoader",

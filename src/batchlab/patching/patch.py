@@ -142,6 +142,12 @@ def make(
             "the batches, and apply.py beside the report trains with it.",
         )
         return Patch(which, title, careful, by_hand, snippet=code)
+    if any(change.name == "reuse" for change in advice.changes):
+        by_hand = (
+            "Each fetched batch serves for several updates, which no number in a script can say: "
+            "wrap the loader, and count the scheduler's steps in updates.",
+        )
+        return Patch(which, title, careful, by_hand, snippet=code)
     sought = find(scripts, which, advice.changes, advice.today, again, world_size)
     notes = careful + sought.notes
     if sought.by_hand:

@@ -84,6 +84,13 @@ def _lightning(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
+    if one.reuse > 1:
+        given = f"schedule={written(one.batch_size)}, reuse={one.reuse}, …"
+        return (
+            f"trainer = batchlab.huggingface.GrowingTrainer({given})",
+            f"TrainingArguments(learning_rate={written(one.learning_rate)})",
+            *_identity(cut),
+        )
     if isinstance(one.batch_size, str):
         return (
             "# TrainingArguments hold one batch size; override Trainer.get_train_dataloader:",
@@ -103,6 +110,13 @@ def _huggingface(one: Setting, cut: Division | None) -> tuple[str, ...]:
 
 
 def _loader(one: Setting, cut: Division | None) -> str:
+    loader = _read(one, cut)
+    if one.reuse == 1:
+        return loader
+    return f"batchlab.data.ReusingLoader({loader}, reuse={one.reuse})"
+
+
+def _read(one: Setting, cut: Division | None) -> str:
     if isinstance(one.batch_size, str):
         sampler = f"batchlab.data.GrowingBatchSampler(train_set, {written(one.batch_size)})"
         return f"DataLoader(train_set, batch_sampler={sampler})"

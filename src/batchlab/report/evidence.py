@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.advisor.record import Advice
-from batchlab.report import facts, features, formats, growing, names, sturdiness, wording
+from batchlab.report import (
+    echoing,
+    facts,
+    features,
+    formats,
+    growing,
+    names,
+    sturdiness,
+    wording,
+)
 from batchlab.report.facts import Case
 from batchlab.types import Estimate, Status
 
@@ -58,6 +67,9 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         in_words = section.id == "all-data" or (section.id == "noise-scale" and advice.noise)
         if charts or in_words:
             kept.append(replace(section, charts=charts))
+    if advice.reusing is not None:
+        told = echoing.sentence(advice.reusing, advice.metric), echoing.notes(advice.reusing)
+        kept.append(Section("reusing", *told, ()))
     if advice.growing is not None:
         told = growing.sentence(advice.growing, advice.metric), growing.notes(advice.growing)
         kept.append(Section("growing", *told, ()))

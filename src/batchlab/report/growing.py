@@ -6,6 +6,7 @@ from batchlab._text import Text, join, same, say, verbatim
 from batchlab.accumulation import identity
 from batchlab.advisor.record import Growing, MetricInfo
 from batchlab.report import findings, formats, names
+from batchlab.types import Estimate
 
 QUANTITIES = {
     "time": Text("the time", "時間"),
@@ -96,15 +97,20 @@ def sentence(found: Growing, metric: MetricInfo) -> Text:
         f"{ja}：{{s}}では、今の学習率スケジュールの{{c}}に比べて{{r}}（{seeds_ja}）。",
         s=names.setting(found.setting),
         c=names.setting(found.rival),
-        r=_compared(found, metric),
+        r=compared(found.difference, found.quantity, metric),
         n=found.difference.n,
     )
 
 
-def _compared(found: Growing, metric: MetricInfo) -> Text:
-    gap = found.difference
-    assert gap is not None
-    if found.quantity == "validation":
+def compared(gap: Estimate, quantity: str, metric: MetricInfo) -> Text:
+    """What a setting takes of what its rival takes.
+
+    Args:
+        gap: The ratio, for ``validation`` the difference.
+        quantity: ``time``, ``cost``, ``samples`` or ``validation``.
+        metric: Of the task.
+    """
+    if quantity == "validation":
         return say(
             "{m} differs by {d} from", "{m}の差は{d}", m=names.metric(metric),
             d=findings.difference(gap, metric),
@@ -114,7 +120,7 @@ def _compared(found: Growing, metric: MetricInfo) -> Text:
         "{q}が{v}倍（{r}）",
         v=formats.ratio(gap.value),
         r=formats.ratio_range(gap),
-        q=QUANTITIES[found.quantity],
+        q=QUANTITIES[quantity],
     )
 
 

@@ -38,6 +38,7 @@ FIELDS = {
     "weight_decay": Text("weight decay", "重み減衰"),
     "lr_schedule": Text("learning-rate schedule", "学習率スケジュール"),
     "rate_growth": Text("growth of the learning rate", "学習率の増加"),
+    "reuse": Text("updates on each fetched batch", "読み込んだバッチ1個あたりの更新回数"),
     "warmup": Text("warm-up", "ウォームアップ"),
     "clip_norm": Text("gradient clipping", "勾配クリッピング"),
     "precision": Text("number format", "数値形式"),
@@ -72,6 +73,7 @@ REASONS = {
     Reason.REQUESTED: Text("asked for", "指定による"),
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
     Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
+    Reason.REUSED: Text("each batch is used again", "同じバッチを繰り返し使う"),
 }
 STATUSES = {
     Status.OK: Text("trained", "学習できた"),
@@ -243,7 +245,14 @@ def setting(one: Setting) -> Text:
         say("{n} {v}", "{n} {v}", n=field(name), v=_content(name, content))
         for name, content in one.other.items()
     )
-    return join((usual, *_grown(one), *own), ", ", "、")
+    return join((usual, *_grown(one), *_again(one), *own), ", ", "、")
+
+
+def _again(one: Setting) -> tuple[Text, ...]:
+    """How often each batch is used, if more than once."""
+    if one.reuse == 1:
+        return ()
+    return (say("{k} updates on each batch", "バッチ1個につき更新{k}回", k=one.reuse),)
 
 
 def _grown(one: Setting) -> tuple[Text, ...]:

@@ -15,7 +15,10 @@ from batchlab.report.findings import Origin, _assumed, _metric, _range, differen
 from batchlab.types import Estimate
 
 KINDS = {
-    "fresh": Text("At equal fresh samples", "新しいデータの量をそろえて"),
+    "fresh": Text(
+        "At equal fresh samples (k× epochs: the same labelled examples, drawn k times as often)",
+        "新しいデータの量をそろえて（エポックk倍：同じラベル付きデータをk倍読み込む）",
+    ),
     "updates": Text("At equal updates", "更新回数をそろえて"),
     "time": Text("At equal time", "時間をそろえて"),
 }
@@ -50,6 +53,8 @@ LINE_HEAD = (
     Text("pays from this price on (90 %)", "採算が合う価格（90%）"),
     Text("the same in reading time", "読み込み時間に直すと"),
 )
+BUSY = 2.0
+"""From this ratio of the slowest timed block to the fastest on, the computer is called busy."""
 LABEL_HEAD = (
     Text("labelled examples", "ラベル付きデータ数"),
     Text("setting", "設定"),
@@ -117,6 +122,7 @@ class Reached:
         cost: In the currency, or None.
         arrived: Runs that reached it.
         runs: Fresh repeats.
+        edge: Whether the learning rate was the smallest or the largest tried.
     """
 
     batch_size: int
@@ -131,6 +137,7 @@ class Reached:
     cost: Estimate | None
     arrived: int
     runs: int
+    edge: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,7 @@ class Labelled:
         learning_rate: Best on the seeds that choose.
         metric: On validation data at the end.
         gap: Metric on the labelled examples − on validation data.
+        edge: Whether the learning rate was the smallest or the largest tried.
     """
 
     labels: int
@@ -173,6 +181,7 @@ class Labelled:
     learning_rate: float
     metric: Estimate
     gap: Estimate | None
+    edge: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,11 @@ class ReuseReport:
         price: The user's price of a fresh sample / of computing an example.
         labels: The curve over labelled examples, or None.
         origin: Where these numbers come from.
+        computing: Seconds of computing one example, with the range of timing it; None in older
+            results.
+        busy: The slowest timed block / the fastest, at today's batch size.
+        untrained: Whether models were at the target before they were trained.
+        left_out: k of which equal updates take too many samples to be trained.
     """
 
     task: str
@@ -266,6 +280,10 @@ class ReuseReport:
     price: float
     labels: Labels | None
     origin: Origin
+    computing: Estimate | None = None
+    busy: float = 1.0
+    untrained: bool = False
+    left_out: tuple[int, ...] = ()
 
     def pays(self, k: int) -> bool:
         """Whether k was shown to be cheaper than every rival at the user's price."""
@@ -329,12 +347,21 @@ class ReuseReport:
         return say(
             "a fresh sample costs as much as computing {x} examples",
             "新しいデータ1件の負担は計算{x}件分",
-            x=formats.number(self.price),
+            x=self._price_range(),
         )
+
+    def _price_range(self) -> Text:
+        """The price, with the range that timing one example leaves."""
+        value, each = same(formats.number(self.price)), self.computing
+        if each is None or not self.price or not math.isfinite(each.low + each.high):
+            return value
+        low, high = (self.price * each.value / end for end in (each.high, each.low))
+        ends = formats.number(low), formats.number(high)
+        return say("{v} ({a} to {b})", "{v}（{a}～{b}）", v=value, a=ends[0], b=ends[1])
 
     def said(self) -> tuple[Text, ...]:
         """How it was measured, what follows, and what does not."""
-        told = [self._boundary(k) for k in self.factors]
+        told = [*self._cautions(), *(self._boundary(k) for k in self.factors)]
         told += [
             self._epochs(k, found)
             for k, found in zip(self.factors, self.epochs, strict=True)
@@ -342,19 +369,80 @@ class ReuseReport:
         ]
         told += self._labels()
         told += [self._method(), self._counted()]
-        edges = [row for row in self.rows if row.edge]
+        all_rows = [*self.rows, *self.reached, *(self.labels.rows if self.labels else ())]
+        edges = [row for row in all_rows if row.edge]
         if edges:
             told.append(
                 say(
-                    "In {n} of {m} trainings the best learning rate was the smallest or the "
+                    "In {n} of {m} rows the best learning rate was the smallest or the "
                     "largest tried: a better one may lie beyond.",
-                    "{m}通りの学習のうち{n}通りでは、試した学習率のうち端のものが最良でした。さらに良い"
-                    "値が外側にあるかもしれません。",
+                    "{m}行のうち{n}行では、試した学習率のうち端のものが最良でした。さらに良い値が外側に"
+                    "あるかもしれません。",
                     n=len(edges),
-                    m=len(self.rows),
+                    m=len(all_rows),
                 )
             )
         return tuple(told)
+
+    def _cautions(self) -> list[Text]:
+        """What stands between the answer and the tables, and what makes either doubtful."""
+        told = [self._ahead()] if not any(map(self.pays, self.factors)) else []
+        if self.untrained:
+            told.append(
+                say(
+                    "**The target, {m} {t}, is no more than chance:** untrained models are there. "
+                    "Train longer (`--samples`), or with a recipe that learns.",
+                    "**目標の{m}{t}は偶然の水準です：**学習前のモデルでも達しています。学習を長くする"
+                    "（`--samples`）か、学習の進む設定で試してください。",
+                    m=names.metric(self.metric),
+                    t=formats.metric_value(self.target, self.metric),
+                )
+            )
+        if self.busy > BUSY:
+            told.append(
+                say(
+                    "The computer was busy while it was timed: one example took up to {x} times "
+                    "as long in one block as in another. Prices and times are known to their "
+                    "ranges only; repeat it on an idle computer.",
+                    "時間の計測中、計算機は別の処理もしていました：1件の計算時間に最大{x}倍の差があり"
+                    "ます。価格と時間は範囲の精度でしかわかりません。空いている計算機で測り直してください。",
+                    x=formats.ratio(self.busy),
+                )
+            )
+        if self.left_out:
+            told.append(
+                say(
+                    "Not trained, for k = {k}: k epochs, and a batch k times the size at as many "
+                    "updates as today; they draw k times the samples.",
+                    "学習していないもの（k＝{k}）：エポックk倍と、更新回数をそろえたバッチk倍の学習"
+                    "（読み込むデータがk倍になるため）。",
+                    k=", ".join(map(str, self.left_out)),
+                )
+            )
+        return [text for text in told if text.en]
+
+    def _ahead(self) -> Text:
+        """That re-use learns more from as many fresh samples, where it does and yet does not
+        pay.
+        """
+        better = 1 if self.metric.maximise else -1
+        ahead = [
+            (row, row.difference)
+            for row in self.rows
+            if row.reuse > 1 and "fresh" in row.kinds and row.difference is not None
+            if min(better * row.difference.low, better * row.difference.high) > 0
+        ]
+        if not ahead:
+            return Text("", "")
+        row, gap = max(ahead, key=lambda one: better * one[1].value)
+        return say(
+            "That is about the price of reaching the target. After as many fresh samples {k} "
+            "updates on each batch do end better than today, by {d}, for {k} times the computing.",
+            "これは目標に達するまでの負担についての結論です。新しいデータの量をそろえた学習の最後では、"
+            "1バッチ{k}回の更新のほうが現在より良くなります（差{d}、計算は{k}倍）。",
+            k=row.reuse,
+            d=difference(gap, self.metric),
+        )
 
     def _boundary(self, k: int) -> Text:
         """From which price on k pays, against the hardest of its rivals."""

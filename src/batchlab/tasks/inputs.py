@@ -59,8 +59,27 @@ INPUTS: dict[str, Draw] = {
     made.__name__: made for made in (gaussian, rademacher, uniform, correlated, images)
 }
 """Name → (examples, features, generator) → inputs, float64, shape ``[N d]``."""
-PIXELS = 61
-"""Features of ``images``."""
+PIXELS, PICTURES = 61, 1797
+"""Features of ``images``, and how many there are."""
+
+
+def most(kind: str, features: int) -> float:
+    """So many examples of a kind there are at most; ∞ where they are drawn.
+
+    Args:
+        kind: As :func:`draw` has it.
+        features: d.
+
+    Raises:
+        InvalidValueError: If there is no such kind, or not with so many features.
+    """
+    if kind not in INPUTS:
+        raise InvalidValueError(must("inputs", f"one of {', '.join(INPUTS)}", kind))
+    if kind != images.__name__:
+        return math.inf
+    if features != PIXELS:
+        raise InvalidValueError(must("features", f"{PIXELS}, the pixels that vary", features))
+    return PICTURES
 
 
 def draw(kind: str, examples: int, features: int, rng: Generator) -> Float[Tensor, "N d"]:

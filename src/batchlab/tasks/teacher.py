@@ -20,6 +20,8 @@ from batchlab.theory.activations import Activation
 from batchlab.theory.targets import Target
 from batchlab.types import Tree
 
+PARTS = 3
+"""Training, validation and test."""
 RATE = 0.2
 """η of the sum of the losses of a batch, the source's."""
 
@@ -93,10 +95,18 @@ def teacher(
         (torch.Size([100, 50]), 20.0)
     """
     known, shape = targets.target(target), activations.activation(activation)
-    if examples < 1:
-        raise InvalidValueError(must("examples", "1 or more", examples))
+    most = drawing.most(inputs, features)
+    if not 1 <= examples <= most / PARTS:
+        words = "1 or more" if math.isinf(most) else f"from 1 to {most // PARTS:.0f}"
+        hint = "" if math.isinf(most) else "Training, validation and test share the pictures."
+        raise InvalidValueError(must("examples", words, examples, hint))
+    if features < known.dimensions + width:
+        words = f"at least {known.dimensions + width}, the target's directions and the width"
+        raise InvalidValueError(must("features", words, features))
     rows = directions(known.dimensions, features, seed)
-    x = drawing.draw(inputs, 3 * examples, features, _random.generator(seed, "teacher's inputs"))
+    x = drawing.draw(
+        inputs, PARTS * examples, features, _random.generator(seed, "teacher's inputs")
+    )
     data = x, known(x @ rows.T / math.sqrt(features))
     train, validation, test = zip(*(part.split(examples) for part in data), strict=True)
     size = examples if batch_size is None else batch_size

@@ -41,10 +41,11 @@ def plane(found: ReuseReport) -> Chart | None:
     caption = say(
         "Above a line re-use is cheaper than its rival, below it dearer; band: 90 % range over "
         "n = {n} seeds, in which the two cannot be told apart. A boundary at no price or at any "
-        "price has no line. Cross: this computer at the price given ({p}).",
+        "price has no line. Cross: this computer at the price given ({p}); a price of 0, which a "
+        "logarithmic axis has no place for, at the lower edge.",
         "線より上では再利用のほうが安く、下では高くつきます。帯：90%の範囲（n＝{n}シード）で、どちらとも"
         "言えない領域。どの価格でも同じ側にある境界には線がありません。×：このパソコンと指定の価格"
-        "（{p}）。",
+        "（{p}）。対数軸に載らない価格0は下端に示します。",
         n=len(found.seeds),
         p=found.told_price(),
     )

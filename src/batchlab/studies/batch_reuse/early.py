@@ -25,7 +25,9 @@ from batchlab.studies.batch_reuse.words import (
     sample,
     seeds,
     slope,
+    solver_error,
     theory_seconds,
+    widened,
 )
 from batchlab.studies.claim import (
     Axis,
@@ -126,8 +128,9 @@ def predicted(cell: Cell, bench: Bench) -> list[Row]:
         seed=bench.seed,
     )
     m, q = found.overlaps.value[:, 0, 0], found.selves.value[:, 0, 0]
-    pairs = zip(m.tolist(), (m / q.sqrt()).tolist(), strict=True)
-    return [{"t": t, "overlap": a, "cosine": c} for t, (a, c) in enumerate(pairs)]
+    errors = solver_error(found.overlaps.of(lambda each: each[..., 0, 0]))
+    columns = zip(m.tolist(), (m / q.sqrt()).tolist(), errors.tolist(), strict=True)
+    return [{"t": t, "overlap": a, "cosine": c, "error": e} for t, (a, c, e) in enumerate(columns)]
 
 
 # ------------------------------------------------------------------ numbers
@@ -155,9 +158,10 @@ def power(tables: Tables, degree: int, way: str) -> Sample:
 
 
 def off_theory(tables: Tables) -> Sample:
-    """Overlap at the end of multi-pass training, less that of the theory."""
+    """Overlap at the end of multi-pass training, less that of the theory, its error included."""
     exact = tables[THEORY].filter((pl.col("way") == "multi") & (pl.col("t") == UPDATES))
-    return at_largest(tables, "overlap", "multi", UPDATES) - exact["overlap"].item()
+    found = at_largest(tables, "overlap", "multi", UPDATES) - exact["overlap"].item()
+    return widened(found, exact["error"].item())
 
 
 # ------------------------------------------------------------------ pictures

@@ -7,6 +7,7 @@ FAULTS = {
     "fresh for re-used": "what is called multi-pass takes a fresh batch at every step",
     "re-used for fresh": "what is called single-pass takes the same batch at every step",
     "easy target": "targets that are said to be hard are replaced by one that is not",
+    "specialised": "each neuron takes one of two alike directions, as none does",
     "no stairs": "the staircase lacks its second step",
     "rate falls": "the learning rate falls with the dimension",
     "theory of fresh": "the theory is that of fresh batches",

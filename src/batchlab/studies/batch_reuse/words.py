@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float
 
 from batchlab import _random
 from batchlab._text import Text
 from batchlab.errors import InvalidValueError, must
 from batchlab.stats import slopes
 from batchlab.studies.claim import Axis, Bench, Claim, Parameters, Sample
+from batchlab.theory.mean_field import Curve
 
 STEPS = Axis(Text("updates t", "更新回数t"))
 COSINE = Axis(Text("cosine with the target's direction", "正解の方向との余弦"))
@@ -84,6 +87,38 @@ def sample(table: pl.DataFrame, column: str, **at: object) -> Sample:
     """
     kept = table.filter(*(pl.col(name) == value for name, value in at.items()))
     return kept.sort("repetition")[column].to_numpy()
+
+
+def widened(values: Sample, error: float) -> Sample:
+    """The same mean, with deviations so much larger that its standard error holds another one too:
+    that of a number, the same for all, which was subtracted and is itself uncertain.
+
+    Args:
+        values: One number a repetition.
+        error: Standard error of what was subtracted.
+
+    Returns:
+        With s²/n + error² for s²/n.
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 3.0])
+        >>> wide = widened(values, error=1.0)
+        >>> round(wide.mean(), 6), round(wide.var(ddof=1) / 3 - values.var(ddof=1) / 3, 6)
+        (2.0, 1.0)
+    """
+    own = values.var(ddof=1) / len(values)
+    if own == 0:
+        return values
+    return values.mean() + (values - values.mean()) * np.sqrt(1 + error**2 / own)
+
+
+def solver_error(curve: Curve) -> Float[np.ndarray, " T"]:
+    """Standard error of a curve of the theory, from its independent solutions.
+
+    Args:
+        curve: Of one number at each t.
+    """
+    return (curve.each.std(0) / math.sqrt(len(curve.each))).numpy()
 
 
 def slope(table: pl.DataFrame, column: str, log: bool, **at: object) -> Sample:
