@@ -63,6 +63,7 @@ from batchlab.advisor.stages import (
     Records,
     Screening,
     choice_of,
+    pace_of,
 )
 from batchlab.advisor.view import View, bare_facts
 from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
@@ -498,7 +499,7 @@ class _Stages:
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
         left = _spendable(session) - self._kept_for_later(record)
-        count = affordable_repeats(session, record.choice[0], left)
+        count = affordable_repeats(session, pace_of(record.choice), left)
         made = {"seeds": list(range(first, first + count))} if count else None
         plan = self.journal.plan(name, made)
         if plan is None:
@@ -509,7 +510,7 @@ class _Stages:
 
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""
-        pair = 0.0 if self.on_all else price_on_all(self.session, record.choice[0])
+        pair = 0.0 if self.on_all else price_on_all(self.session, pace_of(record.choice))
         return pair + self._kept_for_features() + self._kept_for_robustness()
 
     def _kept_for_robustness(self) -> float:
@@ -525,7 +526,7 @@ class _Stages:
         session, record = self.session, self.confirmation
         if session.prepared.drawn is None or record is None or self.on_all is not None:
             return
-        self.prices[KEY] = price_on_all(session, record.choice[0])
+        self.prices[KEY] = price_on_all(session, pace_of(record.choice))
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
         left = _spendable(session)

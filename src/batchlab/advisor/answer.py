@@ -32,11 +32,12 @@ from batchlab.advisor.record import (
     Growing,
     MetricInfo,
     NextStage,
+    Searched,
     Target,
     Verdict,
 )
 from batchlab.advisor.session import over_workers
-from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown
+from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown, choice_of, others_of
 from batchlab.advisor.view import View
 from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
@@ -51,7 +52,7 @@ from batchlab.stats import (
     sign_repeats_to_decide,
     smallest_detectable_ratio,
 )
-from batchlab.types import Estimate
+from batchlab.types import Estimate, Status
 
 
 def _confirmed(view: View, record: Confirmation) -> tuple[Comparison, ...]:
@@ -81,7 +82,7 @@ def _ratio_row(
     after: np.ndarray,
     spacing: float,
 ) -> Comparison:
-    b0, b1 = view.today[0], view.chosen[0]
+    b0, b1 = view.today[0], view.pace
     paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
@@ -282,7 +283,7 @@ def counted_as_gain(today: np.ndarray, recommended: np.ndarray) -> np.ndarray:
 def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
     """The objective's comparison of samples to the target."""
     return view.fresh_yardstick.compare(
-        view.options.objective, (before, view.today[0]), (after, view.chosen[0]), view.spacing
+        view.options.objective, (before, view.today[0]), (after, view.pace), view.spacing
     )
 
 
@@ -302,7 +303,8 @@ def recommended(view: View) -> Choice:
 def changes(view: View) -> tuple[Change, ...]:
     """The fields in which the best alternative differs from today."""
     before, after = view.setting(view.today), view.setting(recommended(view))
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in Grown._fields}
+    names = dict.fromkeys((*Grown._fields, *(name for name, _ in others_of(recommended(view)))))
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
     return tuple(Change(name, old, new) for name, (old, new) in pairs.items() if old != new)
 
 
@@ -347,7 +349,7 @@ def decide_repeats(view: View) -> int:
     before, after = view.fresh_samples
     yardstick, objective = view.fresh_yardstick, view.options.objective
     today = yardstick.measure(objective, before, view.today[0])
-    return further_pairs(paired, today, yardstick.measure(objective, after, view.chosen[0]), worth)
+    return further_pairs(paired, today, yardstick.measure(objective, after, view.pace), worth)
 
 
 def further_pairs(paired: Paired, today: np.ndarray, recommended: np.ndarray, worth: float) -> int:
@@ -434,7 +436,7 @@ def _pair_seconds(view: View) -> float:
     each = [
         float(view.yardstick.computing.measure("time", whole, b)[0]) * factor
         + evaluations * evaluation
-        for b in (view.today[0], view.chosen[0])
+        for b in (view.today[0], view.pace)
     ]
     # Many pairs share the workers evenly: one pair's part of them.
     return over_workers(each * 100, machine.cores if machine.device == "cpu" else 1) / 100
@@ -528,6 +530,27 @@ def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
         quantity="validation" if objective == "accuracy" else objective,
         difference=gain if objective == "accuracy" else inverted(gain),
         pays=better(gain, objective, maximise),
+    )
+
+
+def searched(view: View) -> Searched | None:
+    """What the search over all settings has come to."""
+    tuning = view.records.tuning
+    if tuning is None:
+        return None
+    last = len(tuning.rungs) - 1
+    ended = [trial for trial in tuning.trials if trial.rung == last]
+    least = min((t.value for t in ended[1:]), default=math.nan) if tuning.best else math.nan
+    accuracy = view.options.objective == "accuracy"
+    return Searched(
+        tuning.names,
+        len(tuning.trials),
+        sum(trial.status is not Status.DIVERGED for trial in ended),
+        sum(trial.status is Status.DIVERGED for trial in tuning.trials),
+        tuning.importance,
+        view.setting(choice_of(tuning.best[0])) if tuning.best else None,
+        -least if accuracy else math.exp(-least),
+        not tuning.ended,
     )
 
 

@@ -23,7 +23,18 @@ from batchlab.advisor.judge import (
 )
 from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Choice, Confirmation, Curve, Grown, all_sizes, choice_of
+from batchlab.advisor.stages import (
+    Choice,
+    Confirmation,
+    Curve,
+    Grown,
+    Pace,
+    Tuned,
+    all_sizes,
+    choice_of,
+    others_of,
+    pace_of,
+)
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
 
@@ -37,6 +48,8 @@ MOST_REPEATS = 64
 PARTS = 4
 """Parts of the fresh repeats; one run alone is timed before each and after the last."""
 
+FIELDS = tuple(dict.fromkeys((*Grown._fields, *Tuned._fields)))
+"""What a choice is written down by, in the order in which :func:`choice_of` reads it."""
 CHOOSING_RUNS = "today's settings and the finalists"
 """What these runs are called while they train."""
 
@@ -115,17 +128,16 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
     )
 
 
-def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int | str, int, int]]:
-    """(batch size, samples, evaluations) of everything, for pricing."""
+def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[Pace, int, int]]:
+    """(pace, samples, evaluations) of everything, for pricing."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    chosen = max(plan.pairs(), key=lambda pair: session.run_seconds(pair[0], session.samples))
-    sizes: list[int | str] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh)) + [
-        chosen[0]
-    ] * len(plan.fresh)
-    sizes += [choice[0] for choice in plan.pairs()] * len(plan.seeds)
+    finalists = [pace_of(choice) for choice in plan.pairs()]
+    chosen = max(finalists, key=lambda pace: session.run_seconds(pace, session.samples))
+    paces: list[Pace] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh))
+    paces += [chosen] * len(plan.fresh) + finalists * len(plan.seeds)
     if plan.batch_only:
-        sizes += [chosen[0]] * len(plan.seeds)
-    return [(size, session.samples, count) for size in sizes]
+        paces += [chosen] * len(plan.seeds)
+    return [(pace, session.samples, count) for pace in paces]
 
 
 def price_of_confirmation(session: Session, finalists: int, size: int) -> float:
@@ -162,7 +174,7 @@ def confirm(
     target, chosen_by = found
     session.visit(sizes)
     choice = _fixed(session, journal, plan, choosing, target, yardstick)
-    chosen = choice_of([choice[name] for name in Grown._fields if name in choice])
+    chosen = choice_of([choice[name] for name in FIELDS if name in choice])
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
     timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
@@ -197,7 +209,8 @@ def _fixed(
     if prefer is not None:
         shares = judged(prefer)(session, _ends_of_finalists(session, plan))
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
-    made: dict[str, Any] = dict(zip(Grown._fields, chosen, strict=False)) | {"target": target}
+    names = Tuned._fields if isinstance(chosen, Tuned) else Grown._fields
+    made: dict[str, Any] = dict(zip(names, chosen, strict=False)) | {"target": target}
     made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
@@ -215,19 +228,19 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
 
 
-def affordable_repeats(session: Session, size: int | str, seconds: float) -> int:
+def affordable_repeats(session: Session, pace: Pace, seconds: float) -> int:
     """How many more pairs of fresh runs fit, at most 64.
 
     Args:
         session: The advice in the making.
-        size: Batch size of the recommendation.
+        pace: Of the recommendation.
         seconds: What they may take.
 
     Returns:
         Pairs; 0 if not even one fits.
     """
     evaluations = len(evaluation_grid(session.prepared.examples, session.samples))
-    pair = [(b, session.samples, evaluations) for b in (session.batch_size, size)]
+    pair = [(b, session.samples, evaluations) for b in (session.batch_size, pace)]
     fitting = (n for n in range(MOST_REPEATS, 0, -1) if session.wall_seconds(pair * n) <= seconds)
     return next(fitting, 0)
 
@@ -382,7 +395,7 @@ def _curves(
 ) -> tuple[Curve, ...]:
     """Whole runs of several settings, setting by setting, each on every seed."""
     configs = [session.of(choice, seed) for choice in pairs for seed in seeds]
-    sizes = [choice[0] for choice in pairs for _ in seeds]
+    each = [choice for choice in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
     prefers = what == CHOOSING_RUNS and session.options.prefer is not None
     later = session.options.robustness or session.keeps_ends
@@ -395,6 +408,6 @@ def _curves(
         for config, state in zip(configs, states, strict=True)
     ]
     return tuple(
-        Curve.of(run, size, test=score)
-        for run, size, score in zip(trace.runs, sizes, scores, strict=True)
+        Curve.of(run, choice[0], test=score, others=others_of(choice))
+        for run, choice, score in zip(trace.runs, each, scores, strict=True)
     )

@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Projection
+from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, pace_of
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -175,25 +175,27 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             made.append(
                 _candidate(view, pair, reasons.get(row.batch_size, Reason.NOISE_SCALE), row)
             )
-    if not view.rows:
+    if view.tuned:
+        made += [_whole(view, choice, Reason.TUNED) for choice in view.tuned]
+    elif not view.rows:
         made += [
             _candidate(view, (p.batch_size, _linear(view, p.batch_size)), p.reason, None)
             for p in screening.proposals
             if p.batch_size != view.today[0]
         ]
-    made += [_grown(view, choice) for choice in view.grown]
+    made += [_whole(view, choice, Reason.GROWING) for choice in view.grown]
     return _with_pareto(view, made)
 
 
-def _grown(view: View, choice: Grown) -> Candidate:
-    """A batch that grows, as far as it was confirmed; the pilot's trainings are none of them."""
+def _whole(view: View, choice: Choice, reason: Reason) -> Candidate:
+    """A batch that grows or a setting of which more was searched, as far as it was confirmed; the
+    trainings that found it are none of them.
+    """
     whole = np.array([float(view.samples)])
-    updates = float(view.yardstick.updates(whole, choice.batch_size)[0])
-    alone = view.yardstick.computing.seconds(view.samples, choice.batch_size)
+    updates = float(view.yardstick.updates(whole, pace_of(choice))[0])
+    alone = view.yardstick.computing.seconds(view.samples, pace_of(choice))
     each = alone.times(1 / updates, "s/update")
-    made = Candidate(
-        view.setting(choice), Reason.GROWING, Evidence.PROJECTED, seconds_per_update=each
-    )
+    made = Candidate(view.setting(choice), reason, Evidence.PROJECTED, seconds_per_update=each)
     return _with_confirmation(view, made, choice)
 
 
@@ -294,21 +296,21 @@ def _with_confirmation(view: View, made: Candidate, pair: Choice) -> Candidate:
         evidence=Evidence.CONFIRMED,
         runs=len(curves),
         failed=sum(failed(c, s) for c, s in zip(curves, samples, strict=True)),
-        **_target_columns(view, samples, pair[0], yardstick),
+        **_target_columns(view, samples, pace_of(pair), yardstick),
         metric=_metric_estimate(final_metric(curves), view.facts.metric.unit),
     )
 
 
 def _target_columns(
-    view: View, samples: np.ndarray, size: int | str, yardstick: Yardstick
+    view: View, samples: np.ndarray, pace: Pace, yardstick: Yardstick
 ) -> dict[str, Any]:
     columns = {
         "samples_to_target": median_estimate(samples, "examples"),
-        "updates_to_target": median_estimate(yardstick.updates(samples, size), "updates"),
-        "seconds_to_target": median_estimate(yardstick.measure("time", samples, size), "s"),
+        "updates_to_target": median_estimate(yardstick.updates(samples, pace), "updates"),
+        "seconds_to_target": median_estimate(yardstick.measure("time", samples, pace), "s"),
     }
     if view.options.price is not None:
-        cost = yardstick.measure("cost", samples, size)
+        cost = yardstick.measure("cost", samples, pace)
         columns["cost_to_target"] = median_estimate(cost, view.currency)
     return columns
 

@@ -328,7 +328,7 @@ def burden(
         return math.inf
     level = max(mine, theirs)
     taken = [
-        float(yardstick.measure(objective, np.array([samples_to(c, level)]), c.batch_size)[0])
+        float(yardstick.measure(objective, np.array([samples_to(c, level)]), c.pace)[0])
         for c in (curve, today)
     ]
     return math.log(taken[0] / taken[1]) if all(0 < t < math.inf for t in taken) else math.inf

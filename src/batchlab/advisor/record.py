@@ -40,6 +40,7 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     WATCHED = "watched"
     GROWING = "growing"
+    TUNED = "tuned"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Setting:
         beta2: Decay of the second moment.
         eps: Added to the root of the second moment.
         rate_growth: Power with which the learning rate follows a schedule of batch sizes.
+        reuse: Updates on each fetched batch.
         other: Settings that only the user's own training has, as the user named them.
     """
 
@@ -101,6 +103,7 @@ class Setting:
     beta2: float = 0.999
     eps: float = 1e-8
     rate_growth: float = 0.0
+    reuse: int = 1
     other: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -609,6 +612,34 @@ class Growing:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The search over all settings at once.
+
+    Attributes:
+        names: What was tuned, as the user named it.
+        tried: Settings, today's among them.
+        ended: Settings that ran to the end of a whole training.
+        diverged: Settings that diverged.
+        importance: Name → share of the differences between settings that it explains, largest
+            first; empty where too few were tried.
+        best: The best in the search, or None where none did as well as today's.
+        gain: What today's settings take / what the best takes in the search, on the one seed that
+            chose it: flattering, and no proof; for ``accuracy`` the gain in the metric. NaN
+            without a best.
+        unfinished: Whether it was interrupted.
+    """
+
+    names: tuple[str, ...]
+    tried: int
+    ended: int
+    diverged: int
+    importance: dict[str, float]
+    best: Setting | None
+    gain: float
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -672,6 +703,7 @@ class Advice:
         features: On how many internal features the decisions rest, or why that was not measured;
             None where nothing was confirmed.
         growing: Whether it pays to let the batch grow; None where that did not come up.
+        searched: The search over all settings at once; None where it was not asked for.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -730,6 +762,7 @@ class Advice:
     features: FeatureUse | None = None
     watched: int = 0
     growing: Growing | None = None
+    searched: Searched | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

@@ -14,7 +14,16 @@ import torch
 
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
-from batchlab.advisor.stages import Choice, Grown, Machine, parts_of, seconds_at
+from batchlab.advisor.stages import (
+    Choice,
+    Grown,
+    Machine,
+    Pace,
+    others_of,
+    parts_of,
+    seconds_at,
+    size_and_reuse,
+)
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.cell import one_thread
@@ -168,7 +177,9 @@ class Session:
 
     def of(self, choice: Choice, seed: int, samples: int | None = None) -> RunConfig:
         """The baseline with another setting, seed and length."""
-        config = self.config(choice[0], choice[1], seed, samples)
+        config = self.config(choice[0], choice[1], seed, samples).replace(
+            **dict(others_of(choice))
+        )
         if not isinstance(choice, Grown):
             return config
         return config.replace(rate_growth=choice.rate_growth, lr_schedule=choice.lr_schedule)
@@ -182,10 +193,10 @@ class Session:
         )
         return config if batch_size == self.batch_size else config.replace(batch_size=batch_size)
 
-    def run_seconds(self, batch_size: int | str, samples: int) -> float:
+    def run_seconds(self, pace: Pace, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""
+        batch_size, reuse = size_and_reuse(pace, self.baseline.reuse)
         parts = parts_of(batch_size, np.array([float(samples)]), self.prepared.examples)
-        reuse = self.baseline.reuse
         return sum(
             float(part[0]) / size * reuse * self.stopwatch.rate(size) for size, part in parts
         )
@@ -203,11 +214,11 @@ class Session:
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
                 self.stopwatch.visit([size], seconds)
 
-    def wall_seconds(self, runs: Sequence[tuple[int | str, int, int]]) -> float:
+    def wall_seconds(self, runs: Sequence[tuple[Pace, int, int]]) -> float:
         """What a sweep takes on this machine.
 
         Args:
-            runs: (batch size, samples, evaluations) of each.
+            runs: (pace, samples, evaluations) of each.
 
         Returns:
             Seconds: the work over the workers, at least the longest run, and the start of the
@@ -259,7 +270,9 @@ class Session:
                 schedule = schedules.batch_schedule(size).resolve(self.prepared.examples)
                 size = schedule.at(begin)
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
-            work.append((size, max(0, end - begin), evaluations))
+            # As many samples as take as long under today's updates per batch.
+            samples = max(0, end - begin) * config.reuse // self.baseline.reuse
+            work.append((size, samples, evaluations))
         return self.wall_seconds(work)
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:

@@ -17,14 +17,20 @@ from batchlab.advisor.stages import (
     Confirmation,
     Grown,
     Machine,
+    Pace,
     Projection,
     Records,
     choice_of,
+    others_of,
+    pace_of,
 )
 from batchlab.config import RunConfig
 from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
+
+NAMES = {"momentum": "m", "weight_decay": "wd", "lr_schedule": "", "reuse": "k"}
+"""Fields in the short name of a setting."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ class View:
     @property
     def stage(self) -> str:
         """The last finished stage."""
-        return "C" if self.confirmation else "B" if self.projection else "A"
+        searched = self.projection or self.records.tuning
+        return "C" if self.confirmation else "B" if searched else "A"
 
     @cached_property
     def yardstick(self) -> Yardstick:
@@ -214,6 +221,11 @@ class View:
         }
         return min(burdens, key=lambda pair: burdens[pair], default=self.today)
 
+    @property
+    def pace(self) -> Pace:
+        """What decides how long a sample takes under the best alternative."""
+        return pace_of(self.chosen)
+
     @cached_property
     def rivals(self) -> list[Projected]:
         """The rows besides today's settings of which anything can be said."""
@@ -229,11 +241,11 @@ class View:
         return row.burden(self.options.objective, self.maximise)
 
     def setting(self, choice: Choice) -> Setting:
-        """The baseline with another batch size and learning rate, or a batch that grows."""
+        """The baseline with another batch size and learning rate, a batch that grows, or more."""
         config = self.facts.baseline
         size, rate = choice[:2]
         grown = choice if isinstance(choice, Grown) else None
-        return Setting(
+        made = Setting(
             id=self.id(choice),
             rule=self.rule,
             batch_size=size,
@@ -252,13 +264,27 @@ class View:
             beta2=config.beta2,
             eps=config.eps,
             rate_growth=config.rate_growth if grown is None else grown.rate_growth,
+            reuse=config.reuse,
         )
+        return replace(made, **dict(others_of(choice)))
 
     def id(self, choice: Choice) -> str:
         """Short name of a setting."""
         if choice == self.today:
             return "today"
-        return self._grown_names.get(choice) or short_name(*choice[:2])
+        named = self._grown_names.get(choice) or short_name(*choice[:2])
+        return named + "".join(f"-{NAMES.get(n, n)}{v}" for n, v in others_of(choice))
+
+    @property
+    def tuned(self) -> list[Choice]:
+        """What stage C compares after a search over all settings, today's left out; before it the
+        best of the search.
+        """
+        record, tuning = self.confirmation, self.records.tuning
+        if tuning is None:
+            return []
+        found = tuning.best[:1] if record is None else record.finalists
+        return [choice for choice in map(choice_of, found) if choice != self.today]
 
     @property
     def grown(self) -> list[Grown]:

@@ -38,6 +38,7 @@ FIELDS = {
     "weight_decay": Text("weight decay", "重み減衰"),
     "lr_schedule": Text("learning-rate schedule", "学習率スケジュール"),
     "rate_growth": Text("growth of the learning rate", "学習率の増加"),
+    "reuse": Text("updates on each batch", "1バッチあたりの更新回数"),
     "warmup": Text("warm-up", "ウォームアップ"),
     "clip_norm": Text("gradient clipping", "勾配クリッピング"),
     "precision": Text("number format", "数値形式"),
@@ -72,6 +73,7 @@ REASONS = {
     Reason.REQUESTED: Text("asked for", "指定による"),
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
     Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
+    Reason.TUNED: Text("found by the search", "探索で見つけた設定"),
 }
 STATUSES = {
     Status.OK: Text("trained", "学習できた"),
