@@ -431,17 +431,25 @@ class Trial:
     Attributes:
         values: Name of what is tuned → value.
         generation: With which others it was proposed, from 0.
-        rung: Last rung it ran, from 0.
-        value: log(what it takes / what today's settings take) at its last rung, for ``accuracy``
-            what it loses in the metric; infinite where it did not learn half as much.
+        scores: At the end of each rung it ran log(what it takes / what today's settings take), for
+            ``accuracy`` what it loses in the metric; infinite where it did not learn half as much.
         status: How it ended.
     """
 
     values: dict[str, Any]
     generation: int
-    rung: int
-    value: float
+    scores: tuple[float, ...]
     status: Status
+
+    @property
+    def rung(self) -> int:
+        """Last rung it ran, from 0."""
+        return len(self.scores) - 1
+
+    @property
+    def value(self) -> float:
+        """How it did there."""
+        return self.scores[-1]
 
 
 @dataclass(frozen=True)
