@@ -142,6 +142,11 @@ def seconds_of(session: Session, plan: TuningPlan, asked: Sequence[Mapping[str, 
     return session.wall_seconds(runs)
 
 
+def seconds_of_first(session: Session, plan: TuningPlan) -> float:
+    """What the first generation takes."""
+    return seconds_of(session, plan, plan.first)
+
+
 def tune(
     session: Session,
     journal: Journal,

@@ -148,6 +148,8 @@ TABLE: Mapping[str, Callable[[Given], Axis]] = {
     ),
 }
 """Name → its axis."""
+FIELDS = ("batch_size", "learning_rate", "lr_schedule", "reuse", "momentum", "weight_decay")
+"""Fields of a run that the table can set."""
 OF_THE_RULE = ("momentum", "weight_decay")
 """Settings that some update rules do not read."""
 
