@@ -10,7 +10,7 @@ from rich.text import Text as RichText
 
 from batchlab._text import Language, Text, join, markdown, plain
 from batchlab.advisor.record import Advice
-from batchlab.report import evidence, growing, wording, worth
+from batchlab.report import evidence, growing, searching, wording, worth
 
 
 def summary(advice: Advice, language: Language = "en") -> str:
@@ -134,6 +134,7 @@ def _reasons(advice: Advice) -> tuple[Text, ...]:
         evidence.speed_title(advice) if advice.memory else Text("", ""),
         evidence.noise_title(advice) if advice.noise else Text("", ""),
         evidence.plane_title(advice) if advice.plane else Text("", ""),
+        searching.title(advice),
         growing.sentence(advice.growing, advice.metric) if advice.growing else Text("", ""),
         evidence.target_source(advice),
         _labelled("Is it worth it?", "", _worth(advice)),

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 from batchlab._text import EMPTY, Text, join, say, verbatim
 from batchlab.advisor.record import Advice
-from batchlab.report import facts, features, formats, growing, names, sturdiness, wording
+from batchlab.report import (
+    facts,
+    features,
+    formats,
+    growing,
+    names,
+    searching,
+    sturdiness,
+    wording,
+)
 from batchlab.report.facts import Case
 from batchlab.types import Estimate, Status
 
@@ -58,6 +67,8 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         in_words = section.id == "all-data" or (section.id == "noise-scale" and advice.noise)
         if charts or in_words:
             kept.append(replace(section, charts=charts))
+    if advice.searched is not None:
+        kept.append(Section("search", searching.title(advice), searching.notes(advice), ()))
     if advice.growing is not None:
         told = growing.sentence(advice.growing, advice.metric), growing.notes(advice.growing)
         kept.append(Section("growing", *told, ()))
