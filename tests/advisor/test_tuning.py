@@ -430,4 +430,4 @@ def test_digits_are_tuned_from_end_to_end(tmp_path):
         listener=Silent(),
     )  # fmt: skip
     assert found.searched.tried >= 8
-    assert found.wall_seconds <= 1.2 * 60 or found.stage != "C"
+    assert {change.name for change in found.changes} <= set(space.FIELDS)

@@ -161,7 +161,7 @@ def _sampler(optuna: Any, seed: int) -> Any:
 def _study(optuna: Any, axes: Sequence[Axis], told: Sequence[Told], sampler: Any) -> Any:
     """A study that knows what was told."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
-    spaces = _spaces(optuna, axes)
+    spaces = distributions(optuna, axes)
     for one in told:
         params = {axis.name: axis.coordinate(one.values[axis.name]) for axis in axes}
         study.add_trial(
@@ -170,7 +170,7 @@ def _study(optuna: Any, axes: Sequence[Axis], told: Sequence[Told], sampler: Any
     return study
 
 
-def _spaces(optuna: Any, axes: Sequence[Axis]) -> dict[str, Any]:
+def distributions(optuna: Any, axes: Sequence[Axis]) -> dict[str, Any]:
     """Name → distribution of its coordinate."""
     kinds = optuna.distributions
     found = {}
@@ -189,7 +189,7 @@ def _new(
 ) -> dict[str, Any] | None:
     """A setting that was not tried before, which counts as tried from now on; or None."""
     for _ in range(AGAIN):
-        trial = study.ask(_spaces(optuna, axes))
+        trial = study.ask(distributions(optuna, axes))
         values = {axis.name: axis.value(trial.params[axis.name]) for axis in axes}
         if values not in tried:
             tried.append(values)
