@@ -14,18 +14,22 @@ from scipy import stats
 
 from batchlab import _platform
 from batchlab.advisor.advise import run_stages
+from batchlab.advisor.assemble import assemble
 from batchlab.advisor.confirm import FRESH
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.options import Options
+from batchlab.advisor.record import Verdict
 from batchlab.advisor.session import Silent
 from batchlab.advisor.stages import Machine, Tuned, choice_of
 from batchlab.advisor.tuning import halving, propose, search, space
 from batchlab.advisor.tuning.propose import Told
+from batchlab.advisor.view import bare_facts
 from batchlab.app.advise import advise, dry_run, options_from
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, MissingDependencyError
 from batchlab.measure.throughput import Block
 from batchlab.report import searching, summary
+from batchlab.report.page import render
 from batchlab.tasks import prepare
 from batchlab.types import Status, from_plain, to_plain
 from tests.advisor import tiny
@@ -366,6 +370,22 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(whole, prep
     assert not stopped.records.tuning.ended
     second = run_stages(prepared, OPTIONS, again, resume=True, workers=0)
     assert second.records.tuning == first.records.tuning
+
+
+def test_a_search_that_was_interrupted_has_a_report_that_advises_no_change(whole, prepared):
+    records = whole[1].records
+    tuning = dataclasses.replace(records.tuning, ended=False, importance={})
+    stopped = dataclasses.replace(records, confirmation=None, tuning=tuning, partial=True)
+    facts = dataclasses.replace(bare_facts(prepared), command="batchlab advise tiny --tune all")
+    found = assemble(dataclasses.replace(stopped, insight=None), OPTIONS, facts)
+    assert (found.stage, found.verdict) == ("B", Verdict.NOT_ENOUGH_EVIDENCE)
+    assert found.recommended.id == "today"
+    assert found.searched.unfinished
+    assert found.searched.best is not None
+    page = render(found)
+    assert "The search was interrupted" in page
+    assert "探索は途中で中断されました" in page
+    assert summary(found)
 
 
 def test_a_generation_that_is_not_paid_for_is_not_asked(prepared, whole):

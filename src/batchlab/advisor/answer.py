@@ -453,7 +453,7 @@ def batch_only(view: View) -> Estimate | None:
     record, chosen = view.confirmation, view.chosen
     if isinstance(chosen, Grown) or chosen[0] == view.today[0] or chosen[1] == view.today[1]:
         return None
-    size, _ = chosen
+    size = chosen[0]
     if record is not None and record.batch_only:
         before = tuple(of_setting(record.choosing, *view.today).values())
         pairs = {c.seed: c for c in record.batch_only}
