@@ -16,16 +16,18 @@ from batchlab import _platform
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.assemble import assemble
 from batchlab.advisor.confirm import FRESH
+from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import Verdict
-from batchlab.advisor.session import Silent
+from batchlab.advisor.session import Session, Silent, Stopwatch
 from batchlab.advisor.stages import Machine, Tuned, choice_of
 from batchlab.advisor.tuning import halving, propose, search, space
 from batchlab.advisor.tuning.propose import Told
 from batchlab.advisor.view import bare_facts
 from batchlab.app.advise import advise, dry_run, options_from
 from batchlab.config import RunConfig
+from batchlab.engine import Engine
 from batchlab.errors import InvalidValueError, MissingDependencyError
 from batchlab.measure.throughput import Block
 from batchlab.report import searching, summary
@@ -312,10 +314,16 @@ def test_the_first_setting_is_todays_and_runs_to_the_end(whole, prepared):
     assert len(trials[0].scores) == len(whole[1].records.tuning.rungs)
 
 
-def test_few_settings_run_to_the_end(whole):
-    tuning = whole[1].records.tuning
-    ended = [t for t in tuning.trials if len(t.scores) == len(tuning.rungs)]
-    assert len(ended) < len(tuning.trials) / 2
+def test_of_a_generation_only_the_best_third_so_far_go_on(whole):
+    trials = whole[1].records.tuning.trials
+    for number in (0, 1):
+        here = [t for t in trials if t.generation == number]
+        so_far = [t.scores[0] for t in trials if t.generation <= number]
+        limit = sorted(so_far)[max(1, len(so_far) // halving.KEPT) - 1]
+        on = [t for t in here if len(t.scores) > 1 and t is not trials[0]]
+        assert on or number
+        assert all(t.scores[0] <= limit for t in on)
+        assert all(t.scores[0] > limit for t in here if len(t.scores) == 1)
 
 
 def seeds_shared(records, searched_with):
@@ -388,34 +396,20 @@ def test_a_search_that_was_interrupted_has_a_report_that_advises_no_change(whole
     assert summary(found)
 
 
-def test_a_generation_that_is_not_paid_for_is_not_asked(prepared, whole):
-    tuning = whole[1].records.tuning
+def test_a_generation_that_is_not_paid_for_is_not_asked(whole, prepared, tmp_path):
+    out, outcome = whole
     plan = from_plain(
-        search.TuningPlan, json.loads((whole[0] / "plan.json").read_text())["stages"]["T"]
+        search.TuningPlan, json.loads((out / "plan.json").read_text())["stages"]["T"]
     )
-    asked = plan.proposed(0, ())
-
-    class Session:
-        baseline = prepared.baseline
-        batch_size = 32
-
-        @staticmethod
-        def wall_seconds(runs):
-            return float(len(runs))
-
-    class Empty:
-        @staticmethod
-        def plan(stage, made=None):
-            return None
-
-    class Race:
-        told = ()
-
-    price = search.seconds_of(Session(), plan, asked)
-    paid = search._asked(Session(), Empty(), plan, Race(), 0, price)
-    assert list(paid) == asked
-    assert search._asked(Session(), Empty(), plan, Race(), 0, price - 1e-9) == ()
-    assert tuning.ended
+    stopwatch = Stopwatch(prepared, 1, outcome.records.machine.blocks)
+    with Engine(prepared, None, workers=0) as engine:
+        session = Session(prepared, OPTIONS, engine, Silent(), stopwatch)
+        race, journal = search._Race(session, plan, None), Journal(tmp_path, {}, False)
+        price = search.seconds_of_first(session, plan)
+        assert search._asked(session, journal, plan, race, 0, 0.99 * price) == ()
+        assert not (tmp_path / "plan.json").exists()
+        assert list(search._asked(session, journal, plan, race, 0, price)) == list(plan.first)
+        assert (tmp_path / "plan.json").exists()
 
 
 def test_the_report_says_what_was_tuned_and_apply_trains_with_it(tmp_path, monkeypatch):

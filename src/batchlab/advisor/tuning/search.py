@@ -95,7 +95,7 @@ def plan_tuning(session: Session, screening: Screening) -> TuningPlan:
         names,
         axes,
         given.sizes,
-        rungs_of(session.samples, LEAST_UPDATES * max(given.sizes)),
+        _rungs(session, max(given.sizes)),
         space.first(axes, given),
         leads,
         siblings,
@@ -117,12 +117,19 @@ def _sizes(session: Session, screening: Screening, names: Sequence[str]) -> tupl
 
 def price(session: Session) -> float:
     """What a search usually takes, before anything but today's batch size is timed."""
-    samples = effort(rungs_of(session.samples, LEAST_UPDATES * session.batch_size))
-    leads, siblings = STACKED
-    count = USUAL_GENERATIONS * leads * siblings
-    evaluations = len(moments(rungs_of(session.samples, 1)))
-    runs = [(session.batch_size, round(samples), evaluations // 3)] * count
+    rungs, (leads, siblings) = _rungs(session, session.batch_size), STACKED
+    evaluations = len(moments(rungs))
+    run = session.batch_size, round(effort(rungs)), evaluations // len(rungs)
+    runs = [run] * (USUAL_GENERATIONS * leads * siblings)
     return session.wall_seconds([*runs, (session.batch_size, session.samples, evaluations)])
+
+
+def _rungs(session: Session, largest: int) -> tuple[int, ...]:
+    """Rungs of which the first has enough updates of today's batch, and half as many of the
+    largest.
+    """
+    least = max(LEAST_UPDATES * session.batch_size, LEAST_UPDATES // 2 * largest)
+    return rungs_of(session.samples, least)
 
 
 def seconds_of(session: Session, plan: TuningPlan, asked: Sequence[Mapping[str, Any]]) -> float:
