@@ -5,7 +5,7 @@ For each task and repeat, on one machine, one after the other:
 1. `advise --tune` with a budget: screening, search and confirmation, all overhead included. Its
    wall time is what the others may spend, on as many cores.
 2. Random search of the same space: one process per core, one trial per process at a time, every
-   trial a whole training, stopped once the target is reached.
+   trial a whole training, stopped at a ninth or a third of it where the target is reached.
 3. Optuna's TPE (multivariate, constant liar) with its own pruner, one process per core likewise.
 
 All begin with today's settings, train with the same seed, and read the same times: updates ×
@@ -26,18 +26,19 @@ import argparse
 import functools
 import json
 import math
+import multiprocessing
 import os
+import pickle
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import loky
 import numpy as np
 import optuna
 import polars as pl
@@ -111,13 +112,15 @@ def opened(where: Where) -> tuple[Prepared, Engine]:
     return prepared, Engine(prepared, None, workers=0, executor="loop")
 
 
-def segment(
-    where: Where, config: RunConfig, job: Job, start: RunState | None
-) -> tuple[Curve, RunState | None]:
-    """One part of one training, alone in this process."""
-    trace, ends = opened(where)[1].train([config], job, starts=[start])
+def segment(where: Where, config: RunConfig, job: Job, start: bytes) -> tuple[Curve, bytes]:
+    """One part of one training, alone in this process; states travel as bytes, none where the
+    training begins or is over.
+    """
+    begin: RunState | None = pickle.loads(start) if start else None
+    trace, ends = opened(where)[1].train([config], job, starts=[begin])
     assert isinstance(config.batch_size, int)
-    return Curve.of(trace.runs[0], config.batch_size), ends[0]
+    end = b"" if ends[0] is None else pickle.dumps(ends[0])
+    return Curve.of(trace.runs[0], config.batch_size), end
 
 
 class Here(Executor):
@@ -175,8 +178,6 @@ class Rival:
         self.bench, self.axes, self.kind, self.seed = bench, axes, kind, seed
         self.given, self.workers = Given(bench.prepared.baseline, sizes), workers
         self.rungs = rungs_of(bench.samples, LEAST_RUNG * self.given.size)
-        if kind == "random":
-            self.rungs = self.rungs[-1:]
         self.found: list[tuple[float, Choice]] = []
         self.study = _study(kind, seed)
         self.study.enqueue_trial(
@@ -210,7 +211,7 @@ class Rival:
         choice = space.choice(self.axes, values, self.given)
         return Asked(trial.number, trial, values, self.bench.config(choice, self.seed))
 
-    def _go_on(self, pool: Any, going: dict[Any, Asked], one: Asked, start: Any = None) -> None:
+    def _go_on(self, pool: Any, going: dict[Any, Asked], one: Asked, start: bytes = b"") -> None:
         """Train the next part of a trial."""
         last, end = one.rung + 1 == len(self.rungs), self.rungs[one.rung]
         whole = evaluation_grid(self.bench.examples, self.bench.samples)
@@ -222,7 +223,7 @@ class Rival:
         going[future] = one
 
     def _hear(
-        self, pool: Any, going: dict[Any, Asked], one: Asked, got: tuple[Curve, Any]
+        self, pool: Any, going: dict[Any, Asked], one: Asked, got: tuple[Curve, bytes]
     ) -> None:
         """A part has ended: go on, prune, or tell."""
         curve, state = got
@@ -256,7 +257,9 @@ def _study(kind: str, seed: int) -> Any:
 
 def _pool(workers: int) -> Any:
     """Processes; none where everything runs in this one."""
-    return loky.ProcessPoolExecutor(workers) if workers > 1 else Here()
+    if workers < 2:
+        return Here()
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 class Bench:
