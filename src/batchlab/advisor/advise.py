@@ -90,6 +90,9 @@ RESERVE = 0.05
 TYPICAL_FINALISTS = 3
 PARTS = {"R": "robustness", "G": "batches that grow"}
 """What comes besides the three stages, by letter."""
+NOTHING_TO_CONFIRM = (
+    "no candidate did as well as today's settings in the search: nothing to confirm"
+)
 FIT_SECONDS, LEAST_SEARCH_SECONDS = 5.0, 10.0
 """What finding the largest batch and the shortest useful search usually take."""
 
@@ -390,7 +393,10 @@ class _Stages:
                 "today's settings diverge: nothing can be compared with them; try a smaller "
                 "learning rate in the baseline"
             )
-        return self.tuning is not None and bool(self.tuning.best)
+            return False
+        if not self.tuning.best:
+            session.listener.say(NOTHING_TO_CONFIRM)
+        return bool(self.tuning.best)
 
     def _plan_tuning(self, screening: Screening) -> TuningPlan | None:
         """The plan, written down; None where not even its first generation is paid for."""
@@ -538,9 +544,7 @@ class _Stages:
         full = plan_confirmation(session, rows, math.inf, beyond)
         if full is None:
             self.prices.pop("C", None)
-            session.listener.say(
-                "no candidate did as well as today's settings in the search: nothing to confirm"
-            )
+            session.listener.say(NOTHING_TO_CONFIRM)
             return None
         self.prices["C"] = seconds_of(session, full)
         left = _spendable(session)
