@@ -404,11 +404,12 @@ def test_a_generation_that_is_not_paid_for_is_not_asked(whole, prepared, tmp_pat
     stopwatch = Stopwatch(prepared, 1, outcome.records.machine.blocks)
     with Engine(prepared, None, workers=0) as engine:
         session = Session(prepared, OPTIONS, engine, Silent(), stopwatch)
-        race, journal = search._Race(session, plan, None), Journal(tmp_path, {}, False)
-        price = search.seconds_of_first(session, plan)
-        assert search._asked(session, journal, plan, race, 0, 0.99 * price) == ()
+        race = search._Race(session, plan, outcome.records.tuning)
+        journal, wanted = Journal(tmp_path, {}, False), plan.proposed(2, race.told)
+        price = search.seconds_of(session, plan, wanted)
+        assert search._asked(session, journal, plan, race, 2, 0.99 * price) == ()
         assert not (tmp_path / "plan.json").exists()
-        assert list(search._asked(session, journal, plan, race, 0, price)) == list(plan.first)
+        assert search._asked(session, journal, plan, race, 2, price) == wanted
         assert (tmp_path / "plan.json").exists()
 
 

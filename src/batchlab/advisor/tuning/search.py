@@ -196,14 +196,14 @@ def _asked(
     seconds: float,
 ) -> Sequence[Mapping[str, Any]]:
     """The settings of a generation, written down before they train; none where they are not paid
-    for.
+    for, of which the first was assured before.
     """
     name = f"T{number}"
     written = journal.plan(name)
     if written is not None:
         return written["asked"]
     asked = plan.proposed(number, race.told)
-    if seconds_of(session, plan, asked) > seconds:
+    if number and seconds_of(session, plan, asked) > seconds:
         return ()
     journal.plan(name, {"asked": asked})
     return asked
