@@ -68,6 +68,7 @@ def advise(
         tyro.conf.arg(metavar="{repeatable,sparse,flat}", help_behavior_hint=""),
     ] = None,
     no_growing: bool = False,
+    tune: Words = None,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -106,6 +107,9 @@ def advise(
             features, flat the one whose loss is least sharp around it.
         no_growing: Leave out batches that grow during a training, which are otherwise tried where
             the budget pays for it.
+        tune: Settings that are searched together in the place of stage B, such as
+            batch_size,learning_rate,schedule,reuse,momentum,weight_decay, or all; needs
+            batchlab[optuna].
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.

@@ -22,6 +22,10 @@ KNOWN = (
     "batch size 512 is left out of the search: the budget does not pay for it",
     "today's settings diverge at the beginning of the run: nothing can be compared with them; try "
     "a smaller learning rate in the baseline",
+    "today's settings diverge: nothing can be compared with them; try a smaller learning rate in "
+    "the baseline",
+    "the search over all settings is left out: the budget does not pay for its first generation, "
+    "about 3 minutes",
     "a run has too few updates for learning rates to be compared",
     "no candidate did as well as today's settings in the search: nothing to confirm",
     "more than one in five runs of today's settings diverged, so that there is no target: name "

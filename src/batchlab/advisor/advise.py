@@ -66,8 +66,12 @@ from batchlab.advisor.stages import (
     Projection,
     Records,
     Screening,
+    Tuning,
     choice_of,
+    pace_of,
 )
+from batchlab.advisor.tuning.search import TuningPlan, plan_tuning, seconds_of_first, tune
+from batchlab.advisor.tuning.search import price as price_of_tuning
 from batchlab.advisor.view import View, bare_facts
 from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
 from batchlab.engine import Engine, RunState
@@ -82,11 +86,17 @@ DEMO_SECONDS = 150.0
 """What a built-in task may take without a budget."""
 SEARCH_SHARE = 0.3
 """Share of the budget that stage B gets where stage C fits too."""
+TUNING_SHARE = 0.5
+"""Share of the budget that the search over all settings gets at least, where the shortest stage C
+still fits."""
 RESERVE = 0.05
 """Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
 PARTS = {"R": "robustness", "G": "batches that grow", "E": "batches that are used again"}
 """What comes besides the three stages, by letter."""
+NOTHING_TO_CONFIRM = (
+    "no candidate did as well as today's settings in the search: nothing to confirm"
+)
 FIT_SECONDS, LEAST_SEARCH_SECONDS = 5.0, 10.0
 """What finding the largest batch and the shortest useful search usually take."""
 
@@ -178,7 +188,7 @@ def _fields(options: Options) -> dict[str, Any]:
     before it could be are read.
     """
     asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    usual = {"growing": True}
+    usual = {"growing": True, "tune": ()}
     return {name: v for name, v in asked.items() if v is not usual.get(name, False)}
 
 
@@ -245,6 +255,7 @@ class _Stages:
         projection: Stage B, or None.
         pilot: What was tried of batches that grow, or None.
         echoes: What was tried of batches that are used again, or None.
+        tuning: The search over all settings, which takes the place of stage B, or None.
         confirmation: Stage C, or None.
         on_all: The pair on all data, or None.
         insight: What the models look at, or None.
@@ -258,6 +269,7 @@ class _Stages:
         self.projection: Projection | None = journal.load("projection", Projection)
         self.pilot: Pilot | None = journal.load("growing", Pilot)
         self.echoes: Echoes | None = journal.load("reusing", Echoes)
+        self.tuning: Tuning | None = journal.load("tuning", Tuning)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
         self.survey: Survey | None = journal.load("robustness", Survey)
@@ -273,7 +285,7 @@ class _Stages:
     def run(self) -> None:
         """All stages the budget pays for."""
         self._screen()
-        if self._search():
+        if self._tune() if self.session.options.tune else self._search():
             self._try_reusing()
             self._try_growing()
             self._confirm()
@@ -370,6 +382,64 @@ class _Stages:
         self._save("projection", self.projection)
         return True
 
+    def _tune(self) -> bool:
+        """The search over all settings in the place of stage B; False if it is not paid for, or
+        found nothing that learns.
+        """
+        session, screening = self.session, self.screening
+        assert screening is not None
+        if self.tuning is None or not self.tuning.ended:
+            self._enter(2)
+            plan = self._plan_tuning(screening)
+            if plan is None:
+                return False
+            for found in tune(session, self.journal, plan, self.tuning, self._left_to_tune):
+                self.tuning = found
+                self._save("tuning", found)
+        if self.tuning is None:
+            session.listener.say(
+                "today's settings diverge: nothing can be compared with them; try a smaller "
+                "learning rate in the baseline"
+            )
+            return False
+        if not self.tuning.best:
+            session.listener.say(NOTHING_TO_CONFIRM)
+        return bool(self.tuning.best)
+
+    def _plan_tuning(self, screening: Screening) -> TuningPlan | None:
+        """The plan, written down; None where not even its first generation is paid for."""
+        session, known = self.session, self.journal.plan("T")
+        if known is not None:
+            return from_plain(TuningPlan, known)
+        expected = prices(session)
+        self.prices = {"B": expected["B"], "C": expected["C"]}
+        if session.options.budget is None:
+            return None
+        plan = plan_tuning(session, screening)
+        least = seconds_of_first(session, plan)
+        if least > self._left_to_tune():
+            self.prices["B"] = max(least, expected["B"])
+            session.listener.say(
+                "the search over all settings is left out: the budget does not pay for its first "
+                f"generation, about {_time(least)}"
+            )
+            return None
+        self.journal.plan("T", asdict(plan))
+        return plan
+
+    def _left_to_tune(self) -> float:
+        """Seconds that leave room for the usual stage C, for the shortest where that does not fit
+        beside a search, and for none where not even that does.
+        """
+        session, left = self.session, _spendable(self.session)
+        size = session.batch_size
+        least = price_of_confirmation(session, 1, size)
+        usual = price_of_confirmation(session, TYPICAL_FINALISTS, size)
+        usual += price_on_all(session, size) + _kept_for_noise(session) + self._kept_for_features()
+        budget = session.options.budget or math.inf
+        kept = max(least, min(usual, (1 - TUNING_SHARE) * budget))
+        return left - kept if least < left else left
+
     def _plan_search(self) -> Search | None:
         """The longest search that leaves room for stage C where that fits at all."""
         session, screening = self.session, self.screening
@@ -427,7 +497,8 @@ class _Stages:
         """The pilot of batches that grow, if it is paid for and nothing is confirmed yet."""
         session, known = self.session, self.journal.plan("G")
         unpaid = self.pilot is None or self.pilot.why_not == GROWING_UNPAID
-        if not session.options.growing or self.confirmation is not None or not unpaid:
+        off = not session.options.growing or bool(session.options.tune)
+        if off or self.confirmation is not None or not unpaid:
             return
         self._enter(3)
         plan = from_plain(PilotPlan, known) if known else self._plan_pilot()
@@ -462,7 +533,8 @@ class _Stages:
         """
         session, known = self.session, self.journal.plan("E")
         unpaid = self.echoes is None or self.echoes.why_not == GROWING_UNPAID
-        if session.baseline.reuse != 1 or self.confirmation is not None or not unpaid:
+        off = session.baseline.reuse != 1 or bool(session.options.tune)
+        if off or self.confirmation is not None or not unpaid:
             return
         self._enter(3)
         plan = from_plain(EchoPlan, known) if known else self._plan_echoes()
@@ -482,9 +554,12 @@ class _Stages:
         return reusing.plan(session, self.yardstick(), rows, _spendable(session) - kept)
 
     @property
-    def _growing(self) -> tuple[Choice, ...]:
-        """The batches that grow among the finalists."""
-        return () if self.pilot is None else tuple(map(choice_of, self.pilot.best))
+    def _beyond(self) -> tuple[Choice, ...]:
+        """The finalists besides those of stage B: batches that grow, or what the search over all
+        settings has found.
+        """
+        found = self.tuning if self.session.options.tune else self.pilot
+        return () if found is None else tuple(map(choice_of, found.best))
 
     @property
     def _again(self) -> tuple[Choice, ...]:
@@ -507,14 +582,12 @@ class _Stages:
             self._save("confirmation", self.confirmation)
 
     def _plan_confirmation(self) -> ConfirmationPlan | None:
-        session, growing, again = self.session, self._growing, self._again
-        rows = self._rows(session.options.objective)
-        full = plan_confirmation(session, rows, math.inf, growing, again)
+        session, beyond = self.session, self._beyond
+        rows = self._rows(session.options.objective) if self.projection else []
+        full = plan_confirmation(session, rows, math.inf, beyond, self._again)
         if full is None:
             self.prices.pop("C", None)
-            session.listener.say(
-                "no candidate did as well as today's settings in the search: nothing to confirm"
-            )
+            session.listener.say(NOTHING_TO_CONFIRM)
             return None
         self.prices["C"] = seconds_of(session, full)
         left = _spendable(session)
@@ -522,7 +595,7 @@ class _Stages:
         pair = price_on_all(session)
         # What comes after stage C never costs it: first the noise gives way, then the pair.
         plans = (
-            plan_confirmation(session, rows, left - kept, growing, again)
+            plan_confirmation(session, rows, left - kept, beyond, self._again)
             for kept in sorted({noise + pair, pair, noise, 0.0}, reverse=True)
         )
         return next((plan for plan in plans if plan is not None), None)
@@ -540,7 +613,7 @@ class _Stages:
         done = len(record.today)
         first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
         left = _spendable(session) - self._kept_for_later(record)
-        count = affordable_repeats(session, record.choice, left)
+        count = affordable_repeats(session, pace_of(record.choice), left)
         made = {"seeds": list(range(first, first + count))} if count else None
         plan = self.journal.plan(name, made)
         if plan is None:
@@ -554,7 +627,7 @@ class _Stages:
         and the budget pays.
         """
         session, record = self.session, self.confirmation
-        if record is None or not self._growing or record.growers:
+        if record is None or self.pilot is None or record.growers:
             return
         view = View(self._records(), session.options, bare_facts(session.prepared))
         if not view.grown:
@@ -574,7 +647,7 @@ class _Stages:
 
     def _kept_for_later(self, record: Confirmation) -> float:
         """Seconds for what comes after the repeats, as far as it has not been measured."""
-        pair = 0.0 if self.on_all else price_on_all(self.session, record.choice)
+        pair = 0.0 if self.on_all else price_on_all(self.session, pace_of(record.choice))
         return pair + self._kept_for_features() + self._kept_for_robustness()
 
     def _kept_for_robustness(self) -> float:
@@ -590,7 +663,7 @@ class _Stages:
         session, record = self.session, self.confirmation
         if session.prepared.drawn is None or record is None or self.on_all is not None:
             return
-        self.prices[KEY] = price_on_all(session, record.choice)
+        self.prices[KEY] = price_on_all(session, pace_of(record.choice))
         known = self.journal.plan(KEY)
         plan = from_plain(WholePlan, known) if known else None
         left = _spendable(session)
@@ -672,7 +745,7 @@ class _Stages:
             self.survey,
             self.insight,
             self.pilot,
-            self.echoes,
+            self.tuning,
         )
 
 
@@ -698,7 +771,9 @@ def prices(session: Session) -> dict[str, float]:
         "B": max(whole, LEAST_SEARCH_SECONDS),
         "C": price_of_confirmation(session, TYPICAL_FINALISTS, session.batch_size),
     }
-    if session.options.growing:
+    if session.options.tune:
+        found["B"] = max(price_of_tuning(session), LEAST_SEARCH_SECONDS)
+    elif session.options.growing:
         found["G"] = price_of_pilot(session)
     repeat = price_on_all(session)
     if repeat:

@@ -35,11 +35,20 @@ from batchlab.advisor.record import (
     MetricInfo,
     NextStage,
     Reusing,
+    Searched,
     Target,
     Verdict,
 )
 from batchlab.advisor.session import over_workers
-from batchlab.advisor.stages import FIELDS, Choice, Confirmation, Curve, Grown, Reused
+from batchlab.advisor.stages import (
+    Choice,
+    Confirmation,
+    Curve,
+    Grown,
+    choice_of,
+    others_of,
+    reuse_of,
+)
 from batchlab.advisor.view import View
 from batchlab.advisor.whole import KEY
 from batchlab.engine import evaluation_grid
@@ -55,7 +64,7 @@ from batchlab.stats import (
     sign_repeats_to_decide,
     smallest_detectable_ratio,
 )
-from batchlab.types import Estimate
+from batchlab.types import Estimate, Status
 
 
 def _confirmed(view: View, record: Confirmation) -> tuple[Comparison, ...]:
@@ -85,9 +94,8 @@ def _ratio_row(
     after: np.ndarray,
     spacing: float,
 ) -> Comparison:
-    b0, b1 = view.today[0], view.chosen[0]
-    other = yardstick.of(view.chosen)
-    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing, other)
+    b0, b1 = view.today[0], view.pace
+    paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
         median_estimate(own.measure(quantity, side, size), unit)
@@ -289,9 +297,9 @@ def counted_as_gain(today: np.ndarray, recommended: np.ndarray) -> np.ndarray:
 
 def _ratio(view: View, before: np.ndarray, after: np.ndarray) -> Paired:
     """The objective's comparison of samples to the target."""
-    sides, yardstick = ((before, view.today[0]), (after, view.chosen[0])), view.fresh_yardstick
-    other = yardstick.of(view.chosen)
-    return yardstick.compare(view.options.objective, *sides, view.spacing, other)
+    return view.fresh_yardstick.compare(
+        view.options.objective, (before, view.today[0]), (after, view.pace), view.spacing
+    )
 
 
 def at_least(view: View) -> dict[str, bool]:
@@ -310,7 +318,8 @@ def recommended(view: View) -> Choice:
 def changes(view: View) -> tuple[Change, ...]:
     """The fields in which the best alternative differs from today."""
     before, after = view.setting(view.today), view.setting(recommended(view))
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in FIELDS}
+    names = dict.fromkeys((*Grown._fields, *(name for name, _ in others_of(recommended(view)))))
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
     return tuple(Change(name, old, new) for name, (old, new) in pairs.items() if old != new)
 
 
@@ -355,8 +364,7 @@ def decide_repeats(view: View) -> int:
     before, after = view.fresh_samples
     yardstick, objective = view.fresh_yardstick, view.options.objective
     today = yardstick.measure(objective, before, view.today[0])
-    other = yardstick.of(view.chosen).measure(objective, after, view.chosen[0])
-    return further_pairs(paired, today, other, worth)
+    return further_pairs(paired, today, yardstick.measure(objective, after, view.pace), worth)
 
 
 def further_pairs(paired: Paired, today: np.ndarray, recommended: np.ndarray, worth: float) -> int:
@@ -443,7 +451,7 @@ def _pair_seconds(view: View) -> float:
     each = [
         float(view.yardstick.computing.of(side).measure("time", whole, side[0])[0]) * factor
         + evaluations * evaluation
-        for side in (view.today, view.chosen)
+        for b in (view.today[0], view.pace)
     ]
     # Many pairs share the workers evenly: one pair's part of them.
     return over_workers(each * 100, machine.cores if machine.device == "cpu" else 1) / 100
@@ -458,11 +466,11 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown | Reused) or view.today[0] == chosen[0]:
+    if isinstance(chosen, Grown) or reuse_of(chosen) or view.today[0] == chosen[0]:
         return None
     if chosen[1] == view.today[1]:
         return None
-    size, _ = chosen
+    size = chosen[0]
     if record is not None and record.batch_only:
         before = tuple(of_setting(record.choosing, *view.today).values())
         pairs = {c.seed: c for c in record.batch_only}
@@ -546,7 +554,7 @@ def reusing(view: View) -> Reusing | None:
     echoes, record = view.records.echoes, view.confirmation
     if echoes is None:
         return None
-    tried = len({c.choice for c in echoes.curves if isinstance(c.choice, Reused)})
+    tried = len({c.choice for c in echoes.curves if reuse_of(c.choice)})
     known = Reusing(echoes.why_not, echoes.seconds, echoes.price, tried)
     if echoes.why_not:
         return known
@@ -603,6 +611,27 @@ def _on_fresh_seeds(record: Confirmation, *choices: Choice) -> list[list[Curve]]
     found = [{c.seed: c for c in known if c.choice == choice} for choice in choices]
     seeds = sorted(set.intersection(*map(set, found)))
     return [[side[seed] for seed in seeds] for side in found]
+
+
+def searched(view: View) -> Searched | None:
+    """What the search over all settings has come to."""
+    tuning = view.records.tuning
+    if tuning is None:
+        return None
+    last = len(tuning.rungs) - 1
+    ended = [trial for trial in tuning.trials if trial.rung == last]
+    least = min((t.value for t in ended[1:]), default=math.nan) if tuning.best else math.nan
+    accuracy = view.options.objective == "accuracy"
+    return Searched(
+        tuning.names,
+        len(tuning.trials),
+        sum(trial.status is not Status.DIVERGED for trial in ended),
+        sum(trial.status is Status.DIVERGED for trial in tuning.trials),
+        tuning.importance,
+        view.setting(choice_of(tuning.best[0])) if tuning.best else None,
+        -least if accuracy else math.exp(-least),
+        not tuning.ended,
+    )
 
 
 def target(view: View) -> Target | None:

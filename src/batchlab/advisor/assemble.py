@@ -81,7 +81,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         validation_examples=facts.validation_examples,
         test_examples=facts.test_examples,
         assumptions=facts.assumptions + records.said + _reading(options),
-        not_tested=NOT_TESTED,
+        not_tested=_not_tested(records),
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
         framework=facts.framework,
@@ -91,7 +91,14 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         features=_features(view),
         growing=answer.growing(view),
         reusing=answer.reusing(view),
+        searched=answer.searched(view),
     )
+
+
+def _not_tested(records: Records) -> tuple[str, ...]:
+    """What may turn out otherwise, without what was tuned."""
+    tuned = () if records.tuning is None else records.tuning.names
+    return tuple(code for code in NOT_TESTED if code not in tuned)
 
 
 def _reading(options: Options) -> tuple[str, ...]:

@@ -24,14 +24,17 @@ from batchlab.advisor.judge import (
 from batchlab.advisor.prefer import WORDS, judged, preferred
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import (
-    FIELDS,
     Choice,
     Confirmation,
     Curve,
     Grown,
-    Reused,
+    Pace,
+    Tuned,
     all_sizes,
     choice_of,
+    others_of,
+    pace_of,
+    reuse_of,
 )
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
@@ -46,6 +49,8 @@ MOST_REPEATS = 64
 PARTS = 4
 """Parts of the fresh repeats; one run alone is timed before each and after the last."""
 
+FIELDS = tuple(dict.fromkeys((*Grown._fields, *Tuned._fields)))
+"""What a choice is written down by, in the order in which :func:`choice_of` reads it."""
 CHOOSING_RUNS = "today's settings and the finalists"
 """What these runs are called while they train."""
 
@@ -122,19 +127,20 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not isinstance(c, Grown | Reused)),
+        any(c[0] != session.batch_size for c in finalists if not _changes_more(c)),
     )
 
 
-def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[int | str, int, int]]:
-    """(batch size, samples, evaluations) of everything, for pricing."""
+def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[Pace, int, int]]:
+    """(pace, samples, evaluations) of everything, for pricing."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    works = [session.work(choice, session.samples, count) for choice in plan.pairs()]
-    chosen = max(works, key=lambda work: session.run_seconds(*work[:2]))
-    today = session.batch_size, session.samples, count
-    found = [today] * (len(plan.seeds) + len(plan.fresh)) + [chosen] * len(plan.fresh)
-    found += works * len(plan.seeds)
-    return found + [chosen] * len(plan.seeds) if plan.batch_only else found
+    finalists = [pace_of(choice) for choice in plan.pairs()]
+    chosen = max(finalists, key=lambda pace: session.run_seconds(pace, session.samples))
+    paces: list[Pace] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh))
+    paces += [chosen] * len(plan.fresh) + finalists * len(plan.seeds)
+    if plan.batch_only:
+        paces += [chosen] * len(plan.seeds)
+    return [(pace, session.samples, count) for pace in paces]
 
 
 def price_of_confirmation(session: Session, finalists: int, size: int) -> float:
@@ -206,8 +212,8 @@ def _fixed(
     if prefer is not None:
         shares = judged(prefer)(session, _ends_of_finalists(session, plan))
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
-    names = chosen._fields if isinstance(chosen, Grown | Reused) else FIELDS[:2]
-    made: dict[str, Any] = dict(zip(names, chosen, strict=True)) | {"target": target}
+    names = Tuned._fields if isinstance(chosen, Tuned) else Grown._fields
+    made: dict[str, Any] = dict(zip(names, chosen, strict=False)) | {"target": target}
     made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
@@ -217,7 +223,7 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
     batch grows or is used again.
     """
-    if isinstance(chosen, Grown | Reused):
+    if _changes_more(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
@@ -225,20 +231,24 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
 
 
-def affordable_repeats(session: Session, choice: Choice, seconds: float) -> int:
+def _changes_more(choice: Choice) -> bool:
+    """Whether a setting grows its batch or uses it again."""
+    return isinstance(choice, Grown) or reuse_of(choice) > 0
+
+
+def affordable_repeats(session: Session, pace: Pace, seconds: float) -> int:
     """How many more pairs of fresh runs fit, at most 64.
 
     Args:
         session: The advice in the making.
-        choice: The recommendation.
+        pace: Of the recommendation.
         seconds: What they may take.
 
     Returns:
         Pairs; 0 if not even one fits.
     """
     evaluations = len(evaluation_grid(session.prepared.examples, session.samples))
-    sides = ((session.batch_size, session.learning_rate), choice)
-    pair = [session.work(side, session.samples, evaluations) for side in sides]
+    pair = [(b, session.samples, evaluations) for b in (session.batch_size, pace)]
     fitting = (n for n in range(MOST_REPEATS, 0, -1) if session.wall_seconds(pair * n) <= seconds)
     return next(fitting, 0)
 
@@ -387,7 +397,8 @@ def _without_idle_growth(
     the best constant one, today's among them, beyond its range on the choosing seeds. Such a batch
     changes more, and was found among more: a draw is not enough.
     """
-    grown = [n for n in names if isinstance(groups[n][0].choice, Grown | Reused)]
+    beyond = [] if session.options.tune else names
+    grown = [n for n in beyond if _changes_more(groups[n][0].choice)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant
@@ -417,7 +428,7 @@ def _curves(
 ) -> tuple[Curve, ...]:
     """Whole runs of several settings, setting by setting, each on every seed."""
     configs = [session.of(choice, seed) for choice in pairs for seed in seeds]
-    choices = [choice for choice in pairs for _ in seeds]
+    each = [choice for choice in pairs for _ in seeds]
     wants_test = test and session.prepared.test is not None
     prefers = what == CHOOSING_RUNS and session.options.prefer is not None
     later = session.options.robustness or session.keeps_ends
@@ -430,6 +441,6 @@ def _curves(
         for config, state in zip(configs, states, strict=True)
     ]
     return tuple(
-        Curve.of_choice(run, choice, score)
-        for run, choice, score in zip(trace.runs, choices, scores, strict=True)
+        Curve.of(run, choice[0], test=score, others=others_of(choice))
+        for run, choice, score in zip(trace.runs, each, scores, strict=True)
     )

@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Projection, Reused
+from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, pace_of, reuse_of
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -175,24 +175,26 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             made.append(
                 _candidate(view, pair, reasons.get(row.batch_size, Reason.NOISE_SCALE), row)
             )
-    if not view.rows:
+    if view.tuned:
+        made += [_whole(view, choice, Reason.TUNED) for choice in view.tuned]
+    elif not view.rows:
         made += [
             _candidate(view, (p.batch_size, _linear(view, p.batch_size)), p.reason, None)
             for p in screening.proposals
             if p.batch_size != view.today[0]
         ]
-    made += [_special(view, choice, Reason.REUSED) for choice in view.reused]
-    made += [_special(view, choice, Reason.GROWING) for choice in view.grown]
+    made += [_whole(view, choice, Reason.REUSED) for choice in view.reused]
+    made += [_whole(view, choice, Reason.GROWING) for choice in view.grown]
     return _with_pareto(view, made)
 
 
-def _special(view: View, choice: Grown | Reused, reason: Reason) -> Candidate:
-    """A batch that grows or is used again, as far as it was confirmed; the pilot's trainings are
-    none of them.
+def _whole(view: View, choice: Choice, reason: Reason) -> Candidate:
+    """A batch that grows or is used again, or a setting of which more was searched, as far as it
+    was confirmed; the trainings that found it are none of them.
     """
-    whole, yardstick = np.array([float(view.samples)]), view.yardstick.computing.of(choice)
-    updates = float(yardstick.updates(whole, choice.batch_size)[0])
-    alone = yardstick.seconds(view.samples, choice.batch_size)
+    whole = np.array([float(view.samples)])
+    updates = float(view.yardstick.updates(whole, pace_of(choice))[0])
+    alone = view.yardstick.computing.seconds(view.samples, pace_of(choice))
     each = alone.times(1 / updates, "s/update")
     made = Candidate(view.setting(choice), reason, Evidence.PROJECTED, seconds_per_update=each)
     return _with_confirmation(view, made, choice)
@@ -295,21 +297,21 @@ def _with_confirmation(view: View, made: Candidate, pair: Choice) -> Candidate:
         evidence=Evidence.CONFIRMED,
         runs=len(curves),
         failed=sum(failed(c, s) for c, s in zip(curves, samples, strict=True)),
-        **_target_columns(view, samples, pair[0], yardstick),
+        **_target_columns(view, samples, pace_of(pair), yardstick),
         metric=_metric_estimate(final_metric(curves), view.facts.metric.unit),
     )
 
 
 def _target_columns(
-    view: View, samples: np.ndarray, size: int | str, yardstick: Yardstick
+    view: View, samples: np.ndarray, pace: Pace, yardstick: Yardstick
 ) -> dict[str, Any]:
     columns = {
         "samples_to_target": median_estimate(samples, "examples"),
-        "updates_to_target": median_estimate(yardstick.updates(samples, size), "updates"),
-        "seconds_to_target": median_estimate(yardstick.measure("time", samples, size), "s"),
+        "updates_to_target": median_estimate(yardstick.updates(samples, pace), "updates"),
+        "seconds_to_target": median_estimate(yardstick.measure("time", samples, pace), "s"),
     }
     if view.options.price is not None:
-        cost = yardstick.measure("cost", samples, size)
+        cost = yardstick.measure("cost", samples, pace)
         columns["cost_to_target"] = median_estimate(cost, view.currency)
     return columns
 
@@ -391,9 +393,9 @@ def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoin
 
 def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
     """Seconds at each evaluation of a run, NaN where nothing was timed."""
-    if isinstance(choice, Grown | Reused):
-        reached, yardstick = np.array(curve.samples, float), view.yardstick.of(choice)
-        return yardstick.measure("time", reached, choice.batch_size).tolist()
+    if isinstance(choice, Grown) or reuse_of(choice):
+        reached = np.array(curve.samples, float)
+        return view.yardstick.measure("time", reached, pace_of(choice)).tolist()
     rate = view.yardstick.machine.seconds(choice[0])
     reading = view.options.seconds_per_sample
     steps = zip(curve.samples, curve.updates, strict=True)

@@ -18,9 +18,11 @@ from batchlab.advisor.stages import (
     Curve,
     Grown,
     Machine,
+    Pace,
     Projection,
-    Reused,
+    others_of,
     parts_of,
+    size_and_reuse,
 )
 from batchlab.engine import evaluation_grid
 from batchlab.measure.throughput import SOURCE
@@ -49,16 +51,15 @@ class Yardstick:
     A batch size may be a schedule: every sample then counts at the speed of the size it was drawn
     at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ + s · reading, with sᵢ of the s samples
     drawn at size Bᵢ. Reading and computing wait for one another: times add up. Where a batch is
-    used more often than when it was timed, its loading λ counts as often as then:
-    reuse · tᵢ − (reuse − timed) · λᵢ for reuse · tᵢ.
+    used k times where today's is used ``reuse`` times, its loading λ counts as often as today:
+    k · tᵢ − (k − reuse) · λᵢ for reuse · tᵢ.
 
     Attributes:
         machine: Seconds per update.
         price: Or None.
-        reuse: Updates per batch.
+        reuse: Updates per batch today.
         examples: Training examples, to which positions in epochs refer; None where there are none.
         reading: Seconds to read one fresh sample, beside what is timed.
-        timed: Updates per batch while it was timed; as ``reuse`` if None.
     """
 
     machine: Machine
@@ -66,17 +67,6 @@ class Yardstick:
     reuse: int = 1
     examples: int | None = None
     reading: float = 0.0
-    timed: int | None = None
-
-    def of(self, choice: Choice) -> Yardstick:
-        """The same for a setting that uses its batches as often as it says.
-
-        Args:
-            choice: Any setting.
-        """
-        if not isinstance(choice, Reused):
-            return self
-        return replace(self, reuse=choice.reuse, timed=self.timed or self.reuse)
 
     @property
     def computing(self) -> Yardstick:
@@ -84,49 +74,48 @@ class Yardstick:
         return replace(self, reading=0.0)
 
     def measure(
-        self, quantity: str, samples: Float[np.ndarray, " n"], batch_size: int | str
+        self, quantity: str, samples: Float[np.ndarray, " n"], pace: Pace
     ) -> Float[np.ndarray, " n"]:
         """Samples to target → seconds, cost or samples.
 
         Args:
             quantity: ``time``, ``cost`` or ``samples``.
             samples: Examples to the target per seed, infinite if never.
-            batch_size: Examples per update, or a schedule.
+            pace: Examples per update, a schedule, or a setting with re-use of its own.
 
         Returns:
             The quantity per seed.
         """
         if quantity == "samples":
             return samples
-        parts = self._parts(samples, batch_size)
-        return np.sum([part * self._of_sample(quantity, size) for size, part in parts], axis=0)
+        parts = self._parts(samples, pace)
+        each = [part * self._of_sample(quantity, size, pace) for size, part in parts]
+        return np.sum(each, axis=0)
 
-    def updates(
-        self, samples: Float[np.ndarray, " n"], batch_size: int | str
-    ) -> Float[np.ndarray, " n"]:
+    def updates(self, samples: Float[np.ndarray, " n"], pace: Pace) -> Float[np.ndarray, " n"]:
         """Updates that so many samples take."""
-        parts = self._parts(samples, batch_size)
-        return np.sum([part / size * self.reuse for size, part in parts], axis=0)
+        parts, (_, reuse) = self._parts(samples, pace), size_and_reuse(pace, self.reuse)
+        return np.sum([part / size * reuse for size, part in parts], axis=0)
 
     def _parts(
-        self, samples: Float[np.ndarray, " n"], batch_size: int | str
+        self, samples: Float[np.ndarray, " n"], pace: Pace
     ) -> list[tuple[int, Float[np.ndarray, " n"]]]:
-        return parts_of(batch_size, samples, self.examples)
+        return parts_of(size_and_reuse(pace, self.reuse)[0], samples, self.examples)
 
-    def _of_sample(self, quantity: str, size: int) -> float:
+    def _of_sample(self, quantity: str, size: int, pace: Pace) -> float:
         """Seconds, or cost, of a sample that is drawn at this size."""
-        seconds = self._computing(size) + self.reading
+        seconds = self._computing(size, pace) + self.reading
         if quantity == "time":
             return seconds
         assert self.price is not None
         return seconds * self.price.per_hour / 3600 + self.price.per_sample
 
-    def _computing(self, size: int) -> float:
+    def _computing(self, size: int, pace: Pace) -> float:
         """Seconds of computing a sample that is drawn at this size, its loading included."""
-        update = self.rate(size).value
-        again = self.reuse - (self.timed or self.reuse)
+        update, reuse = self.rate(size).value, size_and_reuse(pace, self.reuse)[1]
+        again = reuse - self.reuse
         spared = again * update * self.machine.loading(size) if again else 0.0
-        return (update * self.reuse - spared) / size
+        return (update * reuse - spared) / size
 
     def rate(self, batch_size: int) -> LogMean:
         """Seconds per update."""
@@ -134,38 +123,38 @@ class Yardstick:
         assert found is not None
         return found
 
-    def seconds(self, samples: int, batch_size: int | str) -> Estimate:
+    def seconds(self, samples: int, pace: Pace) -> Estimate:
         """Seconds of a training of so many samples alone; the interval is that of timing.
 
         Args:
             samples: Examples.
-            batch_size: Examples per update, or a schedule.
+            pace: Examples per update, a schedule, or a setting with re-use of its own.
 
         Returns:
             n is the fewest timed blocks of a size; without a range where that is one.
         """
         known = np.array([float(samples)])
-        value = float(self.measure("time", known, batch_size)[0])
-        weights = self._weights("time", batch_size, known)
+        value = float(self.measure("time", known, pace)[0])
+        weights = self._weights("time", pace, known)
         blocks = [self.rate(size).dof + 1 for size, weight in weights.items() if weight]
         n = int(min(blocks))
         half = half_width(self._parts_of_variance(weights), 0.9) if n > 1 else math.nan
         return Estimate(value, value * math.exp(-half), value * math.exp(half), n, "s", SOURCE)
 
     def spread(
-        self, quantity: str, batch_size: int | str, samples: Float[np.ndarray, " n"] = ONE_SAMPLE
+        self, quantity: str, pace: Pace, samples: Float[np.ndarray, " n"] = ONE_SAMPLE
     ) -> tuple[float, float]:
         """Variance of the log quantity that comes from timing, and its degrees of freedom.
 
         Args:
             quantity: ``time``, ``cost`` or ``samples``.
-            batch_size: Examples per update, or a schedule.
+            pace: Examples per update, a schedule, or a setting with re-use of its own.
             samples: Examples per seed, by which the steps of a schedule weigh.
         """
-        return self._variance(self._weights(quantity, batch_size, samples))
+        return self._variance(self._weights(quantity, pace, samples))
 
     def _weights(
-        self, quantity: str, batch_size: int | str, samples: Float[np.ndarray, " n"]
+        self, quantity: str, pace: Pace, samples: Float[np.ndarray, " n"]
     ) -> dict[int, float]:
         """Size → d log quantity / d log seconds per update, at the median of the samples: the
         share of the quantity that is computing at this size.
@@ -174,11 +163,11 @@ class Yardstick:
             return {}
         reached = samples[np.isfinite(samples)]
         middle = np.array([np.median(reached)]) if reached.size else ONE_SAMPLE
-        total = float(self.measure(quantity, middle, batch_size)[0])
+        total = float(self.measure(quantity, middle, pace)[0])
         hourly = 1.0 if quantity == "time" or self.price is None else self.price.per_hour / 3600
         weights: dict[int, float] = {}
-        for size, part in self._parts(middle, batch_size):
-            timed = float(part[0]) * self._computing(size) * hourly
+        for size, part in self._parts(middle, pace):
+            timed = float(part[0]) * self._computing(size, pace) * hourly
             weights[size] = weights.get(size, 0.0) + (timed / total if total > 0 else 0.0)
         return weights
 
@@ -198,29 +187,26 @@ class Yardstick:
     def compare(
         self,
         quantity: str,
-        today: tuple[Float[np.ndarray, " n"], int | str],
-        recommended: tuple[Float[np.ndarray, " n"], int | str],
+        today: tuple[Float[np.ndarray, " n"], Pace],
+        recommended: tuple[Float[np.ndarray, " n"], Pace],
         spacing: float = 0.0,
-        other: Yardstick | None = None,
         level: float = 0.9,
     ) -> Paired:
         """Ratio today / recommended with its interval.
 
         Args:
             quantity: ``time``, ``cost`` or ``samples``.
-            today: Samples to target per seed, and batch size.
+            today: Samples to target per seed, and what decides how long they take.
             recommended: The same for the recommendation.
             spacing: Samples between two evaluations; 0 where the moments are interpolated.
-            other: For the recommendation, where its batches are used more often.
             level: Coverage of the range.
 
         Returns:
             The paired comparison.
         """
         (before, size), (after, new) = today, recommended
-        other = other or self
         mine = self._weights(quantity, size, before)
-        theirs = other._weights(quantity, new, after)
+        theirs = self._weights(quantity, new, after)
         # What both are timed by cancels in the ratio, all of it where both are one batch size.
         shared = {b: w - theirs.get(b, 0.0) for b, w in mine.items()}
         var, dof = self._variance(shared)
@@ -230,7 +216,7 @@ class Yardstick:
         )
         return paired_log_ratio(
             self.measure(quantity, before, size),
-            other.measure(quantity, after, new),
+            self.measure(quantity, after, new),
             today_seconds_log_var=var,
             today_seconds_dof=dof,
             recommended_seconds_log_var=other_var,
@@ -267,11 +253,8 @@ def against(
     """
     if objective == "accuracy":
         return paired_difference(final_metric(rival), final_metric(curves), maximise=maximise)
-    theirs, mine = (
-        (to_target(side, target, maximise), side[0].batch_size) for side in (rival, curves)
-    )
-    before, after = (yardstick.of(side[0].choice) for side in (rival, curves))
-    return before.compare(objective, theirs, mine, spacing, after)
+    theirs, mine = ((to_target(side, target, maximise), side[0].pace) for side in (rival, curves))
+    return yardstick.compare(objective, theirs, mine, spacing)
 
 
 def front(
@@ -295,9 +278,7 @@ def front(
     if objective == "accuracy":
         return choose_accuracy({n: final_metric(runs) for n, runs in groups.items()}, maximise)
     times = {
-        n: yardstick.of(runs[0].choice).measure(
-            objective, to_target(runs, target, maximise), runs[0].batch_size
-        )
+        n: yardstick.measure(objective, to_target(runs, target, maximise), runs[0].pace)
         for n, runs in groups.items()
     }
     return choose(times, changes=changes)
@@ -317,8 +298,8 @@ def inverted(ratio: Estimate) -> Estimate:
 
 
 def changed(choice: Choice, today: Choice) -> int:
-    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 1 more where it
-    is used again, 4 where it grows.
+    """Settings that differ from today's: 1 for the rate alone, 2 with the batch, 4 where it grows,
+    and one for each other field.
 
     Example:
         >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))
@@ -326,7 +307,7 @@ def changed(choice: Choice, today: Choice) -> int:
     """
     if isinstance(choice, Grown):
         return len(choice)
-    return 1 + (choice[0] != today[0]) + isinstance(choice, Reused)
+    return 1 + (choice[0] != today[0]) + len(others_of(choice))
 
 
 def better(found: Estimate, objective: str, maximise: bool) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from batchlab import _platform
 from batchlab.advisor.record import Price
+from batchlab.advisor.tuning.space import ALL, names_of
 from batchlab.errors import InvalidValueError, must
 from batchlab.tasks.subset import parse_subset
 
@@ -43,6 +44,9 @@ class Options:
             internal features, ``flat`` the one with the smallest largest eigenvalue of the
             Hessian; or None.
         growing: Whether batches that grow are tried where the budget pays for it.
+        tune: Settings that are searched together, names of
+            :data:`batchlab.advisor.tuning.space.TABLE` or ``all``; empty for batch size and
+            learning rate alone, each size for itself.
         seconds_per_sample: Seconds to read one fresh sample in the user's own training, beside
             what is timed here; added to computing.
 
@@ -67,6 +71,7 @@ class Options:
     robustness: bool = False
     prefer: str | None = None
     growing: bool = True
+    tune: tuple[str, ...] = ()
     seconds_per_sample: float = 0.0
 
     def __post_init__(self) -> None:
@@ -85,6 +90,8 @@ class Options:
             raise InvalidValueError(
                 must("prefer", f"left out, or one of {', '.join(PREFERENCES)}", self.prefer)
             )
+        if self.tune:
+            _check_tuned(self)
         if not 1 < self.worth < math.inf:
             raise InvalidValueError(must("worth", "a ratio above 1, such as 1.2", self.worth))
         if self.budget is not None and not 0 < self.budget < math.inf:
@@ -112,3 +119,18 @@ class Options:
         for name, value in demands.items():
             if not math.isfinite(value):
                 raise InvalidValueError(must(name, "a finite metric value", value))
+
+
+def _check_tuned(options: Options) -> None:
+    """What a search over all settings cannot be asked for."""
+    names = names_of(options.tune)
+    if options.batch_sizes and not {"batch_size", ALL} & set(names):
+        hint = "Add batch_size to --tune."
+        raise InvalidValueError(
+            must("batch_sizes", "left out where they are not tuned", options.batch_sizes, hint)
+        )
+    if options.from_checkpoint is not None:
+        hint = "Momentum and schedule act from the beginning of a training."
+        raise InvalidValueError(
+            must("from_checkpoint", "left out with tune", options.from_checkpoint, hint)
+        )

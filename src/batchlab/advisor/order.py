@@ -105,9 +105,8 @@ def _outcome(
     before, after = (to_target(side, target, view.maximise) for side in (today, recommended))
     if objective == "accuracy" or not np.isfinite([before, after]).any():
         return Outcome(_gain(view, today, recommended) > 0, "validation", math.nan)
-    sides = (before, view.today[0]), (after, view.chosen[0])
-    found = yardstick.compare(objective, *sides, other=yardstick.of(view.chosen))
-    ratio = found.estimate.value
+    sides = (before, view.today[0]), (after, view.pace)
+    ratio = yardstick.compare(objective, *sides).estimate.value
     return Outcome(ratio > 1, objective, ratio)
 
 

@@ -268,7 +268,10 @@ def trained(
     job = Job(evaluation_grid(session.prepared.examples, samples))
     trace, _ = session.train(what, configs, job)
     each = [choice for choice in choices for _ in seeds]
-    return [Curve.of_choice(run, one) for run, one in zip(trace.runs, each, strict=True)]
+    return [
+        Curve.of(run, one[0], others=others_of(one))
+        for run, one in zip(trace.runs, each, strict=True)
+    ]
 
 
 class Race:
@@ -330,11 +333,7 @@ def burden(
         return math.inf
     level = max(mine, theirs)
     taken = [
-        float(
-            yardstick.of(c.choice).measure(
-                objective, np.array([samples_to(c, level)]), c.batch_size
-            )[0]
-        )
+        float(yardstick.measure(objective, np.array([samples_to(c, level)]), c.pace)[0])
         for c in (curve, today)
     ]
     return math.log(taken[0] / taken[1]) if all(0 < t < math.inf for t in taken) else math.inf

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WATCHED = "watched"
     GROWING = "growing"
     REUSED = "re-used"
+    TUNED = "tuned"
 
 
 @dataclass(frozen=True)
@@ -644,6 +645,34 @@ class Reusing:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The search over all settings at once.
+
+    Attributes:
+        names: What was tuned, as the user named it.
+        tried: Settings, today's among them.
+        ended: Settings that ran to the end of a whole training.
+        diverged: Settings that diverged.
+        importance: Name → share of the differences between settings that it explains, largest
+            first; empty where too few were tried.
+        best: The best in the search, or None where none did as well as today's.
+        gain: What today's settings take / what the best takes in the search, on the one seed that
+            chose it: flattering, and no proof; for ``accuracy`` the gain in the metric. NaN
+            without a best.
+        unfinished: Whether it was interrupted.
+    """
+
+    names: tuple[str, ...]
+    tried: int
+    ended: int
+    diverged: int
+    importance: dict[str, float]
+    best: Setting | None
+    gain: float
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
 class Advice:
     """The recommendation: what, why, evidence, how sure, how to apply.
 
@@ -708,6 +737,7 @@ class Advice:
             None where nothing was confirmed.
         growing: Whether it pays to let the batch grow; None where that did not come up.
         reusing: Whether it pays to use each batch several times; None likewise.
+        searched: The search over all settings at once; None where it was not asked for.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -767,6 +797,7 @@ class Advice:
     watched: int = 0
     growing: Growing | None = None
     reusing: Reusing | None = None
+    searched: Searched | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

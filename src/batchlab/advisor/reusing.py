@@ -19,7 +19,7 @@ from batchlab.advisor.judge import Projected, Yardstick
 from batchlab.advisor.pilot import BESIDE, BUDGET, FAILED, SHARES, TOO_SHORT, Race, trained
 from batchlab.advisor.project import LEAST_UPDATES
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Choice, Echoes, Reused
+from batchlab.advisor.stages import Choice, Echoes, Pace, reuse_of, reused
 from batchlab.engine import evaluation_grid
 from batchlab.measure.reuse import most_saved, price_of
 from batchlab.types import Status
@@ -53,14 +53,14 @@ class EchoPlan:
     seeds: tuple[int, ...]
     price: float
 
-    def tried(self, reuse: int) -> list[Reused]:
+    def tried(self, reuse: int) -> list[Choice]:
         """The settings with so many updates on each batch."""
-        return [Reused(self.batch_size, times * self.learning_rate, reuse) for times in RATES]
+        return [reused(self.batch_size, times * self.learning_rate, reuse) for times in RATES]
 
 
 def extra(choices: Iterable[Choice]) -> int:
     """Finalists like today's that these take as long as."""
-    return sum(choice.reuse for choice in choices if isinstance(choice, Reused))
+    return sum(map(reuse_of, choices))
 
 
 def sample_price(yardstick: Yardstick, objective: str, batch_size: int) -> float:
@@ -134,10 +134,11 @@ def seconds_of(session: Session, plan: EchoPlan) -> float:
     """What a pilot takes."""
     count = len(evaluation_grid(session.prepared.examples, plan.samples))
     again = len(plan.seeds) - 1
-    runs = [(session.batch_size, plan.samples, count)] * len(plan.seeds)
+    runs: list[tuple[Pace, int, int]] = [(session.batch_size, plan.samples, count)]
+    runs *= len(plan.seeds)
     for k in plan.factors:
-        each = session.work(Reused(plan.batch_size, plan.learning_rate, k), plan.samples, count)
-        runs += [each] * (len(RATES) + again)
+        pace = reused(plan.batch_size, plan.learning_rate, k)
+        runs += [(pace, plan.samples, count)] * (len(RATES) + again)
     return session.wall_seconds(runs)
 
 

@@ -18,10 +18,12 @@ from batchlab.advisor.stages import (
     Choice,
     Grown,
     Machine,
-    Reused,
+    Pace,
     micro_of,
+    others_of,
     parts_of,
     seconds_at,
+    size_and_reuse,
 )
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
@@ -184,19 +186,12 @@ class Session:
 
     def of(self, choice: Choice, seed: int, samples: int | None = None) -> RunConfig:
         """The baseline with another setting, seed and length."""
-        config = self.config(choice[0], choice[1], seed, samples)
-        if isinstance(choice, Reused):
-            return config.replace(reuse=choice.reuse)
+        config = self.config(choice[0], choice[1], seed, samples).replace(
+            **dict(others_of(choice))
+        )
         if not isinstance(choice, Grown):
             return config
         return config.replace(rate_growth=choice.rate_growth, lr_schedule=choice.lr_schedule)
-
-    def work(self, choice: Choice, samples: int, evaluations: int) -> tuple[int | str, int, int]:
-        """A run of a setting as :meth:`wall_seconds` takes it: of k times as many samples where
-        each is used k times as often as today, its loading included.
-        """
-        again = choice.reuse // self.baseline.reuse if isinstance(choice, Reused) else 1
-        return choice[0], again * samples, evaluations
 
     def config(
         self, batch_size: int | str, learning_rate: float, seed: int, samples: int | None = None
@@ -215,10 +210,10 @@ class Session:
         """Examples of a forward pass where the batch is larger than what fits; None: as today."""
         return micro_of(batch_size, self.fit, self.batch_size)
 
-    def run_seconds(self, batch_size: int | str, samples: int) -> float:
+    def run_seconds(self, pace: Pace, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""
+        batch_size, reuse = size_and_reuse(pace, self.baseline.reuse)
         parts = parts_of(batch_size, np.array([float(samples)]), self.prepared.examples)
-        reuse = self.baseline.reuse
         return sum(
             float(part[0]) / size * reuse * self.stopwatch.rate(size) for size, part in parts
         )
@@ -236,11 +231,11 @@ class Session:
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
                 self.stopwatch.visit([size], seconds, self.micro(size))
 
-    def wall_seconds(self, runs: Sequence[tuple[int | str, int, int]]) -> float:
+    def wall_seconds(self, runs: Sequence[tuple[Pace, int, int]]) -> float:
         """What a sweep takes on this machine.
 
         Args:
-            runs: (batch size, samples, evaluations) of each.
+            runs: (pace, samples, evaluations) of each.
 
         Returns:
             Seconds: the work over the workers, at least the longest run, and the start of the
@@ -292,8 +287,9 @@ class Session:
                 schedule = schedules.batch_schedule(size).resolve(self.prepared.examples)
                 size = schedule.at(begin)
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
-            again = config.reuse // self.baseline.reuse
-            work.append((size, again * max(0, end - begin), evaluations))
+            # As many samples as take as long under today's updates per batch.
+            samples = max(0, end - begin) * config.reuse // self.baseline.reuse
+            work.append((size, samples, evaluations))
         return self.wall_seconds(work)
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:

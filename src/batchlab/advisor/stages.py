@@ -166,28 +166,86 @@ class Grown(NamedTuple):
     lr_schedule: str
 
 
-class Reused(NamedTuple):
-    """A batch that serves for several updates, where today's serves for one.
+Others: TypeAlias = tuple[tuple[str, Any], ...]
+"""Fields of a run besides batch size and learning rate, with their values."""
+
+
+class Tuned(NamedTuple):
+    """A constant batch size of which more than the learning rate was searched.
 
     Attributes:
         batch_size: Examples.
         learning_rate: Peak rate.
-        reuse: Updates on each batch, at least 2.
+        others: The fields that differ from today's, at least one.
     """
 
     batch_size: int
     learning_rate: float
-    reuse: int
+    others: Others
 
 
-Choice: TypeAlias = tuple[int, float] | Grown | Reused
-"""A setting that may be advised: (batch size, learning rate), a batch that grows, or one that is
-used several times.
-"""
-FIELDS = (*Grown._fields, "reuse")
-"""Every field of a setting that may differ from today's; a choice has those of its kind, in this
-order.
-"""
+Choice: TypeAlias = tuple[int, float] | Grown | Tuned
+"""A setting that may be advised: (batch size, learning rate), a batch that grows, or a setting of
+which more was searched."""
+Pace: TypeAlias = int | str | Tuned
+"""What decides how long a sample takes: a batch size, a schedule of them, or a setting that has
+updates per batch of its own."""
+
+
+def others_of(choice: Choice) -> Others:
+    """What a setting has besides batch size and learning rate.
+
+    Example:
+        >>> others_of((64, 0.2)), others_of(Tuned(64, 0.2, (("momentum", 0.95),)))
+        ((), (('momentum', 0.95),))
+    """
+    return choice.others if isinstance(choice, Tuned) else ()
+
+
+def pace_of(choice: Choice) -> Pace:
+    """What decides how long a sample takes under a setting.
+
+    Example:
+        >>> pace_of((64, 0.2)), pace_of(Tuned(64, 0.2, (("reuse", 2),))).others
+        (64, (('reuse', 2),))
+    """
+    return choice if isinstance(choice, Tuned) else choice[0]
+
+
+def reused(batch_size: int, learning_rate: float, reuse: int) -> Tuned:
+    """A setting whose batches serve for other numbers of updates than today's.
+
+    Example:
+        >>> reused(64, 0.2, 4).others
+        (('reuse', 4),)
+    """
+    return Tuned(batch_size, learning_rate, (("reuse", reuse),))
+
+
+def reuse_of(choice: Choice) -> int:
+    """Updates on each batch where a setting has a number of its own, 0 where it is today's.
+
+    Example:
+        >>> reuse_of(reused(64, 0.2, 4)), reuse_of((64, 0.2))
+        (4, 0)
+    """
+    return int(dict(others_of(choice)).get("reuse", 0))
+
+
+def size_and_reuse(pace: Pace, usual: int) -> tuple[int | str, int]:
+    """Batch size, and updates on each batch.
+
+    Args:
+        pace: What decides how long a sample takes.
+        usual: Updates on each batch today.
+
+    Example:
+        >>> size_and_reuse(64, 1), size_and_reuse(Tuned(64, 0.2, (("reuse", 2),)), 1)
+        ((64, 1), (64, 2))
+    """
+    if not isinstance(pace, Tuned):
+        return pace, usual
+    return pace.batch_size, dict(pace.others).get("reuse", usual)
 
 
 def choice_of(plain: Sequence[Any]) -> Choice:
@@ -196,13 +254,14 @@ def choice_of(plain: Sequence[Any]) -> Choice:
     Example:
         >>> choice_of([64.0, 0.2]), choice_of(["0:8 2ep:16", 0.1, 0.5, "cosine"]).rate_growth
         ((64, 0.2), 0.5)
-        >>> choice_of([64, 0.2, 4])
-        Reused(batch_size=64, learning_rate=0.2, reuse=4)
+        >>> choice_of([64, 0.2, [["momentum", 0.95]]]).others
+        (('momentum', 0.95),)
     """
     if isinstance(plain[0], str):
         return Grown(*plain)
-    size, rate, *again = plain
-    return Reused(int(size), float(rate), int(again[0])) if again else (int(size), float(rate))
+    if len(plain) > 2:
+        return Tuned(int(plain[0]), float(plain[1]), tuple((n, v) for n, v in plain[2]))
+    return int(plain[0]), float(plain[1])
 
 
 def all_sizes(choices: Iterable[Choice]) -> list[int]:
@@ -251,7 +310,7 @@ class Curve:
         test: Metric on test data at the end, or None.
         rate_growth: Power with which the rate follows a batch that grows.
         lr_schedule: Of a batch that grows; empty for a constant one, which has today's.
-        reuse: Updates on each batch where that is what was tried; 0 where it is today's.
+        others: What else differs from today's, of a constant batch.
     """
 
     batch_size: int | str
@@ -266,25 +325,28 @@ class Curve:
     test: float | None = None
     rate_growth: float = 0.0
     lr_schedule: str = ""
-    reuse: int = 0
+    others: Others = ()
 
     @property
     def choice(self) -> Choice:
         """The setting it is a run of."""
         if isinstance(self.batch_size, int):
             pair = self.batch_size, self.learning_rate
-            return Reused(*pair, self.reuse) if self.reuse else pair
+            return Tuned(*pair, self.others) if self.others else pair
         return Grown(self.batch_size, self.learning_rate, self.rate_growth, self.lr_schedule)
 
-    @staticmethod
-    def of_choice(run: RunResult, choice: Choice, test: float | None = None) -> Curve:
-        """The decisive part of a run of this setting."""
-        curve = Curve.of(run, choice[0], test=test)
-        return replace(curve, reuse=choice.reuse) if isinstance(choice, Reused) else curve
+    @property
+    def pace(self) -> Pace:
+        """What decides how long its samples take."""
+        return pace_of(self.choice)
 
     @staticmethod
     def of(
-        run: RunResult, batch_size: int | str, rung: int = 0, test: float | None = None
+        run: RunResult,
+        batch_size: int | str,
+        rung: int = 0,
+        test: float | None = None,
+        others: Others = (),
     ) -> Curve:
         """The decisive part of a finished run; a diverged run's curve ends in NaN."""
         loss, metric = run.series["loss"], run.series["metric"]
@@ -304,6 +366,7 @@ class Curve:
             test,
             run.config.rate_growth if grows else 0.0,
             run.config.lr_schedule if grows else "",
+            others,
         )
 
     def joined(self, later: Curve) -> Curve:
@@ -321,7 +384,7 @@ class Curve:
             later.test,
             self.rate_growth,
             self.lr_schedule,
-            self.reuse,
+            self.others,
         )
 
 
@@ -438,6 +501,58 @@ class Echoes:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One setting of the search over all settings.
+
+    Attributes:
+        values: Name of what is tuned → value.
+        generation: With which others it was proposed, from 0.
+        scores: At the end of each rung it ran log(what it takes / what today's settings take), for
+            ``accuracy`` what it loses in the metric; infinite where it did not learn half as much.
+        status: How it ended.
+    """
+
+    values: dict[str, Any]
+    generation: int
+    scores: tuple[float, ...]
+    status: Status
+
+    @property
+    def rung(self) -> int:
+        """Last rung it ran, from 0."""
+        return len(self.scores) - 1
+
+    @property
+    def value(self) -> float:
+        """How it did there."""
+        return self.scores[-1]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search over all settings, which takes the place of stage B.
+
+    Attributes:
+        names: What was tuned.
+        rungs: Samples at which each rung ends.
+        trials: Every setting, in the order in which they were proposed; the first is today's.
+        today: Today's settings over the whole training.
+        best: The best that ran to the end, best first, each a :data:`Choice`.
+        importance: Name → share of the differences between settings that it explains; empty where
+            too few were tried.
+        ended: Whether it went as far as the budget paid; else it was interrupted.
+    """
+
+    names: tuple[str, ...]
+    rungs: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    today: Curve
+    best: tuple[tuple[Any, ...], ...] = ()
+    importance: dict[str, float] = field(default_factory=dict)
+    ended: bool = False
+
+
+@dataclass(frozen=True)
 class OnAll:
     """The finalist pair on all data, after the stages on a part of it.
 
@@ -472,3 +587,4 @@ class Records:
     insight: Insight | None = None
     pilot: Pilot | None = None
     echoes: Echoes | None = None
+    tuning: Tuning | None = None

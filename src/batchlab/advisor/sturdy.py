@@ -10,7 +10,7 @@ from batchlab.advisor.confirm import ConfirmationPlan, end_states
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import final_metric
 from batchlab.advisor.session import WORKER_START_SECONDS, Session
-from batchlab.advisor.stages import Choice, Confirmation, Curve, all_sizes
+from batchlab.advisor.stages import Choice, Confirmation, Curve, all_sizes, pace_of
 from batchlab.engine import Job, evaluation_grid
 from batchlab.measure.disturbance import TABLE, Disturbance
 from batchlab.measure.robustness import train_altered
@@ -48,10 +48,9 @@ def seconds_of_training(session: Session, chosen: Choice, seeds: int) -> float:
         seeds: Repeats.
     """
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sides = [(session.batch_size, session.learning_rate), chosen] * seeds
+    sizes = [session.batch_size, pace_of(chosen)] * seeds
     start = WORKER_START_SECONDS if session.engine.workers >= 2 else 0.0
-    works = [session.work(side, session.samples, count) for side in sides]
-    return session.wall_seconds(works) + start
+    return session.wall_seconds([(size, session.samples, count) for size in sizes]) + start
 
 
 def price(session: Session, chosen: Choice) -> float:
@@ -144,8 +143,8 @@ def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Choice) -> f
     if states is not None:
         return 0.0
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sides = [(session.batch_size, session.learning_rate), chosen] * len(plan.fresh)
-    return session.wall_seconds([session.work(side, session.samples, count) for side in sides])
+    sizes = [session.batch_size, pace_of(chosen)] * len(plan.fresh)
+    return session.wall_seconds([(size, session.samples, count) for size in sizes])
 
 
 def _noise(session: Session, plan: ConfirmationPlan, chosen: Choice) -> Survey:

@@ -17,16 +17,22 @@ from batchlab.advisor.stages import (
     Confirmation,
     Grown,
     Machine,
+    Pace,
     Projection,
     Records,
-    Reused,
     choice_of,
     micro_of,
+    others_of,
+    pace_of,
+    reuse_of,
 )
 from batchlab.config import RunConfig
 from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
+
+NAMES = {"momentum": "m", "weight_decay": "wd", "lr_schedule": "", "reuse": "k"}
+"""Fields in the short name of a setting."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ class View:
     @property
     def stage(self) -> str:
         """The last finished stage."""
-        return "C" if self.confirmation else "B" if self.projection else "A"
+        searched = self.projection or self.records.tuning
+        return "C" if self.confirmation else "B" if searched else "A"
 
     @cached_property
     def yardstick(self) -> Yardstick:
@@ -216,6 +223,11 @@ class View:
         }
         return min(burdens, key=lambda pair: burdens[pair], default=self.today)
 
+    @property
+    def pace(self) -> Pace:
+        """What decides how long a sample takes under the best alternative."""
+        return pace_of(self.chosen)
+
     @cached_property
     def rivals(self) -> list[Projected]:
         """The rows besides today's settings of which anything can be said."""
@@ -231,8 +243,8 @@ class View:
         return row.burden(self.options.objective, self.maximise)
 
     def setting(self, choice: Choice) -> Setting:
-        """The baseline with another batch size and learning rate, or a batch that grows or is used
-        again.
+        """The baseline with another batch size and learning rate, a batch that grows, or
+        whatever else was searched.
         """
         config = self.facts.baseline
         size, rate = choice[:2]
@@ -240,7 +252,7 @@ class View:
         fit = self.records.machine.fit if self.records.machine else None
         largest = max(sizes_of(size))
         micro = micro_of(size, fit, self.today[0]) or largest
-        return Setting(
+        made = Setting(
             id=self.id(choice),
             rule=self.rule,
             batch_size=size,
@@ -259,20 +271,27 @@ class View:
             beta2=config.beta2,
             eps=config.eps,
             rate_growth=config.rate_growth if grown is None else grown.rate_growth,
-            reuse=choice.reuse if isinstance(choice, Reused) else config.reuse,
+            reuse=config.reuse,
         )
+        return replace(made, **dict(others_of(choice)))
 
     def id(self, choice: Choice) -> str:
         """Short name of a setting."""
         if choice == self.today:
             return "today"
-        again = f"-reuse{choice.reuse}" if isinstance(choice, Reused) else ""
-        return self._grown_names.get(choice) or short_name(*choice[:2]) + again
+        named = self._grown_names.get(choice) or short_name(*choice[:2])
+        return named + "".join(f"-{NAMES.get(n, n)}{v}" for n, v in others_of(choice))
 
     @property
-    def _finalists(self) -> list[Choice]:
-        record = self.confirmation
-        return [] if record is None else list(map(choice_of, record.finalists))
+    def tuned(self) -> list[Choice]:
+        """What stage C compares after a search over all settings, today's left out; before it the
+        best of the search.
+        """
+        record, tuning = self.confirmation, self.records.tuning
+        if tuning is None:
+            return []
+        found = tuning.best[:1] if record is None else record.finalists
+        return [choice for choice in map(choice_of, found) if choice != self.today]
 
     @property
     def grown(self) -> list[Grown]:
@@ -280,9 +299,15 @@ class View:
         return [choice for choice in self._finalists if isinstance(choice, Grown)]
 
     @property
-    def reused(self) -> list[Reused]:
-        """The finalists whose batch is used several times."""
-        return [choice for choice in self._finalists if isinstance(choice, Reused)]
+    def reused(self) -> list[Choice]:
+        """The finalists whose batch is used several times, of a pilot."""
+        known = [] if self.records.tuning is not None else self._finalists
+        return [choice for choice in known if reuse_of(choice)]
+
+    @property
+    def _finalists(self) -> list[Choice]:
+        record = self.confirmation
+        return [] if record is None else list(map(choice_of, record.finalists))
 
     @cached_property
     def _grown_names(self) -> dict[Choice, str]:

@@ -8,7 +8,15 @@ from typing import Any
 
 from batchlab.advisor.confirm import _curves
 from batchlab.advisor.session import Session, Stopwatch
-from batchlab.advisor.stages import Choice, Confirmation, OnAll, all_sizes, choice_of
+from batchlab.advisor.stages import (
+    Choice,
+    Confirmation,
+    OnAll,
+    Pace,
+    all_sizes,
+    choice_of,
+    pace_of,
+)
 from batchlab.engine import Engine, evaluation_grid
 
 ON_ALL = 2_000_000
@@ -27,8 +35,8 @@ class WholePlan:
         batch_size: Of the best alternative.
         learning_rate: Of the best alternative.
         seeds: One a pair.
-        growth: What a batch that grows has besides, ``rate_growth`` and ``lr_schedule``, or
-            ``reuse`` of one that is used again.
+        growth: What a batch that grows has besides, ``rate_growth`` and ``lr_schedule``; of a
+            setting of which more was searched, what else differs from today's.
     """
 
     batch_size: int | str
@@ -42,20 +50,21 @@ class WholePlan:
         return choice_of([self.batch_size, self.learning_rate, *self.growth])
 
 
-def price_on_all(session: Session, choice: Choice | None = None, pairs: int = 1) -> float:
+def price_on_all(session: Session, pace: Pace | None = None, pairs: int = 1) -> float:
     """Seconds of so many pairs on all data; 0 where the stages run on all data anyway.
 
     Args:
         session: The advice in the making.
-        choice: The best alternative; like today's settings where it is not known yet.
+        pace: Of the best alternative; as today where it is not known yet.
         pairs: Pairs.
     """
     if session.prepared.drawn is None:
         return 0.0
     whole = _on_all(session)
     count = len(evaluation_grid(whole.prepared.examples, whole.samples))
-    today = (session.batch_size, session.learning_rate)
-    pair = [whole.work(side, whole.samples, count) for side in (today, choice or today)]
+    pair = [
+        (size, whole.samples, count) for size in (session.batch_size, pace or session.batch_size)
+    ]
     return whole.wall_seconds(pair * pairs)
 
 
@@ -71,8 +80,8 @@ def plan_on_all(session: Session, record: Confirmation, seconds: float) -> Whole
         The plan, or None if not even one pair fits.
     """
     size, rate, *growth = record.choice
-    each = range(MOST_PAIRS, 0, -1)
-    fitting = (n for n in each if price_on_all(session, record.choice, n) <= seconds)
+    pace, counts = pace_of(record.choice), range(MOST_PAIRS, 0, -1)
+    fitting = (n for n in counts if price_on_all(session, pace, n) <= seconds)
     count = next(fitting, 0)
     first = session.options.seed + ON_ALL
     seeds = tuple(range(first, first + count))

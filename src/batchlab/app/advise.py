@@ -25,16 +25,19 @@ from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
 from batchlab.advisor.stages import (
-    FIELDS,
     Confirmation,
     Echoes,
+    Grown,
     Machine,
     OnAll,
     Pilot,
     Projection,
     Records,
     Screening,
+    Tuning,
 )
+from batchlab.advisor.tuning.propose import library
+from batchlab.advisor.tuning.space import FIELDS, names_for, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
 from batchlab.app import watched
@@ -59,6 +62,8 @@ from batchlab.tasks.subset import named, subset_of
 from batchlab.types import Evidence, from_plain, to_plain
 
 RESULTS = "batchlab-results"
+APPLIED = tuple(dict.fromkeys((*Grown._fields, *FIELDS)))
+"""Fields of a recommendation that ``apply.py`` takes over."""
 
 
 def advise(
@@ -84,6 +89,7 @@ def advise(
     robustness: bool = False,
     prefer: str | None = None,
     growing: bool = True,
+    tune: str | Sequence[str] | None = None,
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
@@ -124,6 +130,9 @@ def advise(
             fewest internal features, ``flat`` the one whose loss is least sharp around it.
         growing: Whether batches that grow during a training are tried too, where the budget pays
             for it.
+        tune: Settings that are searched together in the place of stage B, such as
+            ``("batch_size", "learning_rate", "momentum")``, or ``"all"``; needs
+            ``batchlab[optuna]``. What is found is confirmed as ever, on fresh seeds.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -159,6 +168,7 @@ def advise(
         robustness=robustness,
         prefer=prefer,
         growing=growing,
+        tune=tune,
     )
     _refuse_torchrun()
     loaded, argument = found(task, data)
@@ -190,6 +200,7 @@ def options_from(
     price_per_sample: float = 0.0,
     batch_sizes: Sequence[int] | None = None,
     subset: str | float | None = None,
+    tune: str | Sequence[str] | None = None,
     **rest: Any,
 ) -> Options:
     """The options of :func:`advise` as a record; texts are read and checked here.
@@ -207,6 +218,7 @@ def options_from(
         price=_price(price_per_hour, currency, price_per_sample),
         batch_sizes=tuple(batch_sizes) if batch_sizes else None,
         subset=named(subset),
+        tune=names_of(tune),
         **rest,
     )
 
@@ -230,7 +242,10 @@ def dry_run(
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
-    return DryRun(loaded.name, whole, prices, detectable, said, options.budget, options.price)
+    names = names_for(options.tune, str(prepared.baseline.rule))
+    return DryRun(
+        loaded.name, whole, prices, detectable, said, options.budget, options.price, names
+    )
 
 
 @dataclass(frozen=True)
@@ -246,6 +261,7 @@ class DryRun:
         assumptions: Sentences.
         budget: Seconds, or None.
         price: Or None.
+        tuned: What the search in the place of stage B would tune.
     """
 
     task: str
@@ -255,9 +271,11 @@ class DryRun:
     assumptions: tuple[str, ...]
     budget: float | None = None
     price: Price | None = None
+    tuned: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        told = {"A": "screening", "B": "projection", "C": "confirmation"} | PARTS
+        search = f"search over {', '.join(self.tuned)}" if self.tuned else "projection"
+        told = {"A": "screening", "B": search, "C": "confirmation"} | PARTS
         lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
         lines += [
             f"  stage {k}, {told[k]}: about {self.stages[k]:.0f} s{self._cost(self.stages[k])}"
@@ -384,6 +402,7 @@ def again(
         insight=_stage(folder, "features", Insight),
         pilot=_stage(folder, "growing", Pilot),
         echoes=_stage(folder, "reusing", Echoes),
+        tuning=_stage(folder, "tuning", Tuning),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -494,6 +513,9 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         hint = "It needs one target an example, and outputs that are classes or numbers like it."
         got = "one whose predictions cannot be compared"
         raise InvalidValueError(must("prefer", "left out for this task", got, hint))
+    if options.tune:
+        names_for(options.tune, str(prepared.baseline.rule))
+        library()
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
@@ -530,6 +552,7 @@ def typed_command(
     words += _flag("subset", options.subset, None)
     words += ["--robustness"] * options.robustness + _flag("prefer", options.prefer, None)
     words += [] if options.growing else ["--no-growing"]
+    words += _flag("tune", ",".join(options.tune), "")
     words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
     if options.price is not None:
         words += _flag("price_per_hour", options.price.per_hour, None)
@@ -587,7 +610,7 @@ def _write(
         setting = advice.params
         whole = prepared if prepared.drawn is None else prepared.drawn.whole
         config = whole.baseline.replace(
-            **{name: setting[name] for name in FIELDS if name in setting}
+            **{name: setting[name] for name in APPLIED if name in setting}
         )
         script = plain.apply_script(
             config,

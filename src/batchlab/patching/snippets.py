@@ -127,7 +127,7 @@ def _read(one: Setting, cut: Division | None) -> str:
 def _rate(one: Setting) -> tuple[str, ...]:
     """What the learning rate does while the batch grows, and how its largest comes about."""
     if not isinstance(one.batch_size, str):
-        return ()
+        return (f"# updates on each batch: {one.reuse}",) if one.reuse > 1 else ()
     rate, first = written(one.learning_rate), batch_schedule(one.batch_size).sizes[0]
     power = f" * (B / {first}) ** {one.rate_growth:g}" if one.rate_growth else ""
     told = f"# learning rate at batch size B: {rate}{power}, schedule: {one.lr_schedule}"

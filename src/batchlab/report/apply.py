@@ -136,13 +136,15 @@ def note(advice: Advice) -> Text:
             "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のまま"
             "にしてください。時間の節約は、目標に達した時点で学習を止めることで得られます。",
         )
-    return Text(
-        "Change these together; everything else stays as it is (schedule, warm-up, length in "
+    changes = "lr_schedule" in {change.name for change in advice.changes}
+    return say(
+        "Change these together; everything else stays as it is ({s}warm-up, length in "
         "examples). "
         "The time is saved by stopping when the goal is reached (`STOP_AFTER`). A runnable script "
         "lies beside this page: `apply.py`.",
-        "これらは必ず一緒に変更し、それ以外（スケジュール、ウォームアップ、学習の長さ）は今のまま"
+        "これらは必ず一緒に変更し、それ以外（{s}ウォームアップ、学習の長さ）は今のまま"
         "にしてください。"
         "時間の節約は、目標に達した時点で学習を止めること（`STOP_AFTER`）で得られます。"
         "実行できるスクリプト`apply.py`が、このページと同じフォルダーにあります。",
+        s=EMPTY if changes else Text("schedule, ", "スケジュール、"),
     )

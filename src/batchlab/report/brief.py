@@ -10,7 +10,7 @@ from rich.text import Text as RichText
 
 from batchlab._text import Language, Text, join, markdown, plain
 from batchlab.advisor.record import Advice
-from batchlab.report import echoing, evidence, growing, wording, worth
+from batchlab.report import echoing, evidence, growing, searching, wording, worth
 
 
 def summary(advice: Advice, language: Language = "en") -> str:
@@ -135,6 +135,7 @@ def _reasons(advice: Advice) -> tuple[Text, ...]:
         evidence.noise_title(advice) if advice.noise else Text("", ""),
         evidence.plane_title(advice) if advice.plane else Text("", ""),
         echoing.sentence(advice.reusing, advice.metric) if advice.reusing else Text("", ""),
+        searching.title(advice),
         growing.sentence(advice.growing, advice.metric) if advice.growing else Text("", ""),
         evidence.target_source(advice),
         _labelled("Is it worth it?", "", _worth(advice)),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from batchlab._text import EMPTY, Text, same, say
-from batchlab.advisor.record import Advice, Candidate
+from batchlab._text import EMPTY, Text, join, same, say
+from batchlab.advisor.record import Advice, Candidate, Reason
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.types import Estimate
@@ -69,7 +69,20 @@ def _which(advice: Advice, row: Candidate) -> Text:
         "alternative": Text(" **(best alternative)**", "**（最も良い候補）**"),
     }
     tag = tags.get(facts.role(advice, row.setting.id), EMPTY)
-    return say("{s}{t}", "{s}{t}", s=names.setting(row.setting), t=tag)
+    own = join((names.setting(row.setting), *_others(advice, row)), ", ", "、")
+    return say("{s}{t}", "{s}{t}", s=own, t=tag)
+
+
+def _others(advice: Advice, row: Candidate) -> list[Text]:
+    """What else differs from today's settings, of one that a search over all of them has found."""
+    if row.reason is not Reason.TUNED:
+        return []
+    one, today = row.setting, advice.today
+    return [
+        say("{n} {v}", "{n} {v}", n=names.field(name), v=names.value(name, getattr(one, name)))
+        for name in ("lr_schedule", "reuse", "momentum", "weight_decay")
+        if getattr(one, name) != getattr(today, name)
+    ]
 
 
 def _rates(row: Candidate) -> Text:

@@ -45,8 +45,8 @@ def sentence(found: Reusing, metric: MetricInfo) -> Text:
     if found.why_not == "cheap":
         return say(
             "Using each batch several times was not tried: a fresh example costs {p} times "
-            "computing one, so that {k} updates on each batch would save at most {m}×, even if each "
-            "were worth one on a fresh batch.",
+            "computing one, so that {k} updates on each batch would save at most {m}×, even if "
+            "each were worth one on a fresh batch.",
             "同じバッチの繰り返し利用は試していません：新しいデータ1件の費用は計算1件分の{p}倍で、"
             "バッチ1個につき{k}回の更新がどれも新しいバッチでの更新と同じ効果だとしても、"
             "節約は最大{m}倍です。",

@@ -14,6 +14,7 @@ from batchlab.report import (
     formats,
     growing,
     names,
+    searching,
     sturdiness,
     wording,
 )
@@ -70,6 +71,8 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
     if advice.reusing is not None:
         told = echoing.sentence(advice.reusing, advice.metric), echoing.notes(advice.reusing)
         kept.append(Section("reusing", *told, ()))
+    if advice.searched is not None:
+        kept.append(Section("search", searching.title(advice), searching.notes(advice), ()))
     if advice.growing is not None:
         told = growing.sentence(advice.growing, advice.metric), growing.notes(advice.growing)
         kept.append(Section("growing", *told, ()))

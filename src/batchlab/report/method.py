@@ -17,7 +17,7 @@ def paragraphs(advice: Advice) -> tuple[Text, ...]:
         advice: The record.
     """
     notes = wording.part.notes(advice)
-    own = (_stages(), _data_use(advice), *notes, _fresh(advice), _timing())
+    own = (_stages(advice), _data_use(advice), *notes, _fresh(advice), _timing())
     told = (
         *(_watched() if advice.watched else own),
         _ranges(advice),
@@ -28,7 +28,18 @@ def paragraphs(advice: Advice) -> tuple[Text, ...]:
     return tuple(text for text in told if text.en)
 
 
-def _stages() -> Text:
+def _stages(advice: Advice) -> Text:
+    if advice.searched is not None:
+        return Text(
+            "Three stages, each priced before it starts. 1, screened: speed, memory and noise "
+            "choose the batch sizes. 2, searched: proposals over all settings at once train side "
+            "by side from the start, and few of them to the end. 3, confirmed: the best candidate "
+            "and today's settings train to the end.",
+            "3つの段階からなり、それぞれ始める前に時間と費用を示します。段階1（下調べ）：速さ・メモリ・"
+            "ノイズからバッチサイズの範囲を決めます。段階2（探索）：全項目を同時に変えた設定を最初から"
+            "並べて学習させ、見込みのあるものだけ最後まで続けます。段階3（確認）：最も良い候補と現在の"
+            "設定を最後まで学習させます。",
+        )
     return Text(
         "Three stages, each priced before it starts. 1, screened: speed, memory and noise choose "
         "the "

@@ -71,6 +71,14 @@ _SENTENCES = (
         "現在の設定では学習の初めに発散するため、比較できない。元の学習率を小さくする必要がある",
     ),
     (
+        r"today's settings diverge: nothing can be compared with them; .+",
+        "現在の設定では学習が発散するため、比較できない。元の学習率を小さくする必要がある",
+    ),
+    (
+        r"the search over all settings is left out: .+, about (.+)",
+        "全項目の探索は、最初の組（約{0}）が予算の時間に収まらないため行っていない",
+    ),
+    (
         r"a run has too few updates for learning rates to be compared",
         "1回の学習での更新回数が少なすぎて、学習率を比較できない",
     ),

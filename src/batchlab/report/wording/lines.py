@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from batchlab._text import EMPTY, Text, join, same, say, verbatim
-from batchlab.advisor.record import Advice
+from batchlab.advisor.record import Advice, Reason
 from batchlab.report import facts, formats, names
 from batchlab.report.facts import Case
 from batchlab.report.wording import part
@@ -196,6 +196,7 @@ def _rate_alone(advice: Advice) -> Text:
         and c.setting.id != advice.today.id
         and today is not None
         and c.evidence is today.evidence
+        and c.reason is not Reason.TUNED
     ]
     if today is None or not others or today.seconds_to_target is None:
         return EMPTY

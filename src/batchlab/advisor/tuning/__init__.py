@@ -1,0 +1,1 @@
+"""The search over all settings at once: a space, proposals, successive halving."""
