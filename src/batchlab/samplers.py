@@ -71,6 +71,22 @@ class Blocks:
         )
 
 
+class Drawn(list[int]):
+    """Indices of examples that know how they were drawn, for data that are read ahead.
+
+    Attributes:
+        passes: In which pass each was drawn.
+        seed: Of their stream.
+    """
+
+    def __init__(self, index: list[int], passes: list[int], seed: int) -> None:
+        super().__init__(index)
+        self.passes, self.seed = passes, seed
+
+    def __reduce__(self) -> tuple[type[Drawn], tuple[list[int], list[int], int]]:
+        return Drawn, (list(self), self.passes, self.seed)
+
+
 class _Pass(NamedTuple):
     """One pass over blocks: their order, and the place in the pass at which each window ends."""
 

@@ -4,6 +4,7 @@ from batchlab.data.growing import GrowingBatchSampler, Last, Place
 from batchlab.data.mapped import MappedArrays
 from batchlab.data.reusing import ReusingBatchSampler, ReusingLoader
 from batchlab.data.shards import Shards
+from batchlab.data.writing import write_shards
 
 __all__ = [
     "GrowingBatchSampler",
@@ -13,4 +14,5 @@ __all__ = [
     "ReusingBatchSampler",
     "ReusingLoader",
     "Shards",
+    "write_shards",
 ]

@@ -20,7 +20,7 @@ from batchlab.data import _npz, _parquet
 from batchlab.data._ahead import Ahead, Block
 from batchlab.data._disk import Leaf, OnDisk, Stamp, as_tree
 from batchlab.errors import InvalidValueError, TaskError, must
-from batchlab.samplers import Blocks
+from batchlab.samplers import Blocks, Drawn
 from batchlab.types import Tree
 
 FORMATS = {".npz": _npz, ".parquet": _parquet}
@@ -42,8 +42,9 @@ class Shards(OnDisk):
     pass the blocks stand in an order of their own, and ``window`` of them at a time are mixed, so
     that a batch comes from ``window`` blocks (:class:`batchlab.samplers.Blocks`). It is a function
     of (seed, pass) and of ``block`` and ``window``, and the same for every batch size, any number
-    of workers and ranks, and after a resume. It is no full shuffle: :meth:`batchlab.samplers.Stream.neighbours`
-    says how far from it. Where files are sorted, by class say, mix them once when they are written.
+    of workers and ranks, and after a resume. It is no full shuffle:
+    :meth:`batchlab.samplers.Stream.neighbours` says how far from it. Where files are sorted, by
+    class say, mix them once when they are written.
 
     Each process reads every block it takes examples of: with k workers or ranks, whose batches or
     shares come from the same windows, files are read and decoded k times.
@@ -138,6 +139,11 @@ class Shards(OnDisk):
                     self._ahead.expect(coming)
                 self._fill(batch, index, block, places)
         return as_tree(batch, self._leaves)
+
+    def _asked(self, index: Sequence[int]) -> Tree:
+        if not isinstance(index, Drawn):
+            return super()._asked(index)
+        return self.batch(torch.as_tensor(index), torch.as_tensor(index.passes), index.seed)
 
     def _fill(self, batch: Block, index: Tensor, block: Tensor, places: slice) -> None:
         """Copy the examples at some places of a batch out of their blocks."""
