@@ -196,12 +196,10 @@ def test_both_ways_to_load_give_the_same_batches(mapped, shards):
 
 
 def test_forked_workers_read_their_own_way(mapped, shards):
-    expected = in_workers(shards())
     for data in (mapped, shards()):
-        data[3]  # starts the thread that a forked process lacks
-        found = in_workers(data, num_workers=2, multiprocessing_context="fork")
-        assert sorted(found) == list(range(30))
-        assert found == expected or data is mapped
+        expected = in_workers(data)  # starts the thread that a forked process lacks
+        assert in_workers(data, num_workers=2, multiprocessing_context="fork") == expected
+        assert sorted(expected) == list(range(30))
 
 
 def test_forked_workers_are_refused_for_parquet(shards):
