@@ -73,15 +73,16 @@ def read(path: Path, start: int, rows: int, leaves: Mapping[str, Leaf]) -> dict[
 
 def _rows(archive: zipfile.ZipFile, member: str, start: int, rows: int, leaf: Leaf) -> np.ndarray:
     array = np.empty((rows, *leaf.shape), leaf.dtype)
-    bytes_left = memoryview(array.reshape(-1).view(np.uint8))
+    flat, place = array.reshape(-1).view(np.uint8), 0
     with archive.open(member) as file:
         _header(file)
         file.seek(start * leaf.bytes, 1)
-        while bytes_left:
-            count = file.readinto(bytes_left[:CHUNK_BYTES])
-            if not count:
+        while place < len(flat):
+            chunk = np.frombuffer(file.read(min(CHUNK_BYTES, len(flat) - place)), np.uint8)
+            if not len(chunk):
                 raise EOFError(f"{member} ends too early")
-            bytes_left = bytes_left[count:]
+            flat[place : place + len(chunk)] = chunk
+            place += len(chunk)
     return array
 
 
@@ -90,7 +91,7 @@ def _header_in(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], 
         return _header(file)
 
 
-def _header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(shape, dtype) of an array; the file then stands before its first number."""
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:

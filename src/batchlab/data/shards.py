@@ -240,7 +240,7 @@ class Shards(OnDisk):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._format = FORMATS[state.pop("suffix")]
-        self.__dict__.update(state, _process=os.getpid())
+        vars(self).update(state, _process=os.getpid())
 
 
 def _files(folder: Path) -> tuple[ModuleType, list[Path]]:

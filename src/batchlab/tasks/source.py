@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -195,7 +194,7 @@ class Subset:
         """As the source."""
         return self.source.in_memory
 
-    @functools.cached_property
+    @property
     def blocks(self) -> Blocks | None:
         """What is left of those of the source; None where ``index`` is not ascending."""
         whole = self.source.blocks
