@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from batchlab import _random
 
 # Update rules on one number. Each is a generator: send a gradient, get the new θ.
@@ -93,6 +95,23 @@ def stream(examples, seed, length):
     pass_ = 0
     while len(drawn) < length:
         drawn += [(i, pass_) for i in _random.permutation(examples, seed, pass_).tolist()]
+        pass_ += 1
+    return drawn[:length]
+
+
+def blocks(lengths, window, seed, length):
+    """The same where blocks are shuffled, and examples among ``window`` blocks at a time."""
+    starts = [sum(lengths[:b]) for b in range(len(lengths))]
+    drawn, pass_ = [], 0
+    while len(drawn) < length:
+        generator = _random.generator(seed, "blocks", pass_)
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        for number, first in enumerate(range(0, len(order), window)):
+            own = order[first : first + window]
+            examples = [i for b in own for i in range(starts[b], starts[b] + lengths[b])]
+            generator = _random.generator(seed, "window", pass_, number)
+            shuffled = torch.randperm(len(examples), generator=generator).tolist()
+            drawn += [(examples[place], pass_) for place in shuffled]
         pass_ += 1
     return drawn[:length]
 

@@ -108,6 +108,16 @@ def map_leaves(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
     return _pytree.tree_map(function, tree)
 
 
+def pick_example(batch: Tree, place: int) -> Tree:
+    """One example of a batch: its leaves without the leading axis.
+
+    Example:
+        >>> pick_example({"x": torch.arange(3)}, 2)
+        {'x': tensor(2)}
+    """
+    return map_leaves(lambda leaf: leaf[place], batch)
+
+
 def size(batch: Tree) -> int:
     """Examples B in a batch: the leading axis of its first leaf.
 

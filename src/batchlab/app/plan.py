@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias, get_args
@@ -117,7 +117,7 @@ class PlanReport:
 
 def plan(
     *,
-    examples: int,
+    examples: int | Sized,
     batch_size: int | str = 32,
     epochs: float = 1.0,
     last: str = "run-on",
@@ -135,7 +135,7 @@ def plan(
     its last batch is treated as at the end of a pass.
 
     Args:
-        examples: Training examples N, at least 1.
+        examples: Training examples N, at least 1; or the data set, of which none is read.
         batch_size: Examples per update, or a schedule such as ``"0:8 20ep:16"``.
         epochs: Passes, above 0; need not be whole.
         last: ``run-on``, ``short`` or ``drop``.
@@ -159,6 +159,7 @@ def plan(
         >>> plan(examples=100, batch_size=32, last="short").phases[0].last_batch
         4
     """
+    examples = len(examples) if isinstance(examples, Sized) else examples
     _check(examples, epochs, last, seconds_per_update, price_per_hour)
     schedule = _resolved(batch_size, examples, last)
     budget = math.ceil(Fraction(repr(epochs)) * examples)

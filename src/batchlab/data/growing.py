@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sized
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import BatchSampler
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, must
-from batchlab.samplers import Stream
+from batchlab.samplers import Drawn, Stream
 from batchlab.schedules import BatchSchedule, accum_steps, batch_schedule
 
 Last = Literal["run-on", "short", "drop"]
@@ -82,7 +83,8 @@ class GrowingBatchSampler(BatchSampler):
     mean of their means. In a plain loop leave it out: an Accumulator cuts any batch.
 
     Args:
-        data: The data set, or its number of examples N.
+        data: The data set, or its number of examples N. One that is shuffled in blocks, as
+            :class:`batchlab.data.Shards`, has to be given itself.
         schedule: The batch size of all processes together, from 1 to N, or a schedule such as
             ``"0:8 20ep:16"``. It is read at the first example of a batch, counted in examples from
             the beginning of the stream.
@@ -121,7 +123,8 @@ class GrowingBatchSampler(BatchSampler):
     ) -> None:
         if last not in get_args(Last):
             raise InvalidValueError(must("last", f"one of {', '.join(get_args(Last))}", last))
-        self.stream = Stream(_examples(data), seed)
+        self.stream = Stream(_examples(data), seed, getattr(data, "blocks", None))
+        self._data = getattr(data, "fingerprint", None)
         self.last, self.max_micro = last, max_micro
         self.schedule = _resolved(schedule, self.stream.examples, last)
         if last == "short" and max_micro is not None:
@@ -256,7 +259,7 @@ class GrowingBatchSampler(BatchSampler):
         if trained is not None:
             drawn = trained // self.accumulation
             samples = self._place_after(drawn)
-        return {
+        state = {
             "epoch": self.epoch,
             "samples": samples,
             "drawn": drawn,
@@ -264,6 +267,7 @@ class GrowingBatchSampler(BatchSampler):
             "seed": self.stream.seed,
             "last": self.last,
         }
+        return state if self._data is None else state | {"data": self._data}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -285,6 +289,9 @@ class GrowingBatchSampler(BatchSampler):
             if state[name] != own[name]:
                 words = f"from a sampler with {name} = {own[name]!r}"
                 raise ResultError(must("state_dict", words, state[name]))
+        if self._data is not None and state["data"] != self._data:
+            hint = "Files, block or window are no longer those of the run that is resumed."
+            raise ResultError(must("data", "what the state was taken on", self._data, hint))
         self._begin(state["epoch"], state["samples"], state["drawn"])
 
     def _settle(self) -> None:
@@ -310,12 +317,20 @@ class GrowingBatchSampler(BatchSampler):
     def _handed_out(self) -> Iterator[list[int]]:
         """This process's shares of the batches that are left, in pieces."""
         for first, size in self._batches(self._next, self.epoch):
-            share = self.stream.take(first, size)[0][self.rank :: self.world_size].tolist()
-            length = len(share) // self.accumulation
-            for place in range(0, len(share) - length, length):
-                yield share[place : place + length]
+            index, passes = (
+                a[self.rank :: self.world_size] for a in self.stream.take(first, size)
+            )
+            length = len(index) // self.accumulation
+            pieces = map(self._listed, index.split(length), passes.split(length))
+            yield from itertools.islice(pieces, self.accumulation - 1)
             self._next, self._drawn = self._after(first + size), self._drawn + 1
-            yield share[-length:]
+            yield next(pieces)
+
+    def _listed(self, index: Tensor, passes: Tensor) -> list[int]:
+        """As a loader takes them; data in blocks are told what comes next."""
+        if self.stream.blocks is None:
+            return index.tolist()
+        return Drawn(index.tolist(), passes.tolist(), self.stream.seed)
 
     def _place(self, first: int, size: int) -> Place:
         share = len(range(self.rank, size, self.world_size))

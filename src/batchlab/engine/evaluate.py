@@ -13,6 +13,7 @@ from batchlab import _random, _tree
 from batchlab.errors import TaskError
 from batchlab.tasks import Metric
 from batchlab.tasks.source import Source
+from batchlab.tasks.task import METRICS, target_of
 from batchlab.types import Tree
 
 EVALUATION_BATCH = 256
@@ -83,8 +84,14 @@ class Evaluator:
         """Σwℓ, Σw, and what the metric needs, of one batch."""
         outputs, loss_sum, weight = predict(batch)
         needed = self._metric.function is not None
-        outputs, batch = (_on_cpu(outputs), batch) if needed else ((), ())
+        outputs, batch = (_on_cpu(outputs), self._seen(batch)) if needed else ((), ())
         return loss_sum.double(), weight.double(), outputs, batch
+
+    def _seen(self, batch: Tree) -> Tree:
+        """What the metric looks at: of data that are read, the targets if it needs no more."""
+        if self._source.in_memory or self._metric not in METRICS.values():
+            return batch
+        return {"target": target_of(batch).cpu()}
 
     def _score(self, outputs: list[Tree], whole: Tree) -> float:
         """The metric; NaN where the predictions hold NaN, or infinity that the metric refuses."""

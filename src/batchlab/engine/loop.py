@@ -42,7 +42,6 @@ from batchlab.engine.step import (
 )
 from batchlab.engine.trace import Recorder, RunResult, Series
 from batchlab.optim import IN_PLACE
-from batchlab.samplers import Stream
 from batchlab.tasks import Objective, Prepared
 from batchlab.tasks.source import Stacked
 from batchlab.types import Params, Status, Tree
@@ -130,7 +129,7 @@ class Alone:
         self.evaluator = Evaluator(prepared.validation, prepared.metric, prepared.device, dtype)
         self.numbers = numbers_of(config, next(iter(self.progress.params.values())))
         self.multiplier = config.multiplier(prepared.examples)
-        self.stream = Stream(prepared.examples, config.seed)
+        self.stream = prepared.stream(config.seed)
         self.key = torch.tensor(dropout_key(config.seed), device=prepared.device)
         self.plan = updates_of(config, prepared.examples, self.samples, job.until)
         self.done = 0

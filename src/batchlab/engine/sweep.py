@@ -41,7 +41,7 @@ from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
 from batchlab.engine.workers import Workers
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
-from batchlab.tasks.source import Source, Stacked
+from batchlab.tasks.source import Source, Stacked, files_of
 
 LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
 NAMED_EXAMPLES = 64
@@ -500,19 +500,24 @@ def _kept(source: Source) -> list[torch.Tensor]:
 
 
 def _some(source: Source) -> Any:
-    """Some examples from the whole of a source."""
+    """Some examples from the whole of a source; of files, which have a name, the first."""
     count = min(NAMED_EXAMPLES, source.examples)
-    index = torch.linspace(0, source.examples - 1, count).long()
+    last = source.examples if files_of(source) is None else count
+    index = torch.linspace(0, last - 1, count).long()
     with _random.seeded(0, "name"):
         return source.batch(index)
 
 
 def _whole(source: Source) -> list[torch.Tensor]:
-    """All examples where they lie in memory and are few enough to be hashed, else some."""
+    """All examples where they lie in memory and are few enough to be hashed, else some; of files
+    their names, sizes and times.
+    """
     if isinstance(source, Stacked):
         leaves = _tree.leaves(source.tree)
         if sum(leaf.numel() * leaf.element_size() for leaf in leaves) <= HASHED_BYTES:
             return leaves
+    if (name := files_of(source)) is not None:
+        return [torch.tensor(list(name.encode()))]
     return _tree.leaves(_some(source))
 
 

@@ -261,11 +261,13 @@ class Batches:
         batches: Of :data:`EVALUATION_BATCH` examples each but the last, on the device.
         index: Which examples of the source they are.
         in_memory: Always.
+        blocks: None.
     """
 
     batches: tuple[Tree, ...]
     index: Tensor
     in_memory: bool = True
+    blocks: None = None
 
     @staticmethod
     def of(source: Source, most: int, device: str, dtype: torch.dtype) -> Batches:

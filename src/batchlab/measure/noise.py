@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -473,6 +473,7 @@ class _Measurement:
     config: RunConfig
     samples: int
     seed: int
+    read: tuple[Tensor, Tree] | None = None
 
     def measure(self, examples: int) -> NoiseResult:
         """Draw examples, take gradients, bound the ratio."""
@@ -485,7 +486,7 @@ class _Measurement:
         block = max(1, count // self.most_blocks())
         blocks = count // block
         index = self.draw(blocks * block, replacement=random)
-        found = self.gradients(index, blocks, _form(self.objective, few))
+        found = self.reading(index).gradients(index, blocks, _form(self.objective, few))
         small = block if found.squares is None else 1
         if population is None:
             design = independent(small, block, blocks)
@@ -499,9 +500,11 @@ class _Measurement:
         if size >= population:
             return NoiseResult(self.samples, math.nan, math.nan, None, None, METHODS[2], 0)
         blocks = max(LEAST_BLOCKS, min(self.most_blocks(), examples // size))
+        draws = [self.draw(size, i) for i in range(blocks)]
+        own = self.reading(torch.cat(draws))
         parts = [
-            _gradients("batch", self.objective, self.batch(self.draw(size, i)), 1, self.autocast())
-            for i in range(blocks)
+            _gradients("batch", self.objective, own.batch(draw), 1, self.autocast())
+            for draw in draws
         ]
         rows, weights = torch.cat([g.blocks for g in parts]), torch.cat([g.weights for g in parts])
         if self.prepared.train.in_memory:
@@ -562,13 +565,25 @@ class _Measurement:
             return torch.randint(self.prepared.examples, (count,), generator=generator)
         return torch.randperm(self.prepared.examples, generator=generator)[:count]
 
+    def reading(self, index: Int[Tensor, " n"]) -> _Measurement:
+        """Itself; where an example costs a block, with all it will ask for read in one go."""
+        if self.prepared.train.blocks is None:
+            return self
+        once = index.unique()
+        return replace(self, read=(once, self.examples_at(once)))
+
     def batch(self, index: Int[Tensor, " n"]) -> Tree:
         """These examples on the model's device, read as in the present pass."""
-        passes = torch.full_like(index, self.samples // self.prepared.examples)
         like = next(iter(_per_example.trainable(self.objective).values()))
-        return _tree.to(
-            self.prepared.train.batch(index, passes, self.seed), like.device, like.dtype
-        )
+        if self.read is None:
+            return _tree.to(self.examples_at(index), like.device, like.dtype)
+        once, tree = self.read
+        return _tree.to(_tree.take(tree, torch.searchsorted(once, index)), like.device, like.dtype)
+
+    def examples_at(self, index: Int[Tensor, " n"]) -> Tree:
+        """These examples as they are read."""
+        passes = torch.full_like(index, self.samples // self.prepared.examples)
+        return self.prepared.train.batch(index, passes, self.seed)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The recipe's precision."""

@@ -390,8 +390,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-{imports}from batchlab.samplers import Stream
-from batchlab.tasks import load, prepare
+{imports}from batchlab.tasks import load, prepare
 from batchlab.tasks.task import total_weight
 
 {constants}
@@ -415,7 +414,7 @@ def main() -> None:
         model,
         optimizer,
         prepared.train,
-        Stream(prepared.examples, SEED),
+        prepared.stream(SEED),
         sizes=BATCH_SIZES,
         samples=SAMPLES,
         micro_batch_size=MICRO_BATCH_SIZE,

@@ -30,6 +30,7 @@ from batchlab.measure.disturbance import (
     disturbed,
     noisy_weights,
 )
+from batchlab.samplers import Blocks
 from batchlab.tasks import Metric, Objective, Prepared, Task
 from batchlab.tasks.altered import has_classes, targets_of, with_fewer, with_wrong_labels
 from batchlab.tasks.source import Source
@@ -61,6 +62,11 @@ class TwoViews:
     def in_memory(self) -> bool:
         """As the source."""
         return self.source.in_memory
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """As the source."""
+        return self.source.blocks
 
     @property
     def examples(self) -> int:

@@ -19,7 +19,6 @@ from batchlab import _random, schedules, stats
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure import plain
-from batchlab.samplers import Stream
 from batchlab.tasks import Prepared
 from batchlab.tasks.task import total_weight
 from batchlab.types import Estimate
@@ -238,7 +237,7 @@ class _Loop:
         dtype = plain.DTYPES[config.precision]
         self.model = prepared.objective(config.seed, dtype, config.gamma).train()
         self.optimizer = plain.make_optimizer(self.model, config)
-        self.stream = Stream(prepared.examples, config.seed)
+        self.stream = prepared.stream(config.seed)
         self.weight_of = functools.partial(total_weight, prepared.task)
         self.rate = schedules.rate_schedule(config.lr_schedule, warmup=config.warmup)
         self.seen, self.updates, self.loader_seconds = start, 0, 0.0

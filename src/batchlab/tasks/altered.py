@@ -10,6 +10,7 @@ from torch import Tensor
 
 from batchlab import _random
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
+from batchlab.samplers import Blocks
 from batchlab.tasks.source import Source, Stacked, part_of
 from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import target_of, with_target
@@ -34,6 +35,11 @@ class Relabelled:
     def in_memory(self) -> bool:
         """As the source."""
         return self.source.in_memory
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """As the source."""
+        return self.source.blocks
 
     @property
     def examples(self) -> int:

@@ -14,6 +14,7 @@ from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
 from batchlab.models.feature_strength import FeatureStrength
+from batchlab.samplers import Stream
 from batchlab.tasks.source import Source, Stacked, make_source, part_of
 from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
@@ -70,6 +71,10 @@ class Prepared:
     def examples(self) -> int:
         """Training examples N."""
         return self.train.examples
+
+    def stream(self, seed: int) -> Stream:
+        """The order of the training examples; of blocks where they are read so."""
+        return Stream(self.examples, seed, self.train.blocks)
 
     def objective(
         self, seed: int, dtype: torch.dtype = torch.float32, gamma: float | None = None
@@ -181,6 +186,8 @@ def _sources(task: Task) -> tuple[Source, Source, tuple[str, ...]]:
     kept, held = split(labels_of(train), train.examples)
     kept_back = f"{len(held):,} of {train.examples:,} training examples"
     said = f"no validation data: {kept_back} are kept for it"
+    if train.blocks is not None:
+        said += ", which reads every shard for each evaluation: `validation=` would be faster"
     return part_of(train, kept), part_of(train, held), (said,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from batchlab import _random, _tree
 from batchlab.errors import InvalidTypeError, TaskError, must, reason
+from batchlab.samplers import Blocks
 from batchlab.types import Tree
 
 CHECKED_ITEMS = 16  # a transform that acts on 1 item in 10 is then missed 6 times in 1,000
@@ -32,6 +34,11 @@ class Source(Protocol):
     @property
     def in_memory(self) -> bool:
         """Whether a batch costs no read."""
+        ...
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What is read together and so shuffled together; None where every example is as near."""
         ...
 
     def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
@@ -59,6 +66,7 @@ class Stacked:
 
     tree: Tree
     in_memory: bool = True
+    blocks: Blocks | None = None
 
     @property
     def examples(self) -> int:
@@ -82,6 +90,7 @@ class Listed:
     items: Sequence[Any]
     collate: Callable[[list[Any]], Tree]
     in_memory: bool = True
+    blocks: Blocks | None = None
 
     @property
     def examples(self) -> int:
@@ -115,6 +124,11 @@ class Streamed:
         """N."""
         return len(self.dataset)
 
+    @property
+    def blocks(self) -> Blocks | None:
+        """Those of the data set, if it names any."""
+        return getattr(self.dataset, "blocks", None)
+
     def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
         """See :class:`Source`."""
         which = torch.zeros_like(index) if passes is None else passes
@@ -137,6 +151,38 @@ class Streamed:
 
 
 @dataclass(frozen=True)
+class Collated:
+    """Batches of another source, taken apart and joined again by the user's collate."""
+
+    source: Source
+    collate: Callable[[list[Any]], Tree]
+
+    @property
+    def in_memory(self) -> bool:
+        """As the source."""
+        return self.source.in_memory
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """As the source."""
+        return self.source.blocks
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return self.source.examples
+
+    def batch(self, index: Tensor, passes: Tensor | None = None, seed: int = 0) -> Tree:
+        """See :class:`Source`."""
+        batch = self.source.batch(index, passes, seed)
+        return self.collate([_tree.pick_example(batch, place) for place in range(len(index))])
+
+    def elements(self) -> Int[Tensor, " N"]:
+        """See :class:`Source`."""
+        return self.source.elements()
+
+
+@dataclass(frozen=True)
 class Subset:
     """Some examples of another source, in a given order."""
 
@@ -147,6 +193,13 @@ class Subset:
     def in_memory(self) -> bool:
         """As the source."""
         return self.source.in_memory
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What is left of those of the source; None where ``index`` is not ascending."""
+        whole = self.source.blocks
+        rising = whole is not None and bool((self.index.diff() > 0).all())
+        return whole.of(self.index) if whole is not None and rising else None
 
     @property
     def examples(self) -> int:
@@ -178,11 +231,29 @@ def part_of(source: Source, index: Tensor) -> Source:
     return Subset(source, index)
 
 
+def files_of(source: Source) -> str | None:
+    """What names the files behind a source, and the part of them it takes; None without files.
+
+    Args:
+        source: Where examples come from.
+    """
+    if isinstance(source, Subset):
+        whole = files_of(source.source)
+        part = hashlib.sha256(source.index.numpy().tobytes()).hexdigest()[:16]
+        return whole and f"{whole}:{part}"
+    return files_of(source.source) if isinstance(source, Collated) else _fingerprint(source)
+
+
+def _fingerprint(source: Source) -> str | None:
+    return getattr(getattr(source, "dataset", source), "fingerprint", None)
+
+
 def make_source(data: Any, collate: Callable[[list[Any]], Tree] | None, name: str) -> Source:
     """Read what the user gave as data.
 
     Args:
-        data: A tree of tensors or arrays, or a map-style Dataset.
+        data: A tree of tensors or arrays, a map-style Dataset, or a data set on disk
+            (:mod:`batchlab.data`), which is read batch by batch and never kept whole.
         collate: The user's collate, or None.
         name: ``train``, ``validation`` or ``test``, for error sentences.
 
@@ -204,6 +275,8 @@ def make_source(data: Any, collate: Callable[[list[Any]], Tree] | None, name: st
         raise InvalidTypeError(
             must(name, "a map-style Dataset or tensors", "an IterableDataset", hint)
         )
+    if isinstance(data, Source):
+        return data if collate is None else Collated(data, collate)
     if _is_tree(data):
         return _from_tree(data, name)
     if isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
