@@ -15,7 +15,7 @@ from batchlab.advisor.options import Options
 from batchlab.advisor.pilot import BUDGET, SEEDS, TUNING
 from batchlab.advisor.record import MetricInfo, Price, Reason, Reusing, Verdict
 from batchlab.advisor.session import Session, Silent
-from batchlab.advisor.stages import Confirmation, Echoes, Machine, Reused, choice_of
+from batchlab.advisor.stages import Confirmation, Echoes, Machine, choice_of, reuse_of, reused
 from batchlab.engine import RunResult, Series
 from batchlab.engine.trace import Trace
 from batchlab.measure.throughput import Block
@@ -25,7 +25,7 @@ from batchlab.tasks import prepare
 from batchlab.types import Status, from_plain, to_plain
 from tests.advisor import made, tiny
 
-AGAIN = Reused(32, 0.1, 4)
+AGAIN = reused(32, 0.1, 4)
 LOADING = 0.0001
 """Seconds of an update of 32 in which the records of ``made`` read their batch."""
 TODAY_AT, AGAIN_AT = (6000, 6500, 7000, 6250, 6750, 6500), (2000, 2250, 2250, 2000, 2000, 2250)
@@ -34,7 +34,7 @@ TODAY_AT, AGAIN_AT = (6000, 6500, 7000, 6250, 6750, 6500), (2000, 2250, 2250, 20
 
 def confirmed(**given):
     curves = made.confirmation(TODAY_AT, AGAIN_AT, chosen=AGAIN[:2])
-    mark = {"reuse": AGAIN.reuse}
+    mark = {"others": AGAIN.others}
     last = [c if i < 2 else replace(c, **mark) for i, c in enumerate(curves.choosing)]
     return replace(
         curves,
@@ -63,16 +63,15 @@ def by_hand(samples, reuse, reading):
 @pytest.mark.parametrize("reading", [0.0, 0.001, 0.1])
 def test_a_batch_that_is_used_again_is_read_once_and_computed_as_often(reading):
     yardstick = Yardstick(made.machine(made.RATES), None, 1, made.EXAMPLES, reading)
-    found = yardstick.of(AGAIN).measure("time", np.array([3200.0]), 32)
+    found = yardstick.measure("time", np.array([3200.0]), AGAIN)
     assert found[0] == pytest.approx(by_hand(3200.0, 4, reading), rel=1e-12)
-    assert yardstick.of((32, 0.1)) is yardstick
-    assert yardstick.of(AGAIN).updates(np.array([3200.0]), 32)[0] == 400
+    assert yardstick.updates(np.array([3200.0]), AGAIN)[0] == 400
 
 
 def test_money_counts_a_sample_once_and_every_computed_second():
     price = Price(3600.0, "USD", 0.5)
     yardstick = Yardstick(made.machine(made.RATES), price, 1, made.EXAMPLES)
-    found = yardstick.of(AGAIN).measure("cost", np.array([320.0]), 32)
+    found = yardstick.measure("cost", np.array([320.0]), AGAIN)
     assert found[0] == pytest.approx(by_hand(320.0, 4, 0.0) + 160.0)
 
 
@@ -242,17 +241,16 @@ def test_the_pilot_keeps_the_best_rate_of_each_number_of_uses(monkeypatch):
     session = made.session(options=Options(seconds_per_sample=0.01))
     plan = reusing.plan(session, yard(session), [], math.inf)
     found = reusing.run(session, plan, lambda: yard(session))
-    assert [choice_of(one) for one in found.best] == [Reused(32, 0.1, 4), Reused(32, 0.1, 2)]
+    assert [choice_of(one) for one in found.best] == [reused(32, 0.1, 4), reused(32, 0.1, 2)]
     assert {c.reuse for c in trained[1][1]} == {2, 4}
     assert len(trained[1][1]) == 2 * len(reusing.RATES)
     assert {(c.reuse, c.seed) for c in trained[2][1]} == {(k, s) for k in (2, 4) for s in (61, 62)}
     read = from_plain(Echoes, json.loads(json.dumps(to_plain(found))))
     assert read == found
     order = plan_confirmation(session, [], math.inf, (), tuple(map(choice_of, found.best)))
-    assert order.pairs() == (Reused(32, 0.1, 4), Reused(32, 0.1, 2))
+    assert order.pairs() == (reused(32, 0.1, 4), reused(32, 0.1, 2))
     # Each takes as long as so many of today's: 2·(4 + 2) choosing and 3 fresh of 4 beside today's.
-    work = session.work(Reused(32, 0.1, 4), 100, 7)
-    assert work == (32, 400, 7)
+    assert session.run_seconds(reused(32, 0.1, 4), 100) == session.run_seconds(32, 400)
 
 
 # ------------------------------------------------------------------ whole
@@ -279,7 +277,7 @@ def test_an_advice_tries_reuse_where_reading_is_slow_and_resumes_what_it_found(
     assert (echoes.why_not == "cheap") is not tried
     if tried:
         kept = [choice_of(one) for one in outcome.records.confirmation.finalists]
-        assert any(isinstance(choice, Reused) for choice in kept)
+        assert any(map(reuse_of, kept))
         assert echoes.price > 100
     again = run_stages(prepared, options, tmp_path, workers=0, listener=Silent(), resume=True)
     assert again.records.echoes == echoes
@@ -288,4 +286,4 @@ def test_an_advice_tries_reuse_where_reading_is_slow_and_resumes_what_it_found(
 def test_a_block_without_loading_spares_nothing():
     blocks = {"32": (Block(32, 10, 1.0, 0.0, 320),)}
     yardstick = Yardstick(Machine(None, blocks, 1, "cpu", "", 1), None)
-    assert yardstick.of(AGAIN).measure("time", np.array([32.0]), 32)[0] == pytest.approx(0.4)
+    assert yardstick.measure("time", np.array([32.0]), AGAIN)[0] == pytest.approx(0.4)

@@ -745,6 +745,7 @@ class _Stages:
             self.survey,
             self.insight,
             self.pilot,
+            self.echoes,
             self.tuning,
         )
 

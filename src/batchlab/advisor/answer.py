@@ -98,8 +98,8 @@ def _ratio_row(
     paired = yardstick.compare(quantity, (before, b0), (after, b1), spacing)
     unit = {"time": "s", "cost": view.currency, "samples": "examples"}[quantity]
     sides = [
-        median_estimate(own.measure(quantity, side, size), unit)
-        for own, side, size in ((yardstick, before, b0), (other, after, b1))
+        median_estimate(yardstick.measure(quantity, side, pace), unit)
+        for side, pace in ((before, b0), (after, b1))
     ]
     return comparison(quantity, sides[0], sides[1], paired)
 
@@ -449,7 +449,7 @@ def _pair_seconds(view: View) -> float:
     evaluations = len(evaluation_grid(view.facts.train_examples, view.samples))
     whole = np.array([float(view.samples)])
     each = [
-        float(view.yardstick.computing.of(side).measure("time", whole, side[0])[0]) * factor
+        float(view.yardstick.computing.measure("time", whole, b)[0]) * factor
         + evaluations * evaluation
         for b in (view.today[0], view.pace)
     ]
@@ -576,7 +576,7 @@ def _compared(view: View, yardstick: Yardstick, sides: Sides, known: Tried) -> T
     """Runs of a setting and of its rival."""
     objective, maximise = view.options.objective, view.maximise
     mine, theirs = sides
-    target = view.confirmation.target if view.confirmation else None
+    target = view.confirmation.target if view.confirmation else math.nan
     gain = against(mine, theirs, yardstick, objective, target, maximise, view.spacing).estimate
     if objective == "accuracy" and view.facts.metric.unit == "%":
         gain = clamped(gain, -1.0, 1.0)

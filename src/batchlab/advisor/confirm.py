@@ -223,7 +223,7 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
     batch grows or is used again.
     """
-    if _changes_more(chosen):
+    if isinstance(chosen, Grown) or reuse_of(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()

@@ -291,7 +291,7 @@ def _with_confirmation(view: View, made: Candidate, pair: Choice) -> Candidate:
     if not curves:
         return made
     samples = to_target(curves, record.target, view.maximise)
-    yardstick = (view.fresh_yardstick if fresh else view.yardstick).of(pair)
+    yardstick = view.fresh_yardstick if fresh else view.yardstick
     return replace(
         made,
         evidence=Evidence.CONFIRMED,

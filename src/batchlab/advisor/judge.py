@@ -190,6 +190,7 @@ class Yardstick:
         today: tuple[Float[np.ndarray, " n"], Pace],
         recommended: tuple[Float[np.ndarray, " n"], Pace],
         spacing: float = 0.0,
+        other: Yardstick | None = None,
         level: float = 0.9,
     ) -> Paired:
         """Ratio today / recommended with its interval.
@@ -199,14 +200,15 @@ class Yardstick:
             today: Samples to target per seed, and what decides how long they take.
             recommended: The same for the recommendation.
             spacing: Samples between two evaluations; 0 where the moments are interpolated.
+            other: For the recommendation, where it was timed otherwise.
             level: Coverage of the range.
 
         Returns:
             The paired comparison.
         """
-        (before, size), (after, new) = today, recommended
+        (before, size), (after, new), other = today, recommended, other or self
         mine = self._weights(quantity, size, before)
-        theirs = self._weights(quantity, new, after)
+        theirs = other._weights(quantity, new, after)
         # What both are timed by cancels in the ratio, all of it where both are one batch size.
         shared = {b: w - theirs.get(b, 0.0) for b, w in mine.items()}
         var, dof = self._variance(shared)
@@ -216,7 +218,7 @@ class Yardstick:
         )
         return paired_log_ratio(
             self.measure(quantity, before, size),
-            self.measure(quantity, after, new),
+            other.measure(quantity, after, new),
             today_seconds_log_var=var,
             today_seconds_dof=dof,
             recommended_seconds_log_var=other_var,

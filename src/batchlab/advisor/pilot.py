@@ -32,7 +32,15 @@ from batchlab.advisor.judge import Projected, Yardstick, final_metric
 from batchlab.advisor.project import LEAST_FALL, LEAST_UPDATES, end_loss, samples_to
 from batchlab.advisor.screen import noise_along
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Choice, Curve, Grown, Pilot, Projection, choice_of
+from batchlab.advisor.stages import (
+    Choice,
+    Curve,
+    Grown,
+    Pilot,
+    Projection,
+    choice_of,
+    others_of,
+)
 from batchlab.engine import Job, evaluation_grid
 from batchlab.errors import UserError
 from batchlab.measure.insight import curvature_seconds
