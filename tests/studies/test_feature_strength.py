@@ -150,14 +150,14 @@ def test_a_slope_is_fitted_to_each_repetition():
     assert found.tolist() == pytest.approx([1.0, 2.0])
 
 
-def test_the_triangle_ends_at_the_last_open_gamma_going_up():
+def test_the_triangle_ends_after_as_many_gammas_as_learned():
     rows = [
         {"repetition": i, "depth": 4, "updates": 50, "gamma": g, "loss": loss}
-        for i, losses in enumerate([(0.1, 0.2, math.nan, 0.3), (0.1, 0.1, 0.1, 0.1)])
-        for g, loss in zip((1.0, 2.0, 3.0, 4.0), losses, strict=True)
+        for i, losses in enumerate([(0.1, 0.2, math.nan, math.nan), (0.1, math.nan, 0.1, 0.1)])
+        for g, loss in zip((1.0, 1.5, 2.0, 2.5), losses, strict=True)
     ]
     found = exponents.last_open({exponents.CLOSING: pl.DataFrame(rows)}, 50)
-    assert found.tolist() == [2.0, 4.0]
+    assert found.tolist() == [1.5, 2.0]
 
 
 # The plane
