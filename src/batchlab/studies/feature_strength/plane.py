@@ -251,8 +251,8 @@ def runs_picture(tables: Tables) -> Picture:
         points=rows,
         series=LOOKED,
         caption=Text(
-            f"One seed (n = 1), on {EXAMPLES} fixed inputs. A run that diverges ends early; what is "
-            "below 0 or 10⁴ times as large or small as at the start is left out.",
+            f"One seed (n = 1), on {EXAMPLES} fixed inputs. A run that diverges ends early; what "
+            "is below 0 or 10⁴ times as large or small as at the start is left out.",
             f"種は一つ（n＝1）、固定した{EXAMPLES}件の入力で測定。発散した学習は途中で終わり、"
             "0未満の値と、開始時の10⁴倍を超えて変わった値は省いています。",
         ),
