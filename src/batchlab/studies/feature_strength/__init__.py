@@ -42,6 +42,7 @@ QUICK: dict[str, Value] = {
 }
 FULL: dict[str, Value] = {
     "seeds": 20,
+    "updates": 1000,
     "plane_seeds": 2,
     "plane_updates": 3000,
     "plane_span": 8,

@@ -35,6 +35,8 @@ GAMMAS = tuple(-5 + k / 2 for k in range(21))
 PER_DECADE = 2
 LOOKS = 8
 """Moments at which runs that can be picked are looked at."""
+FURTHEST = 1e4
+"""Times the start, beyond which a curve is not drawn."""
 EXAMPLES = 64
 """Fixed inputs for that."""
 
@@ -179,10 +181,7 @@ def picture(tables: Tables, depth: int) -> Picture:
             "series": row["state"],
             "id": _id(row["gamma"], row["rate"]) if depth == DEPTHS[-1] else None,
         }
-        # What is picked when the page opens is the first with an id: a rich run that learns.
-        for row in sorted(
-            part.iter_rows(named=True), key=lambda row: abs(row["gamma"] - 1) + abs(row["rate"])
-        )
+        for row in sorted(part.iter_rows(named=True), key=_from_first)
     )
     return Picture(
         title=Text(
@@ -203,6 +202,11 @@ def picture(tables: Tables, depth: int) -> Picture:
         theory=_edges(depth, updates),
         picks="offers" if depth == DEPTHS[-1] else "",
     )
+
+
+def _from_first(row: Row) -> float:
+    """Distance from γ = 10 and η = 1, which is picked when the page opens: a rich run."""
+    return abs(float(row["gamma"]) - 1) + abs(float(row["rate"]))
 
 
 def _id(gamma: float, rate: float) -> str | None:
@@ -233,9 +237,9 @@ def runs_picture(tables: Tables) -> Picture:
             "series": name,
             "id": _id(row["gamma"], row["rate"]),
         }
-        for row in told.iter_rows(named=True)
+        for row in sorted(told.iter_rows(named=True), key=_from_first)
         for name in LOOKED
-        if row[name] > 0
+        if 1 / FURTHEST < row[name] / row[f"{name} first"] < FURTHEST
     )
     return Picture(
         title=Text(
@@ -247,8 +251,10 @@ def runs_picture(tables: Tables) -> Picture:
         points=rows,
         series=LOOKED,
         caption=Text(
-            f"One seed (n = 1), on {EXAMPLES} fixed inputs; a run that diverges ends early.",
-            f"種は一つ（n＝1）、固定した{EXAMPLES}件の入力で測定。発散した学習は途中で終わります。",
+            f"One seed (n = 1), on {EXAMPLES} fixed inputs. A run that diverges ends early; what "
+            "is below 0 or 10⁴ times as large or small as at the start is left out.",
+            f"種は一つ（n＝1）、固定した{EXAMPLES}件の入力で測定。発散した学習は途中で終わり、"
+            "0未満の値と、開始時の10⁴倍を超えて変わった値は省いています。",
         ),
         picks="follows",
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from batchlab.studies.feature_strength import faults
 from batchlab.studies.feature_strength.nets import Setting, train
+from batchlab.theory.feature_strength import Loss
 
 HIGHEST, LOWEST = 12, -14
 """Decades between which the edge is looked for."""
@@ -145,6 +146,25 @@ def lower_edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
     return _edge(runs, gamma, -1)
 
 
+def onset(runs: Sequence[Run], gamma: float, nothing: float) -> float:
+    """log₁₀ of the smallest rate that learns, between two runs by a straight line in log loss.
+
+    Args:
+        runs: A plane.
+        gamma: γ.
+        nothing: What predicting 0 loses.
+
+    Returns:
+        NaN where nothing learned.
+    """
+    last, below = lower_edge(runs, gamma)
+    losses = {one.rate: one.loss for one in runs if one.gamma == gamma}
+    if not math.isfinite(below) or not math.isfinite(losses[below]):
+        return last
+    ends = math.log(losses[last]), math.log(losses[below])
+    return last + (below - last) * (math.log(FELL * nothing) - ends[0]) / (ends[1] - ends[0])
+
+
 def highest(runs: Sequence[Run], gamma: float, peak: float) -> float:
     """Going up, log₁₀ of the last rate before the loss of a batch exceeds a peak; NaN if none."""
     here = sorted((one for one in runs if one.gamma == gamma), key=lambda one: one.rate)
@@ -197,11 +217,16 @@ def _trained(sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]) -> l
 
 
 def _run(sweep: Sweep, gamma: float, rate: float, losses: Float[Tensor, " T"]) -> Run:
-    nothing = 1.0 if sweep.setting.loss == "squared" else math.log(2)
+    nothing = losing(sweep.setting.loss)
     count = max(1, round(LAST * len(losses)))
     final = float(losses[-count:].mean())
     peak = float(losses.nan_to_num(0.0).max()) / nothing
     return Run(gamma, rate, state(final, nothing, sweep.fault), final, peak)
+
+
+def losing(loss: Loss) -> float:
+    """What predicting 0 loses."""
+    return 1.0 if loss == "squared" else math.log(2)
 
 
 def state(final: float, nothing: float, fault: str = "none") -> State:
