@@ -17,6 +17,7 @@ from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.errors import InvalidValueError, UserError
 from batchlab.measure.throughput import Block
+from batchlab.progress import Quiet
 from batchlab.report.measured import strength_page
 from batchlab.report.strength import StrengthReport
 from batchlab.tasks import prepare
@@ -146,19 +147,13 @@ def test_of_equal_rates_the_law_wins_and_the_search_goes_on_beyond_its_ends(monk
         return {key: (falling(end),) * 2 for key, end in ends.items()}, {}
 
     monkeypatch.setattr(module, "_train", train)
-    found = module._trained(asked(), None, None)
-    assert {gamma: round(key.rate, 9) for gamma, key in found.best.items()} == {
-        None: 1.6,
-        0.5: 0.4,
-        4.0: 6.4,
-    }
-    assert sorted(round(k.rate, 9) for k in tried if k.gamma == 0.5)[:5] == [
-        0.1,
-        0.2,
-        0.4,
-        0.4,
-        0.8,
-    ]
+    made = asked()
+    with Engine(made.prepared, None, 0) as engine:
+        found = module._trained(made, engine, Quiet())
+    best = {gamma: round(key.rate, 9) for gamma, key in found.best.items()}
+    assert best == {None: 1.6, 0.5: 0.4, 4.0: 6.4}
+    rates = {round(key.rate, 9) for key in tried if key.gamma == 0.5}
+    assert rates == {0.1, 0.2, 0.4, 0.8, 1.6}
     flat = {Key(4.0, rate): (falling(0.5),) * 2 for rate in (0.1, 0.2)}
     assert module._best(asked(), flat, Key(4.0, 0.2)) == Key(4.0, 0.2)
 

@@ -299,11 +299,12 @@ def _tuned(
     chose: Runs = {}
     law = [Key(gamma, asked.law(gamma, rate)) for gamma in strengths]
     wanted = [key._replace(rate=key.rate * times) for key in law for times in RATES]
-    best = law
+    best, what = law, "choosing learning rates"
     for _ in range(1 + WIDER):
-        chose |= _train(asked, engine, wanted, asked.choosing, hears, "choosing learning rates")[0]
-        best = [_best(asked, chose, key) for key in law]
-        wanted = [key for one in best for key in _beyond(chose, one)]
+        if wanted:
+            chose |= _train(asked, engine, wanted, asked.choosing, hears, what)[0]
+            best = [_best(asked, chose, key) for key in law]
+            wanted = [key for one in best for key in _beyond(chose, one)]
     return chose, {key.gamma: key for key in best}
 
 
