@@ -17,6 +17,7 @@ from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.errors import InvalidValueError, UserError
 from batchlab.measure.throughput import Block
+from batchlab.progress import Quiet
 from batchlab.report.measured import strength_page
 from batchlab.report.strength import StrengthReport
 from batchlab.tasks import prepare
@@ -60,16 +61,13 @@ def test_depth_is_counted_from_the_model():
         ("adam", 4.0, 2),
     ],
 )
-def test_rates_lie_around_the_law(rule, gamma, factor):
-    found = asked(rule=rule)
-    middle = 0.1 * factor
-    assert found.law(gamma) == pytest.approx(middle)
-    assert found.rates(gamma) == pytest.approx([middle * x for x in (0.25, 0.5, 1, 2, 4)])
+def test_the_law_starts_from_the_rate_of_the_model_as_it_is(rule, gamma, factor):
+    assert asked(rule=rule).law(gamma, 0.1) == pytest.approx(0.1 * factor)
 
 
 def test_all_gammas_and_rates_share_a_stack():
     found = asked()
-    keys = [Key(gamma, rate) for gamma in found.gammas for rate in found.rates(gamma)]
+    keys = [Key(gamma, rate) for gamma in found.gammas for rate in (0.1, 0.2)]
     configs = [found.config(key, seed) for key in keys for seed in found.choosing]
     with Engine(found.prepared, None, 0, "stacked") as engine:
         cells = engine.plan(configs, Job(found.grid))
@@ -125,17 +123,39 @@ def falling(end):
 
 
 def test_each_gamma_has_the_rate_that_was_best_for_it():
-    found, (low, *_, high) = asked(), asked().rates(4.0)
+    found, rates = asked(), (0.1, 0.2, 0.4)
     chose = {
         Key(gamma, rate): tuple(falling(abs(math.log(rate / best)) + 0.1) for _ in range(2))
-        for gamma, best in ((4.0, high), (None, 0.1))
-        for rate in found.rates(gamma)
+        for gamma, best in ((4.0, 0.4), (None, 0.2))
+        for rate in rates
     }
-    assert module._best(found, chose, 4.0) == Key(4.0, high)
-    assert module._best(found, chose, None).rate == pytest.approx(0.1)
-    assert module._beyond(chose, Key(4.0, high)) == [Key(4.0, 2 * high)]
-    assert module._beyond(chose, Key(4.0, low)) == [Key(4.0, low / 2)]
-    assert module._beyond(chose, module._best(found, chose, None)) == []
+    assert module._best(found, chose, Key(4.0, 0.1)) == Key(4.0, 0.4)
+    assert module._best(found, chose, Key(None, 0.1)) == Key(None, 0.2)
+    assert module._beyond(chose, Key(4.0, 0.4)) == [Key(4.0, 0.8)]
+    assert module._beyond(chose, Key(4.0, 0.1)) == [Key(4.0, 0.05)]
+    assert module._beyond(chose, Key(None, 0.2)) == []
+
+
+def test_of_equal_rates_the_law_wins_and_the_search_goes_on_beyond_its_ends(monkeypatch):
+    """The best of the model as it is lies 16 times above today's; the others follow from it."""
+    tried = []
+
+    def train(asked, engine, keys, seeds, hears, what):
+        tried.extend(keys)
+        best = {None: 1.6, 0.5: 0.4, 4.0: 6.4}
+        ends = {key: abs(math.log(key.rate / best[key.gamma])) for key in keys}
+        return {key: (falling(end),) * 2 for key, end in ends.items()}, {}
+
+    monkeypatch.setattr(module, "_train", train)
+    made = asked()
+    with Engine(made.prepared, None, 0) as engine:
+        found = module._trained(made, engine, Quiet())
+    best = {gamma: round(key.rate, 9) for gamma, key in found.best.items()}
+    assert best == {None: 1.6, 0.5: 0.4, 4.0: 6.4}
+    rates = {round(key.rate, 9) for key in tried if key.gamma == 0.5}
+    assert rates == {0.1, 0.2, 0.4, 0.8, 1.6}
+    flat = {Key(4.0, rate): (falling(0.5),) * 2 for rate in (0.1, 0.2)}
+    assert module._best(asked(), flat, Key(4.0, 0.2)) == Key(4.0, 0.2)
 
 
 def test_a_gamma_whose_runs_all_diverged_is_a_row_without_measures():

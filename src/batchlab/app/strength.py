@@ -79,8 +79,9 @@ def compare_gammas(
     """Find out what the feature-learning strength γ changes: F = (f_θ − f_θ₀)/γ in place of f.
 
     Every γ and the model as it is train with a learning rate of their own: the best, on seeds of
-    their own, of the law's rate times ¼ to 4, and on beyond where an end was the best. Judged on
-    fresh seeds, at equal samples, by metric, samples and time to today's metric, sharpness and
+    their own, of some around today's and, for γ, around what the law makes of the best one of the
+    model as it is: times ¼ to 4, and on beyond where an end was the best. Judged on fresh seeds,
+    at equal samples, by metric, samples and time to today's metric, sharpness and
     sparsity of the weights and how far they moved.
 
     Args:
@@ -115,7 +116,7 @@ def compare_gammas(
     folder = Path(out) if out is not None else default_out("gammas", loaded_)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, asked.identity(), resume)
-        journal.plan("gammas", {"rates": [[g, *asked.rates(g)] for g in asked.strengths]})
+        journal.plan("gammas", {"strengths": asked.strengths, "rates": RATES})
         with Engine(prepared, folder) as engine:
             trained = _trained(asked, engine, hears)
             for sentence in engine.hear():
@@ -193,17 +194,13 @@ class Asked:
         """Seeds that judge."""
         return tuple(self.seed + FRESH + i for i in range(self.seeds))
 
-    def law(self, gamma: Strength) -> float:
-        """The rate that follows from today's: η·γ² or η·γ^(2/L); the root of the factor for rules
-        that divide by the gradient's size, whose steps are as long whatever the gradient's.
+    def law(self, gamma: Strength, rate: float) -> float:
+        """What follows from the rate of the model as it is: η·γ² or η·γ^(2/L); the root of the
+        factor for rules that divide by the gradient's size, whose steps do not grow with it.
         """
         power = 1.0 if is_sgd_family(self.baseline.rule or "") else 0.5
         factor = 1.0 if gamma is None else rate_factor(gamma, self.depth)
-        return (self.baseline.learning_rate or 0.0) * factor**power
-
-    def rates(self, gamma: Strength) -> tuple[float, ...]:
-        """That are tried first, ascending."""
-        return tuple(self.law(gamma) * times for times in RATES)
+        return rate * factor**power
 
     def config(self, key: Key, seed: int) -> RunConfig:
         """One run."""
@@ -283,18 +280,32 @@ class Trained:
 
 def _trained(asked: Asked, engine: Engine, hears: Listener) -> Trained:
     """Choose on some seeds, train the chosen on fresh ones."""
-    chose: Runs = {}
-    best: dict[Strength, Key] = {}
-    wanted = [Key(gamma, rate) for gamma in asked.strengths for rate in asked.rates(gamma)]
-    for _ in range(1 + WIDER):
-        chose |= _train(asked, engine, wanted, asked.choosing, hears, "choosing learning rates")[0]
-        best = {gamma: _best(asked, chose, gamma) for gamma in asked.strengths}
-        wanted = [key for gamma in asked.strengths for key in _beyond(chose, best[gamma])]
+    chose, best = _tuned(asked, engine, (None,), asked.baseline.learning_rate or 0.0, hears)
+    others = _tuned(asked, engine, asked.gammas, best[None].rate, hears)
+    chose, best = chose | others[0], best | others[1]
     maximise = asked.prepared.metric.maximise
     target = default_target(final(chose[best[None]]), maximise)
     kept = list(best.values())
     fresh, ends = _train(asked, engine, kept, asked.fresh, hears, "fresh repeats")
     return Trained(chose, fresh, best, ends, target)
+
+
+def _tuned(
+    asked: Asked, engine: Engine, strengths: Sequence[Strength], rate: float, hears: Listener
+) -> tuple[Runs, dict[Strength, Key]]:
+    """The best learning rate of each strength around what the law makes of a rate, and all runs
+    that it was chosen from; where it was the smallest or the largest, those beyond it are tried.
+    """
+    chose: Runs = {}
+    law = [Key(gamma, asked.law(gamma, rate)) for gamma in strengths]
+    wanted = [key._replace(rate=key.rate * times) for key in law for times in RATES]
+    best, what = law, "choosing learning rates"
+    for _ in range(1 + WIDER):
+        if wanted:
+            chose |= _train(asked, engine, wanted, asked.choosing, hears, what)[0]
+            best = [_best(asked, chose, key) for key in law]
+            wanted = [key for one in best for key in _beyond(chose, one)]
+    return chose, {key.gamma: key for key in best}
 
 
 def _train(
@@ -315,11 +326,11 @@ def _train(
     return runs, {key: states[part] for key, part in parts.items()}
 
 
-def _best(asked: Asked, chose: Runs, gamma: Strength) -> Key:
+def _best(asked: Asked, chose: Runs, usual: Key) -> Key:
     """By the metric at the end, on the seeds that choose; the law's rate wins ties."""
-    ends = {repr(key.rate): final(runs) for key, runs in chose.items() if key.gamma == gamma}
-    usual = repr(asked.law(gamma))
-    return Key(gamma, float(choose_accuracy(ends, asked.prepared.metric.maximise, usual)))
+    ends = {repr(key.rate): final(runs) for key, runs in chose.items() if key.gamma == usual.gamma}
+    best = choose_accuracy(ends, asked.prepared.metric.maximise, repr(usual.rate))
+    return usual._replace(rate=float(best))
 
 
 def _beyond(chose: Runs, best: Key) -> list[Key]:
@@ -442,7 +453,7 @@ def _row(
     return StrengthRow(
         gamma=key.gamma,
         learning_rate=key.rate,
-        law=asked.law(key.gamma),
+        law=asked.law(key.gamma, today.rate),
         edge=bool(_beyond(trained.chose, key)),
         metric=centre(values, metric.maximise, metric.unit),
         difference=gap,

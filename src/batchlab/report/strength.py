@@ -63,7 +63,7 @@ class StrengthRow:
     Attributes:
         gamma: γ, or None for the model as it is.
         learning_rate: The best of those tried, on the seeds that choose.
-        law: What the law makes of today's rate.
+        law: What the law makes of the best rate of the model as it is.
         edge: Whether the best was the smallest or the largest tried.
         metric: On validation data, mean of the last three evaluations.
         difference: This − the model as it is, paired by seed; the ranges of all γ hold together.
@@ -241,9 +241,10 @@ class StrengthReport:
     def _law(self) -> Text:
         return say(
             "For {n} of {m} γ the best learning rate lies within a factor of 2 of the law η·γ² "
-            "(γ ≤ 1), η·γ^(2/L) (γ > 1) from today's; L = {l} layers with weights.",
-            "{m}通りのγのうち{n}通りで、最良の学習率が現在の値からの法則η·γ²（γ≤1）・"
-            "η·γ^(2/L)（γ>1）の2倍以内でした。重みのある層の数L＝{l}。",
+            "(γ ≤ 1), η·γ^(2/L) (γ > 1), η being the best rate of the model as it is and L = {l} "
+            "its layers with weights.",
+            "{m}通りのγのうち{n}通りで、最良の学習率が法則η·γ²（γ≤1）・η·γ^(2/L)（γ>1）の2倍以内"
+            "でした（η：元のモデルの最良の学習率、L＝{l}：重みのある層の数）。",
             n=len(self.near()),
             m=len(self.strengths),
             l=self.depth,

@@ -51,10 +51,10 @@ def strength(found: StrengthReport) -> Chart | None:
     )
     caption = say(
         "Squares: {m} at the end of training, mean of n = {n} runs on the seeds that choose; "
-        "crosses: a run diverged. Solid: the best rate of each γ; dashed: today's best rate times "
-        "γ² (γ ≤ 1) or γ^(2/{l}).",
+        "crosses: a run diverged. Solid: the best rate of each γ; dashed: the best rate of the "
+        "model as it is times γ² (γ ≤ 1) or γ^(2/{l}).",
         "四角：学習終了時の{m}（選定用のシードn＝{n}回の平均）。×：発散した学習あり。実線：γごとの"
-        "最良の学習率。破線：現在の学習率×γ²（γ≤1）またはγ^(2/{l})。",
+        "最良の学習率。破線：元のモデルの最良の学習率×γ²（γ≤1）またはγ^(2/{l})。",
         m=metric,
         n=len(found.choosing),
         l=found.depth,
