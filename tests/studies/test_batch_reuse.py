@@ -58,12 +58,12 @@ def test_targets_have_variance_1(degree):
 def test_a_specialised_student_is_seen_where_half_the_difference_is_blind():
     """The second neuron's sign is negative: one on z₂ and the other on −z₁."""
     panel = figure.PANELS["symmetric"]
-    special = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    special = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]], dtype=torch.float64)
     _, size = figure.split(special, panel)
     assert float(size) == pytest.approx(math.sqrt(0.5))
     _, half = figure.split(special, panel._replace(alike=False))
     assert float(half) == pytest.approx(0.0)
-    together = torch.tensor([[0.5, 0.5], [-0.5, -0.5]], dtype=torch.float64)
+    together = torch.tensor([[[0.5, 0.5], [-0.5, -0.5]]], dtype=torch.float64)
     assert float(figure.split(together, panel)[1]) == pytest.approx(0.0)
 
 
@@ -79,7 +79,7 @@ def test_steady_needs_both_halves(first, second, inside):
     ]
     claim = CLAIMS["second-gradient-is-steady"]
     (found,) = claim.values({one_example.TABLE: pl.DataFrame(rows)})
-    assert (claim.low <= found <= claim.high) is inside
+    assert (claim.low <= float(found) <= claim.high) is inside
 
 
 def test_the_theory_s_own_error_widens_a_comparison_with_it():
