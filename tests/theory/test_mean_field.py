@@ -458,4 +458,4 @@ def test_the_flow_looks_at_each_state_once(monkeypatch, parts):
     )
     span = parts * dynamics.FLOW_STEP
     linear(passes="flow", learning_rate=span / 2.0, alpha=2.0, steps=3, samples=2**10)
-    assert len(seen) == 4 + 3 * (4 * parts - 1)
+    assert len(seen) == GROUPS * (4 + 3 * (4 * parts - 1))
