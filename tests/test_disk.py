@@ -379,6 +379,7 @@ def test_memory_stays_below_the_bound_on_a_set_ten_times_as_large(tmp_path, kind
     )
     # One block being decoded, and its decoder's; a batch; what the interpreter takes meanwhile.
     assert used < memory + 4 * block
+    assert peak(tmp_path / "many", 20 * memory, kind)[0] > memory + 4 * block
 
 
 # What cannot be
