@@ -259,7 +259,7 @@ def test_the_block_that_was_used_longest_ago_is_given_up():
 @pytest.mark.parametrize("memory", [10, 25, 79, 1000])
 def test_no_more_is_read_ahead_than_fits(memory):
     counted = Counted(memory)
-    counted.ahead.expect(range(8))
+    counted.ahead.expect("all", range(8))
     counted.settle()
     assert counted.read == list(range(8))[: memory // 10]
     assert counted.ahead._bytes <= memory
@@ -267,8 +267,8 @@ def test_no_more_is_read_ahead_than_fits(memory):
 
 def test_what_is_expected_is_kept_and_the_rest_given_up():
     counted = Counted(30)
-    counted.ahead.expect([0, 1, 2])
-    counted.ahead.expect([2, 3])
+    counted.ahead.expect(1, [0, 1, 2])
+    counted.ahead.expect(2, [2, 3])
     counted.settle()
     counted.ahead.get(2)
     assert set(counted.ahead._held) == {2, 3}
@@ -284,33 +284,51 @@ def test_a_block_that_could_not_be_read_is_tried_again():
     assert int(counted.ahead.get(0)["x"]) == 0
 
 
+def watched(data, monkeypatch):
+    """The names of the files of which blocks are read from now on."""
+    read, plain = [], data._format.read
+    monkeypatch.setattr(data._format, "read", lambda *a: read.append(a[0].name) or plain(*a))
+    return read
+
+
 def reads_of_a_pass(data, monkeypatch, size=3):
-    read, format_ = [], data._format
-    plain = format_.read
-    monkeypatch.setattr(
-        format_,
-        "read",
-        lambda path, start, *rest: read.append((path.name, start)) or plain(path, start, *rest),
-    )
-    sampler = GrowingBatchSampler(data, size, last="short")
-    for batch in sampler:
+    read = watched(data, monkeypatch)
+    for batch in GrowingBatchSampler(data, size, last="short"):
         data[batch]
     data._ahead._thread.submit(int).result()
-    return read
+    return [int(name[0]) for name in read]
 
 
 def test_a_pass_reads_each_block_once_and_begins_the_next(shards, monkeypatch):
     data = shards((4,) * 10, window=2, memory=20 * 4 * 4)
     read = reads_of_a_pass(data, monkeypatch)
     order = [*data.blocks.order(0, 0), *data.blocks.order(0, 1)]
-    assert [int(name[0]) for name, _ in read] == order[: len(read)]
+    assert read == order[: len(read)]
     assert 10 <= len(read) <= 14
+
+
+def test_examples_asked_for_at_random_read_no_other_blocks(shards, monkeypatch):
+    data = shards((4,) * 10, window=2, memory=20 * 4 * 4)
+    read = watched(data, monkeypatch)
+    for index in (37, 1, 20, 38, 2):
+        data[index]
+    data._ahead._thread.submit(int).result()
+    assert read == ["9.npz", "0.npz", "5.npz"]
+
+
+def test_a_set_read_from_front_to_back_is_read_ahead(shards, monkeypatch):
+    data = shards((4,) * 10, window=2, memory=20 * 4 * 4)
+    read = watched(data, monkeypatch)
+    for index in range(6):
+        data[index]
+    data._ahead._thread.submit(int).result()
+    assert read == [f"{n}.npz" for n in range(4)]
 
 
 def test_a_pass_within_one_window_of_memory_reads_each_block_once(shards, monkeypatch):
     data = shards((4,) * 10, window=2, memory=20 * 4 * 2)
     read = reads_of_a_pass(data, monkeypatch, size=8)
-    assert [int(name[0]) for name, _ in read[:10]] == data.blocks.order(0, 0)
+    assert read[:10] == data.blocks.order(0, 0)
 
 
 CHILD = """
@@ -361,6 +379,7 @@ def test_memory_stays_below_the_bound_on_a_set_ten_times_as_large(tmp_path, kind
     )
     # One block being decoded, and its decoder's; a batch; what the interpreter takes meanwhile.
     assert used < memory + 4 * block
+    assert peak(tmp_path / "many", 20 * memory, kind)[0] > memory + 4 * block
 
 
 # What cannot be

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlab.errors import InvalidValueError
-from batchlab.samplers import Blocks, Stream
+from batchlab.samplers import Blocks, Drawn, Stream
 from batchlab.testing import check_sampler
 from tests import reference
 
@@ -166,6 +166,11 @@ def test_a_stream_of_blocks_survives_pickling_without_its_memory():
     packed = pickle.dumps(stream)
     assert len(packed) < 500
     assert torch.equal(pickle.loads(packed).take(990, 20)[0], expected)
+
+
+def test_drawn_indices_travel_with_how_they_were_drawn():
+    found = pickle.loads(pickle.dumps(Drawn([3, 1], [0, 1], 7)))
+    assert (found, found.passes, found.seed) == ([3, 1], [0, 1], 7)
 
 
 def enumerated(window, size):

@@ -371,7 +371,7 @@ def test_precisions_mean_what_they_mean_to_the_engine():
 
 
 @pytest.mark.parametrize("rule", list(rules.RULES))
-def test_apply_is_python_and_loads_only_the_task_and_the_order(tmp_path, rule):
+def test_apply_is_python_and_loads_only_the_task(tmp_path, rule):
     (tmp_path / "mine.py").write_text(TASK_FILE, encoding="utf-8")
     text = script(tmp_path / "mine.py", rule=rule, momentum=0.0 if rule == "sgd" else 0.9)
     modules = {
@@ -379,7 +379,7 @@ def test_apply_is_python_and_loads_only_the_task_and_the_order(tmp_path, rule):
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("batchlab")
     }
-    allowed = {"batchlab.samplers", "batchlab.tasks", "batchlab.tasks.task"}
+    allowed = {"batchlab.tasks", "batchlab.tasks.task"}
     assert modules == allowed | ({"batchlab.optim"} if rule == "qhm" else set())
     assert max(map(len, text.splitlines())) <= 99
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from batchlab import Task, advise, fit, noise, plan
 from batchlab.config import RunConfig
@@ -136,6 +137,27 @@ def test_the_users_collate_joins_examples_of_files(tmp_path):
     assert source.blocks == on_disk(tmp_path).blocks
     trace, _ = tiny.trained(tiny.ready(train=on_disk(tmp_path), collate=collate), [tiny.run()])
     assert trace.runs[0].updates == 50
+
+
+class Augmented(Dataset):
+    """A data set of the user's around one on disk, which names its blocks."""
+
+    def __init__(self, whole):
+        self.whole, self.blocks = whole, whole.blocks
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __getitem__(self, index):
+        x, y = self.whole[index]
+        return x + torch.rand(1), y
+
+
+def test_the_users_transforms_keep_the_blocks(tmp_path):
+    source = make_source(Augmented(on_disk(tmp_path)), None, "train")
+    assert not source.in_memory
+    assert source.blocks == on_disk(tmp_path).blocks
+    assert part_of(source, torch.arange(10)).blocks.lengths == (8, 2, 0, 0, 0, 0, 0, 0)
 
 
 # Measuring

@@ -26,6 +26,7 @@ class Ahead:
     def __init__(self, read: Callable[[int], Block], sizes: Sequence[int], memory: int) -> None:
         self._read, self._sizes, self._memory = read, sizes, memory
         self._held: dict[int, Future[Block]] = {}  # the one used last stands last
+        self._expected: object = None
         self._thread = ThreadPoolExecutor(1, "batchlab shards")
         self.lock = threading.Lock()
 
@@ -40,8 +41,14 @@ class Ahead:
         self._held[block] = future
         return found
 
-    def expect(self, blocks: Iterable[int]) -> None:
-        """Begin to read these, in order, as far as they fit; nothing else is kept."""
+    def expect(self, name: object, blocks: Iterable[int]) -> None:
+        """Begin to read these, in order, as far as they fit; nothing else is kept.
+
+        ``name`` stands for them: what is expected already is left alone.
+        """
+        if name == self._expected:
+            return
+        self._expected = name
         wanted, free = [], self._memory
         for block in blocks:
             free -= self._sizes[block]

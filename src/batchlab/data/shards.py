@@ -99,7 +99,7 @@ class Shards(OnDisk):
         if not ends:
             raise TaskError(must("folder", "shards with at least one example", str(folder)))
         self._blocks, self._ends = Blocks(ends, window), torch.tensor(ends)
-        self._process = os.getpid()
+        self._process, self._last = os.getpid(), -len(ends)
         self._must_fit()
 
     @property
@@ -136,7 +136,7 @@ class Shards(OnDisk):
         with self._ahead.lock:
             for places, coming in self._stretches(block, passes, seed):
                 if coming is not None:
-                    self._ahead.expect(coming)
+                    self._ahead.expect(coming, self._from(*coming))
                 self._fill(batch, index, block, places)
         return as_tree(batch, self._leaves)
 
@@ -155,10 +155,11 @@ class Shards(OnDisk):
 
     def _stretches(
         self, block: Int64[Tensor, " B"], passes: Tensor | None, seed: int
-    ) -> Iterator[tuple[slice, Iterator[int] | None]]:
-        """Places of a batch that lie in one window, with the blocks from this window on.
+    ) -> Iterator[tuple[slice, tuple[int, int, int] | None]]:
+        """Places of a batch that lie in one window, with (seed, pass, place) of that window.
 
-        None instead of them where the batch does not follow the order.
+        None instead of it where the batch does not follow the order; without ``passes``, where it
+        does not go on where the one before it ended.
         """
         count, window = len(self._parts), self._blocks.window
         own = torch.full_like(block, -1) if passes is None else passes
@@ -166,13 +167,16 @@ class Shards(OnDisk):
         for pass_ in own.unique().tolist():
             at[own == pass_] = self._place(seed, pass_)[block[own == pass_]]
         windows = own * count + at // window
-        if bool((windows.diff() < 0).any()):
+        goes_on = passes is not None or 0 <= int(windows[0]) - self._last <= 1
+        if passes is None:
+            self._last = int(windows[-1])
+        if not goes_on or bool((windows.diff() < 0).any()):
             yield slice(0, len(block)), None
             return
         start = 0
         for size in windows.unique_consecutive(return_counts=True)[1].tolist():
             first = int(at[start]) // window * window
-            yield slice(start, start + size), self._from(seed, int(own[start]), first)
+            yield slice(start, start + size), (seed, int(own[start]), first)
             start += size
 
     def _from(self, seed: int, pass_: int, place: int) -> Iterator[int]:
