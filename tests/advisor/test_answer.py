@@ -105,7 +105,7 @@ def test_a_diverged_run_counts_against_the_metric():
     record = made.confirmation(LATE, SOON, recommended=lost + record.recommended[3:])
     row = _row(made.view(confirmation=record), "validation")
     assert row.pairs == 8
-    assert row.difference.low == -INF
+    assert row.difference.low == -1.0
     assert answer.failures(made.view(confirmation=record)).recommended == 3
 
 

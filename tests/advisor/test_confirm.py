@@ -103,9 +103,9 @@ def test_the_batch_changed_alone_is_paid_for():
 def test_more_repeats_are_as_many_as_fit():
     session = made.session(rates=RATES)
     pair = session.wall_seconds([(32, made.SAMPLES, 0), (128, made.SAMPLES, 0)])
-    assert affordable_repeats(session, made.OTHER, 3.5 * pair) == 3
-    assert affordable_repeats(session, made.OTHER, 0.5 * pair) == 0
-    assert affordable_repeats(session, made.OTHER, math.inf) == stage.MOST_REPEATS
+    assert affordable_repeats(session, made.OTHER[0], 3.5 * pair) == 3
+    assert affordable_repeats(session, made.OTHER[0], 0.5 * pair) == 0
+    assert affordable_repeats(session, made.OTHER[0], math.inf) == stage.MOST_REPEATS
 
 
 # The target.

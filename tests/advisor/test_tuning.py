@@ -424,7 +424,7 @@ def test_the_report_says_what_was_tuned_and_apply_trains_with_it(tmp_path, monke
     assert from_plain(type(found.searched), to_plain(found.searched)) == found.searched
     assert "momentum" in found.not_tested
     title = searching.title(found)
-    assert "learning rate and updates on each batch" in title.en
+    assert "learning rate and updates on each fetched batch" in title.en
     assert "学習率" in title.ja
     page = (tmp_path / "report.html").read_text()
     assert title.en in page

@@ -228,22 +228,22 @@ def test_the_price_of_a_pair_is_that_of_two_whole_trainings(part):
     session.prepared = part
     samples = part.drawn.whole.baseline.samples
     expected = sum(samples / size * made.RATES[size] for size in (32, 128))
-    assert price_on_all(session, made.OTHER) == pytest.approx(
+    assert price_on_all(session, made.OTHER[0]) == pytest.approx(
         session.pace * expected / 1.0, rel=0.2
     )
-    assert price_on_all(session, made.OTHER, 2) == pytest.approx(
-        2 * price_on_all(session, made.OTHER)
+    assert price_on_all(session, made.OTHER[0], 2) == pytest.approx(
+        2 * price_on_all(session, made.OTHER[0])
     )
 
 
 def test_where_all_data_are_used_the_pair_costs_nothing():
-    assert price_on_all(made.session(), made.OTHER) == 0.0
+    assert price_on_all(made.session(), made.OTHER[0]) == 0.0
 
 
 def test_as_many_pairs_are_planned_as_the_budget_pays(part):
     session, record = made.session(), made.confirmation(SLOW, FAST)
     session.prepared = part
-    one = price_on_all(session, made.OTHER)
+    one = price_on_all(session, made.OTHER[0])
     counts = [
         len(plan.seeds) if (plan := plan_on_all(session, record, share * one)) else 0
         for share in (0.9, 1.1, 2.1, 50)
