@@ -123,10 +123,9 @@ def passes(cell: Cell, bench: Bench) -> list[Row]:
     """A row a γ: loss on fresh inputs after as many updates on a smaller set."""
     given, decades = cell.settings, list(curves.TUNED)
     plain = Setting(depth=3, updates=300, width=int(given["width"]))
-    examples = plain.updates * plain.batch_size // int(given["passes"])
-    setting = faults.altered(
-        replace(plain, examples=examples if given["passes"] > 1 else 0), str(given["fault"])
-    )
+    count = int(given["passes"])
+    examples = plain.updates * plain.batch_size // count if count > 1 else 0
+    setting = faults.altered(replace(plain, examples=examples), str(given["fault"]))
     name = seed(int(given["repetition"]), bench)
     gammas = torch.tensor(curves.divisors(cell, decades), dtype=torch.float64)
     inspector = Inspector(setting, nets.start(setting, name), nets.probe(setting, 2048))

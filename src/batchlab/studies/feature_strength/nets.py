@@ -88,7 +88,7 @@ class Setting:
 class Layer(NamedTuple):
     """One linear layer of every run. Shapes ``[R, D, H]`` and ``[R, 1, H]``."""
 
-    weight: Float[Tensor, R in out]
+    weight: Float[Tensor, "R D H"]
     bias: Float[Tensor, "R 1 H"]
 
 
