@@ -47,7 +47,7 @@ def test_a_mapped_set_trains_bit_for_bit_as_data_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
-def test_shards_of_one_window_train_the_same_from_every_kind_and_with_any_memory(tmp_path, kind):
+def test_shards_train_the_same_from_every_kind_and_with_any_memory(tmp_path, kind):
     expected, _ = tiny.trained(tiny.ready(train=on_disk(tmp_path)), [tiny.run()])
     tight = on_disk(tmp_path, kind, memory=3 * 8 * (tiny.INPUTS + 1) * 8)
     found, _ = tiny.trained(tiny.ready(train=tight), [tiny.run()])

@@ -54,7 +54,7 @@ class MappedArrays(OnDisk):
         leaves: Sequence[str] | None = None,
     ) -> None:
         self._files = _in_folder(Path(files), leaves) if isinstance(files, str | Path) else files
-        self._paths = [Path(path) for path in _pytree.tree_leaves(self._files)]
+        self._paths = [Path(path).absolute() for path in _pytree.tree_leaves(self._files)]
         self._stamps = tuple(map(Stamp.of, self._paths))
         arrays = [_mapped(path) for path in self._paths]
         names = [path.name for path in self._paths]

@@ -91,7 +91,7 @@ class Shards(OnDisk):
             raise InvalidValueError(must("block", "at least 1 row", block))
         self._leaves = leaves
         self._memory = parse_bytes(memory, "memory")
-        self._format, paths = _files(Path(folder))
+        self._format, paths = _files(Path(folder).absolute())
         self._stamps = tuple(map(Stamp.of, paths))
         rows, self._kinds = _described(self._format, paths, leaves)
         self._parts = tuple(_cut(rows, block))
