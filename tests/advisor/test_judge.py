@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlab.advisor import judge
-from batchlab.advisor.judge import Yardstick, final_metric, meets, of_setting, projected
+from batchlab.advisor.confirm import plan_confirmation
+from batchlab.advisor.judge import (
+    Yardstick,
+    final_metric,
+    meets,
+    nearest,
+    of_setting,
+    projected,
+)
 from batchlab.advisor.project import end_loss, equal_fall, samples_to, score
 from batchlab.advisor.record import Price
 from batchlab.errors import InvalidValueError
@@ -377,3 +385,32 @@ def test_demands_follow_the_direction_of_the_metric():
 def test_a_diverged_run_meets_no_demand():
     runs = [made.curve(FALLING), made.diverged()]
     assert not any(meets(runs, "accuracy", True, {"accuracy": -9.0, "loss": 9.0}).values())
+
+
+# ------------------------------------------------------------------ where nothing falls as far
+
+
+def test_the_nearest_ended_lowest_on_average_and_is_neither_todays_nor_diverged():
+    curves = [
+        made.curve((1.0, 0.1), size=32, rate=0.1),  # today's
+        made.curve((1.0, 0.3), size=64, rate=0.2),
+        made.curve((1.0, 0.5), size=64, rate=0.2, seed=1),
+        made.curve((1.0, 0.35), size=128, rate=0.2),
+        made.curve((1.0, 0.2), size=128, rate=0.4, rung=1),  # did not go on
+        made.diverged(size=16, rate=0.1),
+    ]
+    projection = made.projection(curves, {})
+    assert nearest(projection, (32, 0.1)) == ((128, 0.2),)
+    assert nearest(projection, (128, 0.2)) == ((32, 0.1),)
+
+
+def test_where_all_others_diverged_there_is_no_nearest():
+    curves = [made.curve((1.0, 0.1)), made.diverged(size=16, rate=0.1)]
+    assert nearest(made.projection(curves, {}), (32, 0.1)) == ()
+
+
+def test_where_no_candidate_falls_as_far_the_nearest_is_confirmed():
+    session = made.session()
+    near = nearest(made.projection([made.curve((1.0, 0.3), size=64, rate=0.2)], {}), made.TODAY)
+    assert plan_confirmation(session, [], math.inf) is None
+    assert plan_confirmation(session, [], math.inf, near).pairs() == ((64, 0.2),)

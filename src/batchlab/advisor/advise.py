@@ -22,7 +22,7 @@ from batchlab.advisor.confirm import (
     seconds_of_fresh,
 )
 from batchlab.advisor.journal import Journal
-from batchlab.advisor.judge import Projected, Yardstick, projected
+from batchlab.advisor.judge import Projected, Yardstick, nearest, projected
 from batchlab.advisor.options import Options
 from batchlab.advisor.pilot import BUDGET as GROWING_UNPAID
 from batchlab.advisor.pilot import MOST as MOST_GROWING
@@ -585,6 +585,9 @@ class _Stages:
         session, beyond = self.session, self._beyond
         rows = self._rows(session.options.objective) if self.projection else []
         full = plan_confirmation(session, rows, math.inf, beyond, self._again)
+        if full is None and self.projection is not None:
+            beyond = nearest(self.projection, (session.batch_size, session.learning_rate))
+            full = plan_confirmation(session, rows, math.inf, beyond)
         if full is None:
             self.prices.pop("C", None)
             session.listener.say(NOTHING_TO_CONFIRM)

@@ -359,6 +359,28 @@ def meets(
     }
 
 
+def nearest(projection: Projection, today: Choice) -> tuple[Choice, ...]:
+    """Where no candidate fell as far as today's settings in the search, the one that ended lowest.
+
+    A search is short: beside today's on whole trainings it says whether the order holds.
+
+    Args:
+        projection: Stage B.
+        today: Batch size and learning rate of today.
+
+    Returns:
+        That setting; nothing where every other one diverged.
+    """
+    ends: dict[Choice, list[float]] = {}
+    last = max((curve.rung for curve in projection.curves), default=0)
+    for curve in projection.curves:
+        if curve.rung == last and curve.choice != today:
+            ends.setdefault(curve.choice, []).append(end_loss(curve))
+    known = {choice: float(np.mean(found)) for choice, found in ends.items()}
+    learnt = {choice: loss for choice, loss in known.items() if math.isfinite(loss)}
+    return (min(learnt, key=lambda choice: learnt[choice]),) if learnt else ()
+
+
 def grid_spacing(examples: int, samples: int) -> float:
     """Samples between two evaluations of a whole run."""
     grid = evaluation_grid(examples, samples)
