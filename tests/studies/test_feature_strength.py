@@ -33,7 +33,7 @@ from batchlab.studies.verdict import Outcome, judge, suffices
 QUICK = dict(STUDY.parameters["quick"])
 IN_MODES = {mode: STUDY.claims(STUDY.parameters[mode]) for mode in MODES}
 CLAIMS = {claim.id: claim for claim in IN_MODES["quick"] if not claim.finding}
-TINY = {"seeds": 3, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2, "beyond_seeds": 2}
+TINY = {"seeds": 6, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2, "beyond_seeds": 2}
 
 # Sweeps
 

@@ -247,9 +247,10 @@ def falls_to(times: Num[np.ndarray, " T"], losses: Num[np.ndarray, " T"], share:
 
 
 def half_times(tables: Tables, gamma: int) -> Sample:
-    """Updates until the loss has halved; one a repetition."""
+    """Updates until the loss has halved, all of them if it never has; one a repetition."""
     times, losses = paths(tables, gamma)
-    return np.array([falls_to(times, one, HALF) for one in losses])
+    found = np.array([falls_to(times, one, HALF) for one in losses])
+    return np.where(found < times[-1], found, FLOW_UPDATES)
 
 
 def collapse(tables: Tables) -> Sample:
@@ -490,7 +491,7 @@ def _of_curves(n: int) -> tuple[Claim, ...]:
                 "Do not stop a rich run because its loss is flat.",
                 "損失が平らだからといってrichな学習を止めないでください。",
             ),
-            twin={"fault": "not divided"},
+            twin={"fault": "rate not times N"},
         ),
         Claim(
             id="rich-stairs",
@@ -513,7 +514,7 @@ def _of_curves(n: int) -> tuple[Claim, ...]:
                 "x₀ is learned first, x₁x₂ on the next step.",
                 "先にx₀、次の段でx₁x₂を学びます。",
             ),
-            twin={"fault": "not divided"},
+            twin={"fault": "rate not times N"},
         ),
         Claim(
             id="silent-alignment",
