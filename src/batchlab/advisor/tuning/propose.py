@@ -93,7 +93,7 @@ def propose(
         Name → value, at most ``leads`` × ``siblings`` of them; fewer where the space has no more.
 
     Source:
-        bergstra2011 for the estimator, watanabe2023 for what it does with several settings.
+        bergstra2011.
     """
     with _quiet() as optuna:
         free = _sampler(optuna, seed)
@@ -153,9 +153,8 @@ def _quiet() -> Iterator[Any]:
 
 
 def _sampler(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP
-    )
+    """Axis by axis: all together, some of them held, fall behind random draws."""
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=STARTUP)
 
 
 def _study(optuna: Any, axes: Sequence[Axis], told: Sequence[Told], sampler: Any) -> Any:
