@@ -287,6 +287,7 @@ def test_a_batch_that_is_written_to_is_refused_at_its_next_use(tmp_path):
         trainer.train()
 
 
+@pytest.mark.wrong_type
 @pytest.mark.parametrize("reuse", [0, 1.5, True])
 def test_what_is_no_number_of_uses_is_refused(tmp_path, reuse):
     with pytest.raises(InvalidValueError, match="`reuse` must be a whole number, at least 1"):

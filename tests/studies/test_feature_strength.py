@@ -242,9 +242,9 @@ def test_every_claim_speaks_both_languages_and_has_a_twin(claim):
     assert claim.finding or claim.twin["fault"] in set(faults.FAULTS) - {"none"}
 
 
-def test_repetitions_suffice_for_every_claim_in_full_and_for_most_in_quick():
+def test_repetitions_suffice_for_every_claim_in_full_and_for_two_in_three_in_quick():
     assert [claim.id for claim in IN_MODES["full"] if not suffices(claim)] == []
-    assert sum(suffices(claim) for claim in CLAIMS.values()) > 0.75 * len(CLAIMS)
+    assert sum(suffices(claim) for claim in CLAIMS.values()) >= 2 / 3 * len(CLAIMS)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -103,7 +103,8 @@ def widened(values: Sample, error: float) -> Sample:
     Example:
         >>> values = np.array([1.0, 2.0, 3.0])
         >>> wide = widened(values, error=1.0)
-        >>> round(wide.mean(), 6), round(wide.var(ddof=1) / 3 - values.var(ddof=1) / 3, 6)
+        >>> wider = (wide.var(ddof=1) - values.var(ddof=1)) / 3
+        >>> round(float(wide.mean()), 6), round(float(wider), 6)
         (2.0, 1.0)
     """
     own = values.var(ddof=1) / len(values)
