@@ -154,7 +154,9 @@ def _quiet() -> Iterator[Any]:
 
 def _sampler(optuna: Any, seed: int) -> Any:
     """Axis by axis: all together, some of them held, fall behind random draws."""
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=STARTUP)
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=False, constant_liar=True, n_startup_trials=STARTUP
+    )
 
 
 def _study(optuna: Any, axes: Sequence[Axis], told: Sequence[Told], sampler: Any) -> Any:
