@@ -105,11 +105,6 @@ def test_a_folder_of_another_command_is_not_written_over(tmp_path):
         noise(task(), out=tmp_path)
 
 
-def test_torchrun_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TaskError, match="start it without torchrun"):
-        noise(task(), out=tmp_path)
-
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
