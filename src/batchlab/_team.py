@@ -22,6 +22,7 @@ import torch.distributed as dist
 from batchlab.errors import InvalidValueError, TaskError, UserError, must
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 LONGEST_SILENCE = datetime.timedelta(hours=1)
 """After which a process that hears nothing gives up."""
@@ -204,8 +205,7 @@ class Team:
             error = _first_failure(told)
         if error is not None:
             # One inside another: whoever waits further in has heard of it, so it is told once.
-            setattr(error, HEARD, True)
-            raise error
+            raise _heard(error)
         return [one.value for one in told]
 
     def own(self, work: Callable[[], T]) -> T:
@@ -276,7 +276,7 @@ class Team:
             if isinstance(message, _Ask):
                 self._join(message)
         if message.failed:
-            raise TaskError(ELSEWHERE)
+            raise _heard(TaskError(ELSEWHERE))
         return message.result
 
     def _join(self, asked: _Ask) -> None:
@@ -305,13 +305,22 @@ class Team:
 
 @contextlib.contextmanager
 def _heard_of_loss() -> Iterator[None]:
-    """torch raises a RuntimeError of many lines where a connection is lost."""
+    """Losing a connection, torch raises a RuntimeError of many lines."""
     try:
         yield
     except RuntimeError as error:
-        lost = LostError(LOST)
-        setattr(lost, HEARD, True)
-        raise lost from error
+        raise _heard(LostError(LOST)) from error
+
+
+def said_by_first(error: BaseException) -> bool:
+    """Whether the first process says it, and this is another."""
+    known = hasattr(error, HEARD) and not isinstance(error, LostError)
+    return known and started().rank > 0
+
+
+def _heard(error: E) -> E:
+    setattr(error, HEARD, True)
+    return error
 
 
 def _first_failure(told: Sequence[_Told]) -> TaskError | None:

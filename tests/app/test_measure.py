@@ -10,7 +10,7 @@ from batchlab.advisor.stages import Machine
 from batchlab.app.measure import fit, moments, noise, sizes_to_time, together
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job
-from batchlab.errors import InvalidValueError, ResultError, TaskError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.measure.noise import NoiseResult
 from batchlab.report.findings import Place
 from batchlab.tasks import prepare
@@ -103,7 +103,6 @@ def test_a_folder_of_another_command_is_not_written_over(tmp_path):
     (tmp_path / "plan.json").write_text("{}", "utf-8")
     with pytest.raises(ResultError, match="holds the result of another command"):
         noise(task(), out=tmp_path)
-
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""``fit`` and ``noise`` of several processes: all agree, the first one writes, none waits in vain."""
+"""``fit`` and ``noise`` of several processes: all agree, one writes, none waits."""
 
 import sys
 
@@ -224,8 +224,10 @@ def test_fit_times_one_two_and_all_processes_together(facts):
     told = [one.split(" (")[0] for one in agreed(facts, "gains")]
     size = len(facts[0])
     strong = ["8 = 8 × 1 × 1", "8 = 4 × 1 × 2", "8 = 2 × 1 × 4"]
-    weak = {2: ["16 = 16 × 1 × 1", "16 = 8 × 1 × 2"],
-            4: ["32 = 16 × 2 × 1", "32 = 16 × 1 × 2", "32 = 8 × 1 × 4"]}
+    weak = {
+        2: ["16 = 16 × 1 × 1", "16 = 8 × 1 × 2"],
+        4: ["32 = 16 × 2 × 1", "32 = 16 × 1 × 2", "32 = 8 × 1 × 4"],
+    }
     assert told == strong[: {2: 2, 4: 3}[size]] + weak[size]
     assert f"With batches of 8, {size} processes go through" in agreed(facts, "text")
 

@@ -94,7 +94,8 @@ def _fit(
 ) -> FitReport:
     """Search, time, and write it all down."""
     prepared: Prepared = team.context
-    with listening(listener) as hears, _platform.DirectoryLock(folder):
+    with listening(listener) as told, _platform.DirectoryLock(folder):
+        hears = Beating(told, team)
         hears.progress("finding the largest batch that fits", 0.0)
         fits = team.ask(_searched, search)[0]
         machine = _timed(prepared, fits, hears)

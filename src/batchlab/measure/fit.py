@@ -350,8 +350,9 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
     where it takes most.
 
     Example:
-        >>> worst([Outcome(True, 8), Outcome(False, None, "no", Failure.MEMORY)])
-        Outcome(fits=False, bytes=8, reason='no (in process 1)', failure=<Failure.MEMORY: 'memory'>)
+        >>> found = worst([Outcome(True, 8), Outcome(False, None, "no", Failure.MEMORY)])
+        >>> found.fits, found.bytes, found.reason
+        (False, 8, 'no (in process 1)')
     """
     known = [one.bytes for one in outcomes if one.bytes]
     most = max(known) if known else None
