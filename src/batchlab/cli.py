@@ -899,6 +899,8 @@ def _advice(task: str, given: dict[str, Any], listener: Any) -> tuple[Any, Path]
 
 def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:
     """The answer as a table with reasons, and where the report lies."""
+    if not _is_first():
+        return
     if as_json:
         _show(advice, as_json)
         return
