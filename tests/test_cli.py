@@ -254,7 +254,7 @@ def test_a_mistake_in_the_options_is_one_sentence(arguments, said, here, capsys)
     assert said in sentence(capsys, *arguments, *quiet)
 
 
-@pytest.mark.parametrize("command", ["advise", "critical", "compare"])
+@pytest.mark.parametrize("command", ["critical", "compare"])
 def test_a_start_under_torchrun_is_refused(command, here, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     sizes = ("--batch-sizes", "2") if command == "compare" else ()

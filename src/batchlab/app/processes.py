@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from batchlab import _platform, _tree
+from batchlab._processes import refuse_sharded
 from batchlab._team import Team
 from batchlab._text import plain
 from batchlab.advisor.record import Setting
@@ -99,9 +100,11 @@ def check_same(team: Team, prepared: Prepared) -> None:
 
     Raises:
         TaskError: If tasks differ; DistributedDataParallel would not notice.
+        InvalidTypeError: If the model is spread over the processes.
     """
     if team.size == 1:
         return
+    team.own(lambda: refuse_sharded(prepared.objective(0).modules(), "model"))
     told = team.each(lambda: _facts(prepared))
     for rank, other in enumerate(told):
         for name, value in told[0].items():
