@@ -73,7 +73,9 @@ def together(
         found = from_plain(tuple[Gain, ...], json.loads(path.read_text("utf-8")))
     else:
         hears.progress("timing the processes together", 0.0)
-        found = gains(team, prepared.baseline, _wanted(team, (today, recommended)), SECONDS, BLOCKS)
+        found = gains(
+            team, prepared.baseline, _wanted(team, (today, recommended)), SECONDS, BLOCKS
+        )
         _platform.write_whole(path, json.dumps(to_plain(found), ensure_ascii=False))
     told = tuple(plain(sentence.en) for sentence in gained(found))
     alone = (

@@ -11,7 +11,8 @@ it; they read what autograd computes and change none of it. Three ways:
 - *processes*: under DistributedDataParallel, this process's gradient against the mean of all.
 
 All see gradients before clipping, and the first two, on several devices, those of this one before
-they are averaged. A factor on the loss, such as that of a GradScaler, multiplies signal and noise alike.
+they are averaged. A factor on the loss, such as that of a GradScaler, multiplies signal and noise
+alike.
 """
 
 from __future__ import annotations
