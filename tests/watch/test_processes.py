@@ -144,7 +144,7 @@ SIGNAL, NOISE = 1.0, 60.0
 
 
 def covers(draw, small, big):
-    """Whether the interval of one training holds the truth, its norms said to be of these sizes."""
+    """Whether one training's interval holds the truth, for norms said to be of these sizes."""
     gradient = np.full(PARAMETERS, np.sqrt(SIGNAL / PARAMETERS))
     spread = np.sqrt(NOISE / PARAMETERS / EACH)
     own = gradient + spread * draw.standard_normal((PAIRS, WORLD, PARAMETERS))
