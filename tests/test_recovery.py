@@ -72,7 +72,8 @@ def facts(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("first", "step", "where"), itertools.product((True, False), (1, 3), ("forward", "backward"))
+    ("first", "step", "where"),
+    list(itertools.product((True, False), (1, 3), ("forward", "backward"))),
 )
 def test_a_lack_of_memory_anywhere_in_one_process_is_repeated_by_all(facts, first, step, where):
     failing = 0 if first else len(facts) - 1
