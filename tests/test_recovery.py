@@ -6,7 +6,7 @@ import pytest
 
 from tests.together import together
 
-SIZES = (2, 4)
+SIZES = (2, pytest.param(4, marks=pytest.mark.slow))
 EACH = 6
 """Examples of each process: at first three micro-batches of 2, then six of 1."""
 

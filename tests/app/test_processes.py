@@ -10,6 +10,7 @@ from batchlab.types import to_plain
 from tests.together import together
 
 SIZES = (2, 4)
+pytestmark = pytest.mark.slow
 
 TASK = """
 import torch
@@ -104,7 +105,8 @@ with gathered() as team:
     FACTS["after"] = team.each(lambda: -team.rank)
 
     # Other data in the last process.
-    own = prepare(tiny_task.task(train=tiny_task.points(128, team.rank == SIZE - 1)), device="cpu")
+    others = tiny_task.points(128, int(team.rank == SIZE - 1))
+    own = prepare(tiny_task.task(train=others), device="cpu")
     FACTS["other data"] = failed(lambda: check_same(team, own))
     own = prepare(tiny_task.task(train=tiny_task.points(128 - 2 * team.rank, 0)), device="cpu")
     FACTS["other number"] = failed(lambda: check_same(team, own))

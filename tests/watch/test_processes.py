@@ -9,7 +9,7 @@ from batchlab.watch.noise import Squares, block_of, estimate, pair
 from batchlab.watch.record import NoiseBlock
 from tests.together import together
 
-SIZES = (2, 4)
+SIZES = (2, pytest.param(4, marks=pytest.mark.slow))
 
 PROGRAM = """
 import warnings
