@@ -152,7 +152,7 @@ def test_every_command_explains_itself(command, capsys):
     assert "--no-" not in out.replace("--no-growing", "")
 
 
-@pytest.mark.parametrize("command", ["advise", "fit", "noise", "critical", "compare"])
+@pytest.mark.parametrize("command", ["advise", "critical", "compare"])
 def test_a_task_is_a_positional_argument(command, capsys):
     assert ran(capsys, command, "--help")[1].splitlines()[0].endswith("TASK")
 
@@ -254,7 +254,7 @@ def test_a_mistake_in_the_options_is_one_sentence(arguments, said, here, capsys)
     assert said in sentence(capsys, *arguments, *quiet)
 
 
-@pytest.mark.parametrize("command", ["advise", "fit", "noise", "critical", "compare"])
+@pytest.mark.parametrize("command", ["critical", "compare"])
 def test_a_start_under_torchrun_is_refused(command, here, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     sizes = ("--batch-sizes", "2") if command == "compare" else ()

@@ -15,7 +15,7 @@ LAYERS = [
     for line in """
     types errors
     _tree _html _text _random _platform _processes _snapshot
-    _memory _finder citations
+    _memory _finder _team citations
     schedules stats models _meter
     rules samplers theory
     optim data accumulation

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,10 @@ dist.destroy_process_group()
 """
 
 
-def together(program, folder, size=2):
-    """What each process put into ``FACTS``. They meet in a file, so no port has to be free."""
+def together(program, folder, size=2, killed=()):
+    """What each process put into ``FACTS``; None of those that kill themselves. They meet in a
+    file, so no port has to be free.
+    """
     script = folder / "program.py"
     script.write_text(BEGIN + program + END, encoding="utf-8")
     env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
@@ -53,6 +56,10 @@ def together(program, folder, size=2):
     finally:
         for process in processes:
             process.kill()
-    for process, (_, said) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, "\n".join(said for _, said in outputs)
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    for rank, process in enumerate(processes):
+        code = -signal.SIGKILL if rank in killed else 0
+        assert process.returncode == code, "\n".join(said for _, said in outputs)
+    return [
+        None if rank in killed else json.loads(out.splitlines()[-1])
+        for rank, (out, _) in enumerate(outputs)
+    ]

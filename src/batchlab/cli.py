@@ -786,12 +786,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        if not _said_by_first(error):
+            print(f"{PROGRAM}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         hint = " Add --resume to go on." if given[0] in RESUMABLE else ""
         print(f"{PROGRAM}: interrupted.{hint}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _is_first() -> bool:
+    """Whether this process speaks: the only one, or the first that torchrun started."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def _said_by_first(error: Exception) -> bool:
+    """Whether another process prints this sentence."""
+    if _is_first():
+        return False
+    from batchlab._team import said_by_first
+
+    return said_by_first(error)
 
 
 class Terminated(KeyboardInterrupt):
@@ -859,7 +874,7 @@ def _demands(texts: Sequence[str]) -> dict[str, float]:
 def _listener(quiet: bool, budget: float | None = None) -> Any:
     from batchlab.progress import Quiet, Shown
 
-    return Quiet() if quiet else Shown(budget)
+    return Quiet() if quiet or not _is_first() else Shown(budget)
 
 
 def _seconds(task: str, budget: str | None) -> float | None:
@@ -884,6 +899,8 @@ def _advice(task: str, given: dict[str, Any], listener: Any) -> tuple[Any, Path]
 
 def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:
     """The answer as a table with reasons, and where the report lies."""
+    if not _is_first():
+        return
     if as_json:
         _show(advice, as_json)
         return
@@ -905,6 +922,8 @@ def _show_watched(found: Any) -> None:
 
 def _show_measured(found: Any, name: str, as_json: bool) -> None:
     """A measurement, and where its page lies."""
+    if not _is_first():
+        return
     _show(found, as_json)
     if not as_json:
         print(f"report: {Path(found.origin.folder) / f'{name}.html'}")

@@ -417,9 +417,9 @@ def test_a_schedule_in_the_baseline_is_refused_by_name(tmp_path):
         advise(task, out=tmp_path / "out", device="cpu")
 
 
-def test_torchrun_is_refused(monkeypatch, tmp_path):
+def test_a_start_that_does_not_say_which_process_this_is_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TaskError, match="without torchrun"):
+    with pytest.raises(InvalidValueError, match="`RANK` must be set in the environment"):
         advise(tiny.task(), out=tmp_path / "out", device="cpu")
 
 

@@ -10,7 +10,7 @@ from batchlab.advisor.stages import Machine
 from batchlab.app.measure import fit, moments, noise, sizes_to_time, together
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job
-from batchlab.errors import InvalidValueError, ResultError, TaskError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.measure.noise import NoiseResult
 from batchlab.report.findings import Place
 from batchlab.tasks import prepare
@@ -102,12 +102,6 @@ def test_a_size_below_one_is_refused(name):
 def test_a_folder_of_another_command_is_not_written_over(tmp_path):
     (tmp_path / "plan.json").write_text("{}", "utf-8")
     with pytest.raises(ResultError, match="holds the result of another command"):
-        noise(task(), out=tmp_path)
-
-
-def test_torchrun_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TaskError, match="start it without torchrun"):
         noise(task(), out=tmp_path)
 
 

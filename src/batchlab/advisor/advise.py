@@ -188,7 +188,7 @@ def _fields(options: Options) -> dict[str, Any]:
     before it could be are read.
     """
     asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    usual = {"growing": True, "tune": ()}
+    usual = {"growing": True, "tune": (), "world_size": 1}
     return {name: v for name, v in asked.items() if v is not usual.get(name, False)}
 
 

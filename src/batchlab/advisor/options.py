@@ -49,6 +49,7 @@ class Options:
             learning rate alone, each size for itself.
         seconds_per_sample: Seconds to read one fresh sample in the user's own training, beside
             what is timed here; added to computing.
+        world_size: Processes that train together, each with an equal part of every batch.
 
     Example:
         >>> Options(objective="time", worth=1.2).confirm_seeds
@@ -73,6 +74,7 @@ class Options:
     growing: bool = True
     tune: tuple[str, ...] = ()
     seconds_per_sample: float = 0.0
+    world_size: int = 1
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

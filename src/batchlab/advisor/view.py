@@ -252,13 +252,16 @@ class View:
         fit = self.records.machine.fit if self.records.machine else None
         largest = max(sizes_of(size))
         micro = micro_of(size, fit, self.today[0]) or largest
+        # Of processes that cannot all have an equal part, those that can.
+        world = math.gcd(largest, self.options.world_size)
+        micro = min(micro, largest // world)
         made = Setting(
             id=self.id(choice),
             rule=self.rule,
             batch_size=size,
             micro_batch_size=micro,
-            accum_steps=largest // micro,
-            world_size=1,
+            accum_steps=largest // (micro * world),
+            world_size=world,
             learning_rate=rate,
             momentum=float(config.momentum or 0.0),
             weight_decay=config.weight_decay,

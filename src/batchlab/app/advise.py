@@ -11,12 +11,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from batchlab import _platform, report
 from batchlab._platform import version
+from batchlab._team import Team, gathered
 from batchlab._text import Text
 from batchlab.advisor.advise import DEMO_SECONDS, PARTS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
@@ -42,6 +43,7 @@ from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
 from batchlab.app import watched
 from batchlab.app.advice import Advice
+from batchlab.app.processes import Beating, check_same, together
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
@@ -54,6 +56,7 @@ from batchlab.measure.sturdiness import Survey
 from batchlab.progress import listening
 from batchlab.report import charts, figures, measured
 from batchlab.report.reuse import ReuseReport
+from batchlab.schedules import sizes_of
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
 from batchlab.tasks import Prepared, Task, load, prepare
 from batchlab.tasks.loading import BUILTIN
@@ -170,23 +173,48 @@ def advise(
         growing=growing,
         tune=tune,
     )
-    _refuse_torchrun()
-    loaded, argument = found(task, data)
-    prepared = _prepared(loaded, options, device)
-    folder = Path(out) if out is not None else default_out("advise", loaded)
-    builtin = argument in BUILTIN
-    with listening(listener, options.budget) as hears, _platform.DirectoryLock(folder):
+    with gathered() as team:
+        loaded, argument = team.own(lambda: found(task, data))
+        options = replace(options, world_size=team.size)
+        prepared = team.own(lambda: _prepared(loaded, options, team.device(device)))
+        check_same(team, prepared)
+        folder = Path(out) if out is not None else default_out("advise", loaded)
+        typed = command or typed_command(argument, options, folder, device, data)
+        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed)
+        return team.lead(prepared, lambda: _advised(team, wanted, listener))
+
+
+class _Wanted(NamedTuple):
+    """What :func:`advise` was asked, checked."""
+
+    options: Options
+    folder: Path
+    builtin: bool
+    resume: bool
+    typed: str
+
+
+def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
+    """Measure, decide, and write it all down."""
+    prepared: Prepared = team.context
+    options, folder, builtin, resume, typed = wanted
+    with listening(listener, options.budget) as told, _platform.DirectoryLock(folder):
+        hears = Beating(told, team)
         if resume and not (folder / "plan.json").exists():
             hears.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
         outcome = run_stages(
             prepared, options, folder, resume=resume, builtin=builtin, listener=hears
         )
-        typed = command or typed_command(argument, options, folder, device, data)
         if builtin and options.budget is None:
             options = replace(options, budget=DEMO_SECONDS)
         facts = _facts(prepared, options, outcome, typed, builtin)
-        advice = Advice.of(assemble(outcome.records, options, facts))
-        for sentence in _write(folder, advice, prepared, options, facts, outcome.records.said):
+        records = outcome.records
+        if team.size > 1:
+            first = assemble(records, options, facts)
+            said = together(team, first.today, first.recommended, folder, hears)
+            records = replace(records, said=(*records.said, *said))
+        advice = Advice.of(assemble(records, options, facts))
+        for sentence in _write(folder, advice, prepared, options, facts, records.said):
             hears.say(sentence.en)
     return advice
 
@@ -470,7 +498,10 @@ def _price(per_hour: float | None, currency: str, per_sample: float) -> Price | 
 
 def _refuse_torchrun() -> None:
     if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
-        raise TaskError("batchlab runs in one process for now: start it without torchrun.")
+        raise TaskError(
+            "This command runs in one process: start it without torchrun. With it, fit, noise and "
+            "advise run, and watch in your own loop."
+        )
 
 
 def _prepared(task: Task, options: Options, device: str) -> Prepared:
@@ -485,6 +516,11 @@ def _prepared(task: Task, options: Options, device: str) -> Prepared:
 
 def _check_options(prepared: Prepared, options: Options) -> None:
     """Demands that only make sense for this task."""
+    for size in (*sizes_of(prepared.baseline.batch_size or 1), *(options.batch_sizes or ())):
+        if size % options.world_size:
+            hint = "Each takes an equal part of every batch."
+            constraint = f"a multiple of the {options.world_size} processes"
+            raise InvalidValueError(must("batch_size", constraint, size, hint))
     known = {"loss", prepared.metric.name}
     for name in options.at_least:
         if name not in known:
@@ -545,6 +581,8 @@ def typed_command(
         "batchlab advise digits --worth 1.5 --out 'my results' --device cpu"
     """
     words, usual = ["batchlab", "advise", argument], Options()
+    if options.world_size > 1:
+        words = ["torchrun", f"--nproc-per-node={options.world_size}", "-m", *words]
     for name in ("objective", "target", "worth", "seeds", "confirm_seeds", "from_checkpoint"):
         words += _flag(name, getattr(options, name), getattr(usual, name))
     words += _flag("at_least", [f"{k}={v!r}" for k, v in options.at_least.items()], [])

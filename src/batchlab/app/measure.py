@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import _platform, schedules
+from batchlab._team import Team, gathered
 from batchlab.advisor.options import Options
 from batchlab.advisor.screen import noise_along
 from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
-from batchlab.app.advise import _refuse_torchrun, default_out, found, provenance
+from batchlab.app.advise import default_out, found, provenance
+from batchlab.app.processes import Beating, check_same
 from batchlab.engine import Engine, Job, evaluation_grid
 from batchlab.engine.job import updates_of
 from batchlab.errors import InvalidValueError, ResultError, must
 from batchlab.measure import fit as finder
 from batchlab.measure.noise import NoiseResult, noise_probe, pool
 from batchlab.measure.throughput import seconds_per_update
+from batchlab.measure.together import Gain, divisions, gains
 from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import FitReport, NoiseReport, Origin, setting_of
@@ -74,13 +77,27 @@ def fit(
     for name, value in (("max_val", max_val), ("init_val", init_val)):
         if value is not None and value < 1:
             raise InvalidValueError(must(name, "a whole number, 1 or more", value))
+    search = {
+        "memory_limit": memory_limit,
+        "margin": margin,
+        "max_size": max_val,
+        "start": init_val,
+    }
     began = time.perf_counter()
-    prepared, folder = _ready("fit", task, out, device, data)
-    with listening(listener) as hears, _platform.DirectoryLock(folder):
+    with gathered() as team:
+        prepared, folder = _ready("fit", task, out, device, data, team)
+        return team.lead(prepared, lambda: _fit(team, search, folder, began, listener))
+
+
+def _fit(
+    team: Team, search: dict[str, Any], folder: Path, began: float, listener: Listener | None
+) -> FitReport:
+    """Search, time, and write it all down."""
+    prepared: Prepared = team.context
+    with listening(listener) as told, _platform.DirectoryLock(folder):
+        hears = Beating(told, team)
         hears.progress("finding the largest batch that fits", 0.0)
-        fits = finder.fit(
-            prepared, memory_limit=memory_limit, margin=margin, max_size=max_val, start=init_val
-        )
+        fits = team.ask(_searched, search)[0]
         machine = _timed(prepared, fits, hears)
         today = setting_of(prepared.baseline, "today", _today(prepared), _rate(prepared))
         report = FitReport(
@@ -90,11 +107,28 @@ def fit(
             prepared.examples,
             machine,
             origin(prepared, "fit", folder, time.perf_counter() - began),
+            _gains(team, fits.largest, hears),
         )
         write(folder / "machine.json", machine)
         write(folder / "fit.json", report)
         _platform.write_whole(folder / "fit.html", measured.fit_page(report))
     return report
+
+
+def _searched(team: Team, search: dict[str, Any]) -> finder.FitResult:
+    """Every process searches, and all come to the same."""
+    return finder.fit(team.context, team=team, **search)
+
+
+def _gains(team: Team, largest: int, hears: Listener) -> tuple[Gain, ...]:
+    """Today's batch size, and as many times it as there are processes, on 1, 2, … of them."""
+    prepared: Prepared = team.context
+    size = max(_sizes(prepared))
+    sizes = sorted({size, min(size * team.size, prepared.examples)})
+    wanted = divisions(sizes, team.size, largest) if team.size > 1 and largest else ()
+    if wanted:
+        hears.progress("timing the processes together", 0.0)
+    return gains(team, prepared.baseline, wanted, BLOCK_SECONDS, BLOCKS)
 
 
 def noise(
@@ -133,17 +167,22 @@ def noise(
     if points < 1:
         raise InvalidValueError(must("points", "a whole number, 1 or more", points))
     began = time.perf_counter()
-    prepared, folder = _ready("noise", task, out, device, data)
-    prepared = subset_of(prepared, subset, seed)
-    with listening(listener) as hears, _platform.DirectoryLock(folder):
-        report = _noise(prepared, samples, points, seed, folder, began, hears)
-        write(folder / "noise.json", report)
-        _platform.write_whole(folder / "noise.html", measured.noise_page(report))
-    return report
+
+    def measured_and_written() -> NoiseReport:
+        with listening(listener) as hears, _platform.DirectoryLock(folder):
+            report = _noise(team, samples, points, seed, folder, began, Beating(hears, team))
+            write(folder / "noise.json", report)
+            _platform.write_whole(folder / "noise.html", measured.noise_page(report))
+        return report
+
+    with gathered() as team:
+        prepared, folder = _ready("noise", task, out, device, data, team)
+        prepared = team.own(lambda: subset_of(prepared, subset, seed))
+        return team.lead(prepared, measured_and_written)
 
 
 def _noise(
-    prepared: Prepared,
+    team: Team,
     samples: int | str | None,
     points: int,
     seed: int,
@@ -152,6 +191,7 @@ def _noise(
     hears: Listener,
 ) -> NoiseReport:
     """Train, measure on the way, and join it all."""
+    prepared: Prepared = team.context
     config = prepared.baseline.replace(seed=seed)
     end = length(prepared, samples)
     assert isinstance(config.samples, int)
@@ -159,7 +199,7 @@ def _noise(
     sizes = schedules.batch_schedule(config.batch_size or 1).sizes
     job = Job(
         evaluation_grid(prepared.examples, end),
-        noise_probe(prepared, config, examples=EXAMPLES),
+        noise_probe(prepared, config, examples=EXAMPLES, team=team),
         moments(_trained(updates_of(config, prepared.examples, 0, end), sizes), points),
         until=end,
     )
@@ -251,14 +291,22 @@ def _ready(
     out: str | Path | None,
     device: str,
     data: str | Path | None,
+    team: Team,
 ) -> tuple[Prepared, Path]:
-    """The task, checked, and the folder for its result."""
-    _refuse_torchrun()
-    loaded, _ = found(task, data)
-    folder = Path(out) if out is not None else default_out(command, loaded)
-    if (folder / "plan.json").exists():
-        raise ResultError(f"`{folder}` holds the result of another command. Use another --out.")
-    return prepare(loaded, device=device), folder
+    """The task, checked and the same in every process, and the folder for its result."""
+
+    def ready() -> tuple[Prepared, Path]:
+        loaded, _ = found(task, data)
+        folder = Path(out) if out is not None else default_out(command, loaded)
+        if (folder / "plan.json").exists():
+            raise ResultError(
+                f"`{folder}` holds the result of another command. Use another --out."
+            )
+        return prepare(loaded, device=team.device(device)), folder
+
+    prepared, folder = team.own(ready)
+    check_same(team, prepared)
+    return prepared, folder
 
 
 def _timed(prepared: Prepared, fits: finder.FitResult, hears: Listener) -> Machine:

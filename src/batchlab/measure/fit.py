@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cloudpickle
@@ -21,9 +21,10 @@ from batchlab._finder import Failure, Found, Outcome, find_largest
 from batchlab._memory import OUT_OF_MEMORY
 from batchlab._meter import margin_bytes, unmeasured
 from batchlab._platform import MemoryLimit, format_bytes
+from batchlab._team import Team
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError, must
-from batchlab.measure import throughput
+from batchlab.measure import plain, throughput
 from batchlab.measure._trial import Assignment, Trials
 from batchlab.measure.throughput import Timing
 from batchlab.tasks import Prepared
@@ -88,6 +89,7 @@ def fit(
     start: int | None = None,
     threads: int | None = None,
     time_limit: float | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """Find the largest micro-batch that fits, for training and for evaluation.
 
@@ -105,6 +107,8 @@ def fit(
         start: First size tried; the run's batch size if left out.
         threads: Threads of torch in the child; as here if left out.
         time_limit: Seconds for the search once the task is loaded, or None.
+        team: Processes that train together, each of which calls this: every size runs in all of
+            them at once, and fits if it fits in each. Processes on one machine share its memory.
 
     Returns:
         The largest size that ran, what bound it, and every trial.
@@ -116,21 +120,26 @@ def fit(
     Assumes:
         Nothing else takes or gives back much memory meanwhile.
     """
-    config = config or prepared.baseline
+    config, team = config or prepared.baseline, team or Team()
     cap = prepared.examples if max_size is None else min(max_size, prepared.examples)
     if cap < 1:
         raise InvalidValueError(must("max_size", "at least 1", max_size))
     first = min(start or min(_sizes(config)), cap)
     # The child, too, needs what only Linux has.
     if why := _platform.memory_unavailable() or unmeasured(prepared.device):
-        return _unmeasured(prepared, config, first, why)
+        return _unmeasured(prepared, config, first, why, team)
     task = _Carried(prepared, config, memory_limit, threads)
-    with contextlib.closing(_Child(task, time_limit)) as child:
-        limit = child.limit
+    extra = bucket_bytes(prepared, config) if team.size > 1 else 0
+    with contextlib.closing(team.own(lambda: _Child(task, time_limit, extra))) as child:
+        limit = least(team.each(lambda: child.limit), _sharing(prepared, team))
         keep = margin_bytes(margin, limit)
         child.allowed = limit.bytes - keep if limit.bytes else None
         found = find_largest(
-            child.trial, max_size=cap, start=first, limit=limit.bytes or None, margin=keep
+            lambda size: worst(team.each(lambda: child.trial(size))),
+            max_size=cap,
+            start=first,
+            limit=limit.bytes or None,
+            margin=keep,
         )
     return _result(found, limit, keep, cap, prepared)
 
@@ -196,8 +205,8 @@ class _Carried:
 class _Child:
     """A child process that tries sizes; replaced by a fresh one after a failure."""
 
-    def __init__(self, task: _Carried, seconds: float | None) -> None:
-        self.task = task
+    def __init__(self, task: _Carried, seconds: float | None, extra: int = 0) -> None:
+        self.task, self.extra = task, extra
         self.allowed: int | None = None
         self._start()
         # From here on: what a task imports may take longer than a search.
@@ -212,6 +221,8 @@ class _Child:
             self._start()
         outcome = self._answer_to(size, self._until())
         assert isinstance(outcome, Outcome)
+        if outcome.bytes:
+            outcome = replace(outcome, bytes=outcome.bytes + self.extra)
         exceeded = self.allowed is not None and (outcome.bytes or 0) > self.allowed
         if not outcome.fits or exceeded:
             self.close()
@@ -308,9 +319,56 @@ def obituary(code: int, last_words: str) -> Outcome:
     return Outcome(False, None, f"{how}: {last_words}" if last_words else how, kind)
 
 
-def _unmeasured(prepared: Prepared, config: RunConfig, size: int, why: str) -> FitResult:
+def bucket_bytes(prepared: Prepared, config: RunConfig) -> int:
+    """Bytes that DistributedDataParallel holds to exchange gradients, beside the gradients."""
+    model = prepared.objective(config.seed, plain.DTYPES[config.precision], config.gamma)
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def _sharing(prepared: Prepared, team: Team) -> int:
+    """Processes that share the memory in question."""
+    return team.here.local_size if prepared.device == "cpu" else 1
+
+
+def least(limits: Sequence[MemoryLimit], sharing: int) -> MemoryLimit:
+    """The share of the smallest limit among processes that have the same memory; unknown (0) if
+    one is.
+
+    Example:
+        >>> print(least([MemoryLimit(2**31, "free"), MemoryLimit(2**30, "free")], sharing=2))
+        512.0 MiB (free, shared by 2 processes)
+    """
+    smallest = min(limits, key=lambda limit: limit.bytes)
+    if sharing == 1 or not smallest.bytes:
+        return smallest
+    words = f"{smallest.source}, shared by {sharing} processes"
+    return MemoryLimit(smallest.bytes // sharing, words)
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """What a size comes to in all processes: it fits if it fits in each, and takes what it takes
+    where it takes most.
+
+    Example:
+        >>> found = worst([Outcome(True, 8), Outcome(False, None, "no", Failure.MEMORY)])
+        >>> found.fits, found.bytes, found.reason
+        (False, 8, 'no (in process 1)')
+    """
+    known = [one.bytes for one in outcomes if one.bytes]
+    most = max(known) if known else None
+    failed = next(((i, one) for i, one in enumerate(outcomes) if not one.fits), None)
+    if failed is None:
+        return Outcome(True, most)
+    rank, one = failed
+    reason = f"{one.reason} (in process {rank})" if len(outcomes) > 1 else one.reason
+    return Outcome(False, most, reason, one.failure)
+
+
+def _unmeasured(
+    prepared: Prepared, config: RunConfig, size: int, why: str, team: Team
+) -> FitResult:
     """Where memory cannot be measured, one size runs, so that at least it is known to run."""
-    outcome = Trials(prepared, config)(size)
+    outcome = worst(team.each(lambda: Trials(prepared, config)(size)))
     trial = Trial(size, outcome.fits, 0, reason=outcome.reason)
     word = "runs" if outcome.fits else f"does not run ({outcome.reason})"
     sentence = f"A micro-batch of {size:,} {word}; larger ones were not tried: {why}."

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from batchlab import _random, _tree, schedules
+from batchlab._team import Team
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure import _per_example
@@ -36,6 +37,7 @@ from batchlab.measure._moments import (
     variance_factor,
     without_replacement,
 )
+from batchlab.measure.plain import DTYPES
 from batchlab.tasks import Objective, Prepared
 from batchlab.types import Estimate, Tree
 
@@ -225,6 +227,7 @@ def measure_noise(
     samples: int,
     seed: int,
     examples: int = EXAMPLES,
+    team: Team | None = None,
 ) -> NoiseResult:
     """Measure the gradient noise scale at the objective's current weights, leaving no trace.
 
@@ -245,6 +248,8 @@ def measure_noise(
         seed: Names the draw.
         examples: Examples to measure, at least 32; more are used where batch norm needs 8 training
             batches, fewer where there are fewer.
+        team: Processes that share the work, each of which calls this with the same weights; each
+            takes the gradients of its part of the blocks, and all come to the same result.
 
     Returns:
         Signal, noise and their ratio with a 90 % interval, or a lower bound where the signal is
@@ -276,7 +281,8 @@ def measure_noise(
     if not objective.training:
         own.train()
     with _random.seeded(seed, "noise", samples):
-        return _Measurement(own, prepared, config, samples, seed).measure(examples)
+        found = _Measurement(own, prepared, config, samples, seed, team or Team())
+        return found.measure(examples)
 
 
 @dataclass(frozen=True)
@@ -286,6 +292,7 @@ class NoiseProbe:
     prepared: Prepared
     config: RunConfig
     examples: int
+    team: Team | None = None
 
     @property
     def name(self) -> str:
@@ -294,6 +301,10 @@ class NoiseProbe:
 
     def __call__(self, objective: Objective, samples: int) -> dict[str, float]:
         """The noise scale as named floats."""
+        if self.team is not None and self.team.size > 1:
+            state = {name: value.cpu() for name, value in objective.state_dict().items()}
+            asked = self.team.ask(_measure_here, state, self.config, samples, self.examples)
+            return asked[0].values()
         found = measure_noise(
             objective,
             self.prepared,
@@ -305,7 +316,31 @@ class NoiseProbe:
         return found.values()
 
 
-def noise_probe(prepared: Prepared, config: RunConfig, *, examples: int = EXAMPLES) -> NoiseProbe:
+def _measure_here(
+    team: Team, state: dict[str, Tensor], config: RunConfig, samples: int, examples: int
+) -> NoiseResult:
+    """One process's part of a measurement, at the weights of the first."""
+    prepared: Prepared = team.context
+    objective = prepared.objective(config.seed, DTYPES[config.precision], config.gamma)
+    objective.load_state_dict(state)
+    return measure_noise(
+        objective.train(),
+        prepared,
+        config,
+        samples=samples,
+        seed=config.seed,
+        examples=examples,
+        team=team,
+    )
+
+
+def noise_probe(
+    prepared: Prepared,
+    config: RunConfig,
+    *,
+    examples: int = EXAMPLES,
+    team: Team | None = None,
+) -> NoiseProbe:
     """The noise scale as a probe that the engine takes during training.
 
     It records ``noise.signal``, ``noise.noise``, ``noise.scale``, ``noise.low``, ``noise.high``
@@ -316,6 +351,7 @@ def noise_probe(prepared: Prepared, config: RunConfig, *, examples: int = EXAMPL
         prepared: The task.
         config: The resolved run.
         examples: Examples a moment, at least 32; see :func:`noise_plan`.
+        team: Processes that share each measurement, led by this one.
 
     Returns:
         ``(objective, samples) → values``.
@@ -325,7 +361,7 @@ def noise_probe(prepared: Prepared, config: RunConfig, *, examples: int = EXAMPL
     """
     if examples < BLOCKS:
         raise InvalidValueError(must("examples", f"at least {BLOCKS}", examples))
-    return NoiseProbe(prepared, config, examples)
+    return NoiseProbe(prepared, config, examples, team)
 
 
 class NoisePlan(NamedTuple):
@@ -463,6 +499,11 @@ class _Blocks(NamedTuple):
     weights: Tensor
     squares: Tensor | None
 
+    def on_processor(self) -> _Blocks:
+        """Where it can travel from."""
+        squares = None if self.squares is None else self.squares.cpu()
+        return _Blocks(self.rows.cpu(), self.weights.cpu(), squares)
+
 
 @dataclass(frozen=True)
 class _Measurement:
@@ -473,6 +514,7 @@ class _Measurement:
     config: RunConfig
     samples: int
     seed: int
+    team: Team = field(default_factory=Team)
     read: tuple[Tensor, Tree] | None = None
 
     def measure(self, examples: int) -> NoiseResult:
@@ -486,7 +528,11 @@ class _Measurement:
         block = max(1, count // self.most_blocks())
         blocks = count // block
         index = self.draw(blocks * block, replacement=random)
-        found = self.reading(index).gradients(index, blocks, _form(self.objective, few))
+        form = self.team.each(lambda: _form(self.objective, few))[0]
+        found = self.shared(
+            index.reshape(blocks, block),
+            lambda own: self.reading(own.flatten()).gradients(own.flatten(), len(own), form),
+        )
         small = block if found.squares is None else 1
         if population is None:
             design = independent(small, block, blocks)
@@ -501,17 +547,44 @@ class _Measurement:
             return NoiseResult(self.samples, math.nan, math.nan, None, None, METHODS[2], 0)
         blocks = max(LEAST_BLOCKS, min(self.most_blocks(), examples // size))
         draws = [self.draw(size, i) for i in range(blocks)]
-        own = self.reading(torch.cat(draws))
+        found = self.shared(torch.stack(draws), self.of_batches)
+        if self.prepared.train.in_memory:
+            design = separate_batches(size, blocks, population)
+        else:
+            design = independent(size, size, blocks)
+        return self.conclude(found, design, METHODS[2], blocks * size)
+
+    def of_batches(self, draws: Int[Tensor, "K m"]) -> _Blocks:
+        """Gradients of whole batches."""
+        own = self.reading(draws.flatten())
         parts = [
             _gradients("batch", self.objective, own.batch(draw), 1, self.autocast())
             for draw in draws
         ]
         rows, weights = torch.cat([g.blocks for g in parts]), torch.cat([g.weights for g in parts])
-        if self.prepared.train.in_memory:
-            design = separate_batches(size, blocks, population)
-        else:
-            design = independent(size, size, blocks)
-        return self.conclude(_Blocks(rows, weights, None), design, METHODS[2], blocks * size)
+        return _Blocks(rows, weights, None)
+
+    def shared(
+        self, index: Int[Tensor, "K m"], work: Callable[[Int[Tensor, "k m"]], _Blocks]
+    ) -> _Blocks:
+        """K blocks of examples, each process doing its part of them, joined in their order.
+
+        No process may have nothing to do: K is at least :data:`LEAST_BLOCKS`.
+        """
+        if self.team.size == 1:
+            return work(index)
+        parts = index.tensor_split(self.team.size)
+        if not all(map(len, parts)):
+            raise InvalidValueError(must("nproc-per-node", f"at most {len(index)}", len(parts)))
+        rank = self.team.rank
+        # Each its own random numbers: the same dropout in two blocks would make them alike.
+        with _random.seeded(self.seed, "noise", self.samples, 1 + rank):
+            found = self.team.each(lambda: work(parts[rank]).on_processor())
+        weights = torch.cat([one.weights for one in found])
+        squares = [one.squares for one in found if one.squares is not None]
+        even = len(squares) == len(found) and bool((weights == weights[0]).all())
+        rows = torch.cat([one.rows for one in found])
+        return _Blocks(rows, weights, torch.cat(squares) if even else None)
 
     def conclude(self, found: _Blocks, design: Design, method: str, examples: int) -> NoiseResult:
         """From gradients to the result."""

@@ -25,8 +25,10 @@ from batchlab.advisor.stages import Machine
 from batchlab.config import RunConfig
 from batchlab.measure.fit import FitResult
 from batchlab.measure.noise import NoiseResult
+from batchlab.measure.together import Gain
 from batchlab.report import formats, names
 from batchlab.report.features import ranged, share, signed, span
+from batchlab.report.gained import gained
 from batchlab.report.sturdiness import disturbance, meaning
 from batchlab.rules import is_sgd_family
 from batchlab.schedules import batch_schedule, sizes_of
@@ -72,6 +74,7 @@ class FitReport:
         train_examples: N.
         machine: Trials, limits, and timed blocks of one run alone.
         origin: Where these numbers come from.
+        gains: Seconds per update of several processes that train together, where there are any.
     """
 
     task: str
@@ -80,6 +83,7 @@ class FitReport:
     train_examples: int
     machine: Machine
     origin: Origin
+    gains: tuple[Gain, ...] = ()
 
     @property
     def fit(self) -> FitResult:
@@ -130,7 +134,23 @@ class FitReport:
             )
         if found.loader_share is not None:
             notes.append(f"reading the data takes {100 * found.loader_share:.0f} % of an update")
-        return notes + _assumed(self.origin)
+        return notes + self._together() + _assumed(self.origin)
+
+    def _together(self) -> list[str]:
+        """What more processes gain."""
+        if not self.gains:
+            return []
+        head = ("processes together", "samples per second (90 %)", "ms per update (90 %)")
+        rows = [
+            (
+                str(one),
+                _estimate(one.timing.samples_per_second),
+                _estimate(one.timing.seconds_per_update, 1000.0),
+            )
+            for one in self.gains
+        ]
+        told = [plain(one.en) for one in gained(self.gains)]
+        return [table(head, rows), *told]
 
 
 class Place(StrEnum):

@@ -43,6 +43,7 @@ from batchlab.report.findings import (
     row,
     scale_text,
 )
+from batchlab.report.gained import gained
 from batchlab.report.reuse import ReuseReport
 from batchlab.report.strength import StrengthReport
 from batchlab.report.sturdiness import meaning
@@ -70,7 +71,9 @@ def fit_page(found: FitReport) -> str:
     notes = evidence.speed_notes(advice)
     section = Section("memory-and-speed", heading, notes, tuple(drawn))
     answer = evidence.speed_title(advice)
-    return _page(advice, found.origin, title, answer, (), (_fit_table(found),), (section,), drawn)
+    tables = (_fit_table(found), *((_gains_table(found),) if found.gains else ()))
+    told = gained(found.gains)
+    return _page(advice, found.origin, title, answer, told, tables, (section,), drawn)
 
 
 def noise_page(found: NoiseReport) -> str:
@@ -401,6 +404,27 @@ def _fit_table(found: FitReport) -> Table:
     caption = Text(
         "Every size that was tried or timed, with 90 % ranges",
         "試行または計測したサイズ（かっこ内は90%の範囲）",
+    )
+    return caption, head, rows
+
+
+def _gains_table(found: FitReport) -> Table:
+    head = (
+        Text("processes together", "複数のプロセスでの学習"),
+        Text("examples per second (90 %)", "データ数/秒（90%）"),
+        Text("time per update (90 %)", "1回の更新（90%）"),
+    )
+    rows = tuple(
+        (
+            same(str(one)),
+            _ranged(one.timing.samples_per_second, lambda x: same(formats.number(x, 3))),
+            _ranged(one.timing.seconds_per_update, formats.duration),
+        )
+        for one in found.gains
+    )
+    caption = Text(
+        "One training on 1, 2, … processes of this start, with 90 % ranges",
+        "一つの学習を1、2、…個のプロセスで行ったときの速さ（かっこ内は90%の範囲）",
     )
     return caption, head, rows
 

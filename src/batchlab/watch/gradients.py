@@ -1,16 +1,18 @@
 """Squared norms of one update's gradient at two batch sizes, from the user's own backward passes.
 
 No pass is added. Hooks stand on layers and parameters during a measured update and are gone after
-it; they read what autograd computes and change none of it. Two ways:
+it; they read what autograd computes and change none of it. Three ways:
 
 - *per example*: what went into a layer and the gradient of what came out give the squared norm of
   each example's contribution (:mod:`batchlab.measure._per_example`), exactly, for the layers that
   have a formula;
 - *micro-batches*: where gradients are accumulated, the gradient of each micro-batch passes by on
-  its way into the sum, for every layer.
+  its way into the sum, for every layer;
+- *processes*: under DistributedDataParallel, this process's gradient against the mean of all.
 
-Both see gradients before clipping, and on several devices those of this one, before they are
-averaged. A factor on the loss, such as that of a GradScaler, multiplies signal and noise alike.
+All see gradients before clipping, and the first two, on several devices, those of this one before
+they are averaged. A factor on the loss, such as that of a GradScaler, multiplies signal and noise
+alike.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from batchlab import _random
@@ -209,6 +213,53 @@ class MicroBatches(Collector):
         return Found(small_sq, big_sq, sizes[0], sum(sizes), self._missed)
 
 
+class Processes(MicroBatches):
+    """‖g‖² of this process's gradient against that of the mean over all W, which
+    DistributedDataParallel forms anyway: E‖g‖² = ‖G‖² + tr Σ/n and E‖ḡ‖² = ‖G‖² + tr Σ/(Wn), for n
+    examples in each.
+
+    Nothing is sent for it, and no process waits for another: one process's norm is an unbiased
+    small one.
+
+    Args:
+        wrapper: The model as wrapped.
+        parameters: Whose gradient is measured.
+
+    Assumes:
+        Processes with equally many examples, and the usual exchange of gradients: their mean.
+    """
+
+    method = "processes"
+
+    def __init__(self, wrapper: DistributedDataParallel, parameters: Sequence[Parameter]) -> None:
+        self._wrapper, self._world = wrapper, dist.get_world_size(wrapper.process_group)
+        super().__init__(parameters)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._whole: list[Tensor] = []
+        self._queued = False
+
+    @torch.no_grad()
+    def _arrived_with(self, parameter: Parameter) -> None:
+        super()._arrived_with(parameter)
+        if self._wrapper.require_backward_grad_sync and not self._queued:
+            self._queued = True
+            _after_backward(functools.partial(_after_backward, self._guarded(self._exchanged)))
+
+    @torch.no_grad()
+    def _exchanged(self) -> None:
+        """Gradients are the means over all processes."""
+        self._whole = [_norm(p.grad) for p in self.parameters if p.grad is not None]
+
+    def _usable(self, sizes: Sequence[int]) -> bool:
+        return self._world > 1 and sum(sizes) > 0 and bool(self._whole)
+
+    def _found(self, sizes: Sequence[int]) -> Found:
+        own, whole = (_joined(part).square().sum() for part in (self._big.values(), self._whole))
+        return Found(own, whole, sum(sizes), self._world * sum(sizes), self._missed)
+
+
 class PerExample(Collector):
     """‖gᵢ‖² of single examples against that of their mean. The contributions cᵢ add up to the
     gradient G, and γᵢ = n·cᵢ is one example's own: mean ‖γᵢ‖² = n Σ‖cᵢ‖².
@@ -320,6 +371,19 @@ class PerExample(Collector):
         n, squares = sum(sizes), _joined(self._squares)
         small_sq = n * (squares @ squares.new_tensor(self._factors))
         return Found(small_sq, _joined(self._big.values()).square().sum(), 1, n, self._missed)
+
+
+def processes(model: nn.Module, trained: Sequence[Parameter]) -> Processes | None:
+    """The collector of the processes' gradients, where the model is wrapped for several.
+
+    Args:
+        model: As it is called in the training loop.
+        trained: Parameters that the optimizer changes.
+    """
+    whole = getattr(model, "_orig_mod", model)
+    if not isinstance(whole, DistributedDataParallel) or dist.get_world_size() == 1:
+        return None
+    return Processes(whole, trained)
 
 
 def per_example(
@@ -448,6 +512,14 @@ def _first(piece: _per_example.Piece, count: int) -> _per_example.Piece:
     if isinstance(piece, _per_example.Rows):
         return piece._replace(index=piece.index[:count], b=piece.b[:count])
     return piece[:count]
+
+
+def _after_backward(work: Callable[[], None]) -> None:
+    """Run at the end of the backward pass at hand. What DistributedDataParallel does there was put
+    down during the pass; so work that is put down at its end comes later still.
+    """
+    # The way torch's own FSDP takes; a test holds that it still leads there.
+    torch.autograd.Variable._execution_engine.queue_callback(work)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class NoiseBlock(Line):
     ratios.
 
     Attributes:
-        method: ``per example`` or ``micro-batches``.
+        method: ``per example``, ``micro-batches`` or ``processes``.
         pairs: Updates n.
         signal: Mean S, estimate of ‖G‖², (loss/parameter)²; may be negative.
         noise: Mean N, estimate of tr Σ, (loss/parameter)².

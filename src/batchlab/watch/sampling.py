@@ -20,7 +20,7 @@ from batchlab.watch.gradients import Collector, Found, MicroBatches, PerExample
 from batchlab.watch.noise import Pair, Squares, block_of, pair
 from batchlab.watch.record import About
 
-Method = Literal["auto", "per example", "micro-batches", "off"]
+Method = Literal["auto", "per example", "micro-batches", "processes", "off"]
 
 FIRST = 10
 """Updates before the first measured one, at least 1: by then it is known whether gradients are
@@ -198,10 +198,13 @@ class Sampling:
         summed, no_sum = self._by_micro_batch()
         if summed:
             return summed
+        exchanged, not_exchanged = self._by_process()
+        if exchanged:
+            return exchanged
         if by_example and share >= PART:
             self._notes.append((About.PART_OF_NOISE, reason))
             return by_example
-        reasons = [*self._failed.values(), reason, no_sum]
+        reasons = [*self._failed.values(), reason, no_sum, not_exchanged]
         self._notes.append((About.NO_NOISE, "; ".join(dict.fromkeys(filter(None, reasons)))))
         return None
 
@@ -212,6 +215,17 @@ class Sampling:
         if not self._accumulates:
             return None, "gradients are not accumulated over micro-batches"
         return MicroBatches(self.trained), ""
+
+    def _by_process(self) -> tuple[Collector | None, str]:
+        """The collector of the processes' gradients, or why there is none where it is asked for;
+        one process alone needs no excuse.
+        """
+        if self._method not in ("auto", "processes") or "processes" in self._failed:
+            return None, ""
+        found = gradients.processes(self._model, self.trained)
+        wanted = found is None and self._method == "processes"
+        said = "the model given to watch is not in DistributedDataParallel with other processes"
+        return found, said if wanted else ""
 
     def _by_example(self) -> tuple[PerExample | None, str]:
         """The collector of single examples, and what keeps it from covering the whole model."""
