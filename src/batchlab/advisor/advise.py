@@ -234,7 +234,8 @@ def _session(
     began: float,
 ) -> Session:
     machine = journal.load("machine", Machine)
-    stopwatch = Stopwatch(prepared, 1, machine.blocks if machine else None)
+    known = (machine.blocks, machine.wrapped) if machine else (None, None)
+    stopwatch = Stopwatch(prepared, 1, known[0], wrapped=known[1])
     # Nothing is measured for a finished result, so its clock stands still.
     began = math.inf if journal.finished else began
     session = Session(prepared, options, engine, notes, stopwatch, began=began)

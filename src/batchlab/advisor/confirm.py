@@ -30,11 +30,10 @@ from batchlab.advisor.stages import (
     Grown,
     Pace,
     Tuned,
-    all_sizes,
+    changes_more,
     choice_of,
     others_of,
     pace_of,
-    reuse_of,
 )
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
@@ -127,7 +126,7 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not _changes_more(c)),
+        any(c[0] != session.batch_size for c in finalists if not changes_more(c)),
     )
 
 
@@ -164,9 +163,9 @@ def confirm(
         recommendation in it was fixed before the fresh seeds ran.
     """
     today = (session.batch_size, session.learning_rate)
-    sizes = all_sizes([today, *plan.pairs()])
-    session.visit(sizes)
-    choosing = _curves(session, CHOOSING_RUNS, [today, *plan.pairs()], plan.seeds)
+    tried = [today, *plan.pairs()]
+    session.visit_all(tried)
+    choosing = _curves(session, CHOOSING_RUNS, tried, plan.seeds)
     found = _target(session, choosing[: len(plan.seeds)])
     if found is None:
         session.listener.say(
@@ -175,12 +174,15 @@ def confirm(
         )
         return None
     target, chosen_by = found
-    session.visit(sizes)
+    session.visit_all(tried)
     choice = _fixed(session, journal, plan, choosing, target, yardstick)
     chosen = choice_of([choice[name] for name in FIELDS if name in choice])
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
-    timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
+    timed, timed_wrapped = (
+        {size: len(known) for size, known in session.stopwatch.timed(wrapped).items()}
+        for wrapped in (False, True)
+    )
     before, after = _fresh(session, chosen, plan.fresh)
     return Confirmation(
         target,
@@ -193,6 +195,7 @@ def confirm(
         before,
         after,
         _alone(session, plan, chosen),
+        timed_wrapped=timed_wrapped,
     )
 
 
@@ -221,19 +224,14 @@ def _fixed(
 
 def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Curve, ...]:
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
-    batch grows or is used again.
+    batch grows or is used again, or there is a γ.
     """
-    if isinstance(chosen, Grown) or reuse_of(chosen):
+    if changes_more(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
     unchanged = (chosen[0], session.learning_rate)
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
-
-
-def _changes_more(choice: Choice) -> bool:
-    """Whether a setting grows its batch or uses it again."""
-    return isinstance(choice, Grown) or reuse_of(choice) > 0
 
 
 def affordable_repeats(session: Session, pace: Pace, seconds: float) -> int:
@@ -269,17 +267,17 @@ def _fresh(
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()
     for part in _parts(seeds):
-        session.visit(all_sizes([today, chosen]))
+        session.visit_all([today, chosen])
         runs = _curves(session, "fresh repeats", [today, chosen], part, test=True)
         before, after = before + runs[: len(part)], after + runs[len(part) :]
-    session.visit(all_sizes([today, chosen]))
+    session.visit_all([today, chosen])
     return before, after
 
 
 def seconds_of_fresh(session: Session, choices: Sequence[Choice], seeds: int) -> float:
     """What whole runs of some settings on so many fresh seeds take."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    return session.wall_seconds([(c[0], session.samples, count) for c in choices] * seeds)
+    return session.wall_seconds([(pace_of(c), session.samples, count) for c in choices] * seeds)
 
 
 def grown_afresh(
@@ -294,9 +292,9 @@ def grown_afresh(
         choices: A batch that grows, or its rival of constant size.
         seeds: Those of ``record.today``.
     """
-    session.visit(all_sizes(choices))
+    session.visit_all(choices)
     runs = _curves(session, "growing against constant, on fresh seeds", choices, seeds)
-    session.visit(all_sizes(choices))
+    session.visit_all(choices)
     return replace(record, growers=runs)
 
 

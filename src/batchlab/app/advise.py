@@ -37,7 +37,7 @@ from batchlab.advisor.stages import (
     Tuning,
 )
 from batchlab.advisor.tuning.propose import library
-from batchlab.advisor.tuning.space import FIELDS, names_for, names_of
+from batchlab.advisor.tuning.space import FIELDS, names_in, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
 from batchlab.app import watched
@@ -242,7 +242,7 @@ def dry_run(
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
-    names = names_for(options.tune, str(prepared.baseline.rule))
+    names, _ = names_in(options.tune, prepared)
     return DryRun(
         loaded.name, whole, prices, detectable, said, options.budget, options.price, names
     )
@@ -514,7 +514,7 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         got = "one whose predictions cannot be compared"
         raise InvalidValueError(must("prefer", "left out for this task", got, hint))
     if options.tune:
-        names_for(options.tune, str(prepared.baseline.rule))
+        names_in(options.tune, prepared)
         library()
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
