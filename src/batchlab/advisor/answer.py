@@ -570,7 +570,12 @@ def strengthening(view: View) -> Strengthening | None:
     """Whether a γ pays, and what else it changes: the best setting with one against the best
     without, on the choosing seeds; None where none was asked for.
     """
-    tuning, record = view.records.tuning, view.confirmation
+    tuning, record, pilot = view.records.tuning, view.confirmation, view.records.strengths
+    if pilot is not None:
+        tried = len({c.choice for c in pilot.curves if gamma_of(c.choice) is not None})
+        known = Strengthening(pilot.why_not, pilot.seconds, tried)
+        best = [choice_of(one) for one in pilot.best]
+        return known if pilot.why_not else _strengthened(view, record, known, best)
     if tuning is None or "gamma" not in tuning.names:
         return None
     own = view.facts.baseline.gamma

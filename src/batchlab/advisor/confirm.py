@@ -81,6 +81,7 @@ def plan_confirmation(
     seconds: float,
     growing: Sequence[Choice] = (),
     again: Sequence[Choice] = (),
+    stronger: Sequence[Choice] = (),
 ) -> ConfirmationPlan | None:
     """The fullest confirmation that fits: fewer finalists first, never fewer fresh seeds.
 
@@ -90,12 +91,14 @@ def plan_confirmation(
         seconds: What it may take.
         growing: Batches that grow, best first: the best comes second, the others last.
         again: Batches that are used several times, best first, likewise and before these.
+        stronger: The best γ, which comes second where there is one.
 
     Returns:
         The plan, or None if not even one finalist can be confirmed.
     """
     constant = finalists(session, rows)
-    order = [*constant[:1], *again[:1], *growing[:1], *constant[1:], *again[1:], *growing[1:]]
+    order = [*constant[:1], *stronger, *again[:1], *growing[:1]]
+    order += [*constant[1:], *again[1:], *growing[1:]]
     plans = (_plan(session, order[:count]) for count in range(len(order), 0, -1))
     return next((plan for plan in plans if seconds_of(session, plan) <= seconds), None)
 
@@ -391,12 +394,12 @@ def _without_idle_growth(
     yardstick: Yardstick,
     best: Callable[[Sequence[str]], str],
 ) -> list[str]:
-    """The finalists without batches that grow or are used again, unless the best of these beats
-    the best constant one, today's among them, beyond its range on the choosing seeds. Such a batch
-    changes more, and was found among more: a draw is not enough.
+    """The finalists without batches that grow or are used again and without γ, unless the best of
+    these beats the best constant one, today's among them, beyond its range on the choosing seeds.
+    Such a setting changes more, and was found among more: a draw is not enough.
     """
     beyond = [] if session.options.tune else names
-    grown = [n for n in beyond if _changes_more(groups[n][0].choice)]
+    grown = [n for n in beyond if changes_more(groups[n][0].choice)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant

@@ -184,6 +184,8 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             if p.batch_size != view.today[0]
         ]
     made += [_whole(view, choice, Reason.REUSED) for choice in view.reused]
+    if not view.tuned:
+        made += [_whole(view, choice, Reason.STRENGTHENED) for choice in view.strengthened]
     made += [_whole(view, choice, Reason.GROWING) for choice in view.grown]
     return _with_pareto(view, made)
 

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WATCHED = "watched"
     GROWING = "growing"
     REUSED = "re-used"
+    STRENGTHENED = "strengthened"
     TUNED = "tuned"
 
 

@@ -255,6 +255,16 @@ def gamma_of(setting: Choice | Pace) -> float | None:
     return dict(setting.others).get("gamma") if isinstance(setting, Tuned) else None
 
 
+def strengthened(batch_size: int, learning_rate: float, gamma: float) -> Tuned:
+    """A setting whose model is centred at its start and divided by γ.
+
+    Example:
+        >>> strengthened(64, 0.2, 10.0).others
+        (('gamma', 10.0),)
+    """
+    return Tuned(batch_size, learning_rate, (("gamma", gamma),))
+
+
 def changes_more(choice: Choice) -> bool:
     """Whether a setting grows its batch, uses it again or has a γ: what the time of a sample or
     the learning rate does not follow from the batch size alone.
@@ -537,6 +547,26 @@ class Echoes:
 
 
 @dataclass(frozen=True)
+class Strengths:
+    """What was tried of feature-learning strengths, before stage C.
+
+    Attributes:
+        why_not: Why nothing was: a code of :class:`batchlab.advisor.record.Strengthening`; empty
+            where it was.
+        seconds: What it would take, where the budget did not pay for it.
+        samples: Length of its trainings.
+        curves: Every run.
+        best: The best γ with its learning rate, a :data:`Choice`, or nothing.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    samples: int = 0
+    curves: tuple[Curve, ...] = ()
+    best: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Trial:
     """One setting of the search over all settings.
 
@@ -626,3 +656,4 @@ class Records:
     pilot: Pilot | None = None
     echoes: Echoes | None = None
     tuning: Tuning | None = None
+    strengths: Strengths | None = None

@@ -75,6 +75,7 @@ REASONS = {
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
     Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
     Reason.REUSED: Text("each batch is used again", "同じバッチを繰り返し使う"),
+    Reason.STRENGTHENED: Text("the model has a γ", "モデルにγを使う"),
     Reason.TUNED: Text("found by the search", "探索で見つけた設定"),
 }
 STATUSES = {
