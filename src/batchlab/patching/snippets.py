@@ -32,7 +32,7 @@ def snippet(kind: Kind, one: Setting, cut: Division | None) -> tuple[str, ...]:
         Lines of Python.
     """
     made = {"pytorch": _pytorch, "lightning": _lightning, "huggingface": _huggingface}[kind]
-    return (*_model(one), *made(one, cut))
+    return (*_model(kind, one), *made(one, cut))
 
 
 def optimizer(one: Setting, parameters: str = "model.parameters()") -> str:
@@ -66,11 +66,12 @@ def written(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
-def _model(one: Setting) -> tuple[str, ...]:
+def _model(kind: Kind, one: Setting) -> tuple[str, ...]:
     """The model, centred at its start and divided by γ, if there is one."""
     if one.gamma is None:
         return ()
-    return (f"model = batchlab.FeatureStrength(model, gamma={written(one.gamma)})",)
+    name, where = ("self.model", "  # __init__") if kind == "lightning" else ("model", "")
+    return (f"{name} = batchlab.FeatureStrength({name}, gamma={written(one.gamma)}){where}",)
 
 
 def _pytorch(one: Setting, cut: Division | None) -> tuple[str, ...]:
