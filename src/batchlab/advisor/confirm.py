@@ -32,6 +32,7 @@ from batchlab.advisor.stages import (
     Tuned,
     changes_more,
     choice_of,
+    gamma_of,
     others_of,
     pace_of,
 )
@@ -216,7 +217,9 @@ def _fixed(
         return known
     shares, prefer = None, session.options.prefer
     if prefer is not None:
-        shares = judged(prefer)(session, _ends_of_finalists(session, plan))
+        own = {str(i): gamma_of(choice) for i, choice in enumerate(plan.pairs())}
+        gammas = {name: gamma for name, gamma in own.items() if gamma is not None}
+        shares = judged(prefer)(session, _ends_of_finalists(session, plan), gammas)
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
     names = Tuned._fields if isinstance(chosen, Tuned) else Grown._fields
     made: dict[str, Any] = dict(zip(names, chosen, strict=False)) | {"target": target}
