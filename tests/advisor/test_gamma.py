@@ -35,7 +35,7 @@ from batchlab.app.advise import APPLIED, advise, dry_run, options_from
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.engine.trace import Trace
-from batchlab.errors import InvalidTypeError, InvalidValueError
+from batchlab.errors import InvalidValueError
 from batchlab.measure import plain
 from batchlab.patching.snippets import snippet
 from batchlab.report import strengthening as words
@@ -146,15 +146,14 @@ def test_all_leaves_gamma_out_of_a_model_that_cannot_and_naming_it_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "match"),
+    ("options", "match"),
     [
-        ({"gammas": 10.0}, InvalidTypeError, r"Write gammas=\[10.0\]"),
-        ({"gammas": [0.0]}, InvalidValueError, "`gamma` must be a finite number above 0"),
-        ({"gammas": [1.0], "tune": "gamma"}, InvalidValueError, "Add gamma to --tune"),
+        ({"gammas": [0.0]}, "`gamma` must be a finite number above 0"),
+        ({"gammas": [1.0], "tune": "gamma"}, "Add gamma to --tune"),
     ],
 )
-def test_gammas_that_cannot_be_asked_for_are_refused(options, error, match):
-    with pytest.raises(error, match=match):
+def test_gammas_that_cannot_be_asked_for_are_refused(options, match):
+    with pytest.raises(InvalidValueError, match=match):
         options_from(**options)
 
 

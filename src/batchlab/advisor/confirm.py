@@ -232,7 +232,7 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
     batch grows or is used again, or there is a γ.
     """
-    if changes_more(chosen):
+    if isinstance(chosen, Grown) or changes_more(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()

@@ -316,9 +316,9 @@ class Session:
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
             # As many samples as take as long under today's updates per batch.
             samples = max(0, end - begin) * config.reuse // self.baseline.reuse
-            own = isinstance(size, int) and config.gamma != self.baseline.gamma
-            others = (("gamma", config.gamma),)
-            pace = Tuned(size, config.learning_rate or 0.0, others) if own else size
+            pace: Pace = size
+            if isinstance(size, int) and config.gamma != self.baseline.gamma:
+                pace = Tuned(size, config.learning_rate or 0.0, (("gamma", config.gamma),))
             work.append((pace, samples, evaluations))
         return self.wall_seconds(work)
 

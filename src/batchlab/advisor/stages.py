@@ -266,8 +266,8 @@ def strengthened(batch_size: int, learning_rate: float, gamma: float) -> Tuned:
 
 
 def changes_more(choice: Choice) -> bool:
-    """Whether a setting grows its batch, uses it again or has a γ: what the time of a sample or
-    the learning rate does not follow from the batch size alone.
+    """Whether a setting grows its batch, uses it again or has a γ of its own, so that its time or
+    its learning rate does not follow from the batch size alone.
 
     Example:
         >>> changes_more(Tuned(64, 0.2, (("gamma", 10.0),))), changes_more((64, 0.2))
