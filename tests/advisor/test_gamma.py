@@ -16,6 +16,7 @@ from batchlab.advisor.confirm import CHOOSING, plan_confirmation
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.options import Options
 from batchlab.advisor.pilot import BUDGET
+from batchlab.advisor.prefer import disagreement, features_needed, flatness
 from batchlab.advisor.record import MetricInfo, Reason, Strengthening, Verdict
 from batchlab.advisor.reusing import SEEDS as REUSE_SEEDS
 from batchlab.advisor.reusing import TUNING as REUSE_TUNING
@@ -37,8 +38,11 @@ from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.engine.trace import Trace
 from batchlab.errors import InvalidValueError
 from batchlab.measure import plain
+from batchlab.measure.insight import insight, reader_of
 from batchlab.patching.snippets import snippet
 from batchlab.report import strengthening as words
+from batchlab.report import summary
+from batchlab.report.page import render
 from batchlab.tasks import prepare
 from batchlab.types import Estimate, Status, from_plain, to_plain
 from tests.advisor import made, tiny
@@ -296,6 +300,18 @@ def test_why_it_is_not_known_is_said_in_both_languages(code):
     assert "γ" in told.ja
 
 
+def test_the_first_screen_names_the_change_and_what_a_whole_training_takes():
+    seen = view()
+    advice = assemble(seen.records, seen.options, seen.facts)
+    told = summary(advice)
+    assert "Change one setting: feature-learning strength γ none → 10." in told
+    assert "trained to the end it is 0.67× as fast" in told
+    page = render(advice)
+    assert "特徴学習の強さγをなしから10へ" in page
+    assert "An update with γ takes 1.5× as long" in page
+    assert "γ changes nothing in accuracy that these repeats would show" in page
+
+
 def test_the_lines_to_write_wrap_the_model():
     one = view().setting(RICH)
     for kind in ("pytorch", "lightning", "huggingface"):
@@ -398,6 +414,23 @@ def test_a_stacked_search_with_gamma_is_the_loop_run_by_run():
     np.testing.assert_allclose(ends["stacked"], ends["loop"], rtol=1e-4)
     # The twin: another γ is another run.
     assert abs(ends["loop"][0][-1] - ends["loop"][2][-1]) > 1e-3
+
+
+def test_trained_models_with_gamma_are_read_with_it():
+    prepared = prepare(tiny.task(), device="cpu")
+    configs = [prepared.baseline.replace(samples=640, gamma=gamma) for gamma in (None, 10.0)]
+    with Engine(prepared, None, workers=0) as engine:
+        states = engine.train(configs, Job((0, 640), keep_end=True))[1]
+        session = Session(prepared, Options(), engine, Silent(), made.Stopwatch(prepared, 1))
+    plain_reader, own = (reader_of(prepared, config) for config in configs)
+    ends = {"today": {1: states[0]}, "recommended": {1: states[1]}}
+    found = insight(plain_reader, ends, others={"recommended": own})
+    assert set(found.settings) == {"today", "recommended"}
+    for measured in (features_needed, flatness, disagreement):
+        assert set(measured(session, {"0": [states[1]] * 2}, {"0": 10.0})) == {"0"}
+    # The twin: read as the model as it is, nothing fits.
+    with pytest.raises(KeyError):
+        insight(plain_reader, ends)
 
 
 # ------------------------------------------------------------------ whole

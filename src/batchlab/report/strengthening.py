@@ -98,9 +98,10 @@ def notes(advice: Advice) -> tuple[Text, ...]:
     if found is None or not found.tried:
         return ()
     tried = say(
-        "{n} settings with a γ were trained.",
-        "γを使う設定を{n}通り学習させました。",
+        "{n} setting{s} with a γ were tried.",
+        "γを使う設定を{n}通り試しました。",
         n=formats.count(found.tried),
+        s="" if found.tried == 1 else "s",
     )
     told = [*_metric(found, advice.metric), *_slower(found), *_looks(advice)]
     return (*told, join((tried, WHAT)))
