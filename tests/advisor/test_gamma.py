@@ -457,7 +457,7 @@ def test_an_advice_tries_gammas_only_where_asked_resumes_and_reports_them(tmp_pa
     found = advise(tiny.task(), gammas=[10.0, 0.1], out=tmp_path / "asked", **given)
     assert found.strengthening.tried == 6
     stages = json.loads((tmp_path / "asked" / "plan.json").read_text())["stages"]
-    assert list(stages)[:4] == ["A", "B", "S", "C"]
+    assert [name for name in stages if name in "ABSC"] == ["A", "B", "S", "C"]
     assert "--gammas 0.1 10" in found.command
     page = (tmp_path / "asked" / "report.html").read_text()
     title = words.title(found.strengthening, found.metric)
