@@ -635,7 +635,9 @@ def _leaders(view: View, record: Confirmation, mine: Sequence[Choice]) -> list[l
         groups.setdefault(view.id(curve.choice), []).append(curve)
     asked = view.yardstick, view.options.objective, record.target, view.maximise
     ours = {view.id(choice) for choice in mine} & groups.keys()
-    plain = groups.keys() - {view.id(choice) for choice in (*view.grown, *view.reused, *view.strengthened)}
+    plain = groups.keys() - {
+        view.id(choice) for choice in (*view.grown, *view.reused, *view.strengthened)
+    }
     fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
     return [
         groups[front({n: groups[n] for n in groups if n in side}, *asked, fewest)]

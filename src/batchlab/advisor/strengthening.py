@@ -55,9 +55,7 @@ class StrengthPlan:
         ]
 
 
-def plan(
-    session: Session, rows: Sequence[Projected], seconds: float
-) -> StrengthPlan | Strengths:
+def plan(session: Session, rows: Sequence[Projected], seconds: float) -> StrengthPlan | Strengths:
     """The longest pilot that fits.
 
     Args:

@@ -39,8 +39,8 @@ from batchlab.advisor.stages import (
     choice_of,
     gamma_of,
 )
-from batchlab.advisor.tuning.propose import library
 from batchlab.advisor.strength import why_not
+from batchlab.advisor.tuning.propose import library
 from batchlab.advisor.tuning.space import FIELDS, names_in, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
@@ -48,7 +48,14 @@ from batchlab.app import watched
 from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, TaskError, cannot_read, must
+from batchlab.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ResultError,
+    TaskError,
+    cannot_read,
+    must,
+)
 from batchlab.measure import plain
 from batchlab.measure._units import column_names
 from batchlab.measure.features import Reader

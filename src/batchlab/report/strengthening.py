@@ -1,4 +1,4 @@
-"""Whether a feature-learning strength γ pays and what it changes, in words: a section of an advice."""
+"""Whether a feature-learning strength γ pays and what it changes: a section of an advice."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def _how(found: Strengthening) -> Text:
     assert found.difference is not None
     none = 0.0 if found.quantity == "validation" else 1.0
     if found.pays:
-        return Text("A feature-learning strength γ pays here", "特徴学習の強さγを使う効果があります")
+        return Text(
+            "A feature-learning strength γ pays here", "特徴学習の強さγを使う効果があります"
+        )
     if found.difference.low <= none <= found.difference.high:
         return Text(
             "A feature-learning strength γ changes nothing that these repeats would show",
