@@ -549,8 +549,8 @@ def _check_options(prepared: Prepared, options: Options) -> None:
     if options.gammas:
         _check_gammas(prepared)
     if options.tune:
-        names_in(options.tune, prepared)
         library()
+        names_in(options.tune, prepared)
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
