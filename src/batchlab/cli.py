@@ -69,6 +69,7 @@ def advise(
     ] = None,
     no_growing: bool = False,
     tune: Words = None,
+    gammas: Reals = None,
     data: Place = None,
     subset: Words = None,
     dry_run: bool = False,
@@ -108,8 +109,10 @@ def advise(
         no_growing: Leave out batches that grow during a training, which are otherwise tried where
             the budget pays for it.
         tune: Settings that are searched together in the place of stage B, such as
-            batch_size,learning_rate,schedule,reuse,momentum,weight_decay, or all; needs
+            batch_size,learning_rate,schedule,reuse,momentum,weight_decay,gamma, or all; needs
             batchlab[optuna].
+        gammas: Feature-learning strengths that are tried too, such as 0.1 1 10: the model is
+            trained as (f − its start)/γ.
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data that the stages use, such as 10%, 0.1 or 5000; one pair
             is then repeated on all of it, if the budget pays.

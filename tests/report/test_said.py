@@ -26,6 +26,7 @@ KNOWN = (
     "the baseline",
     "the search over all settings is left out: the budget does not pay for its first generation, "
     "about 3 minutes",
+    "γ is not tuned: the model cannot be trained with one: TaskError: its output is no tensor",
     "a run has too few updates for learning rates to be compared",
     "no candidate did as well as today's settings in the search: nothing to confirm",
     "more than one in five runs of today's settings diverged, so that there is no target: name "

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab.advisor import answer, inner, reusing, sturdy
+from batchlab.advisor import answer, inner, reusing, strengthening, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
     ConfirmationPlan,
@@ -66,10 +66,12 @@ from batchlab.advisor.stages import (
     Projection,
     Records,
     Screening,
+    Strengths,
     Tuning,
     choice_of,
     pace_of,
 )
+from batchlab.advisor.strengthening import StrengthPlan
 from batchlab.advisor.tuning.search import TuningPlan, plan_tuning, seconds_of_first, tune
 from batchlab.advisor.tuning.search import price as price_of_tuning
 from batchlab.advisor.view import View, bare_facts
@@ -92,7 +94,12 @@ still fits."""
 RESERVE = 0.05
 """Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
-PARTS = {"R": "robustness", "G": "batches that grow", "E": "batches that are used again"}
+PARTS = {
+    "R": "robustness",
+    "G": "batches that grow",
+    "E": "batches that are used again",
+    "S": "feature-learning strengths",
+}
 """What comes besides the three stages, by letter."""
 NOTHING_TO_CONFIRM = (
     "no candidate did as well as today's settings in the search: nothing to confirm"
@@ -188,7 +195,7 @@ def _fields(options: Options) -> dict[str, Any]:
     before it could be are read.
     """
     asked = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    usual = {"growing": True, "tune": (), "world_size": 1}
+    usual = {"growing": True, "tune": (), "gammas": (), "world_size": 1}
     return {name: v for name, v in asked.items() if v is not usual.get(name, False)}
 
 
@@ -234,7 +241,8 @@ def _session(
     began: float,
 ) -> Session:
     machine = journal.load("machine", Machine)
-    stopwatch = Stopwatch(prepared, 1, machine.blocks if machine else None)
+    known = (machine.blocks, machine.wrapped) if machine else (None, None)
+    stopwatch = Stopwatch(prepared, 1, known[0], wrapped=known[1])
     # Nothing is measured for a finished result, so its clock stands still.
     began = math.inf if journal.finished else began
     session = Session(prepared, options, engine, notes, stopwatch, began=began)
@@ -255,6 +263,7 @@ class _Stages:
         projection: Stage B, or None.
         pilot: What was tried of batches that grow, or None.
         echoes: What was tried of batches that are used again, or None.
+        strengths: What was tried of γ, or None.
         tuning: The search over all settings, which takes the place of stage B, or None.
         confirmation: Stage C, or None.
         on_all: The pair on all data, or None.
@@ -269,6 +278,7 @@ class _Stages:
         self.projection: Projection | None = journal.load("projection", Projection)
         self.pilot: Pilot | None = journal.load("growing", Pilot)
         self.echoes: Echoes | None = journal.load("reusing", Echoes)
+        self.strengths: Strengths | None = journal.load("strength", Strengths)
         self.tuning: Tuning | None = journal.load("tuning", Tuning)
         self.confirmation: Confirmation | None = journal.load("confirmation", Confirmation)
         self.on_all: OnAll | None = journal.load("on_all", OnAll)
@@ -286,6 +296,7 @@ class _Stages:
         """All stages the budget pays for."""
         self._screen()
         if self._tune() if self.session.options.tune else self._search():
+            self._try_strengthening()
             self._try_reusing()
             self._try_growing()
             self._confirm()
@@ -518,7 +529,8 @@ class _Stages:
         session, projection = self.session, self.projection
         assert projection is not None
         finalists = TYPICAL_FINALISTS + MOST_GROWING
-        kept = self._kept_for_confirmation(finalists + reusing.extra(self._again))
+        finalists += len(self._stronger) + reusing.extra(self._again)
+        kept = self._kept_for_confirmation(finalists)
         return plan_pilot(session, projection, self._rows("samples"), _spendable(session) - kept)
 
     def _kept_for_confirmation(self, finalists: int) -> float:
@@ -550,8 +562,37 @@ class _Stages:
     def _plan_echoes(self) -> EchoPlan | Echoes:
         """The longest pilot that leaves room for all that comes after it."""
         session, rows = self.session, self._rows(self.session.options.objective)
-        kept = self._kept_for_confirmation(TYPICAL_FINALISTS + sum(reusing.FACTORS))
+        finalists = TYPICAL_FINALISTS + len(self._stronger) + sum(reusing.FACTORS)
+        kept = self._kept_for_confirmation(finalists)
         return reusing.plan(session, self.yardstick(), rows, _spendable(session) - kept)
+
+    def _try_strengthening(self) -> None:
+        """The pilot of γ, if it is asked for and paid for and nothing is confirmed yet."""
+        session, known = self.session, self.journal.plan("S")
+        unpaid = self.strengths is None or self.strengths.why_not == GROWING_UNPAID
+        if not session.options.gammas or self.confirmation is not None or not unpaid:
+            return
+        self._enter(3)
+        plan = from_plain(StrengthPlan, known) if known else self._plan_strengths()
+        if isinstance(plan, Strengths):
+            self.strengths = plan
+            self.prices |= {"S": plan.seconds} if plan.seconds is not None else {}
+        else:
+            self.journal.plan("S", asdict(plan))
+            self.strengths = strengthening.run(session, plan, self.yardstick)
+            self.prices.pop("S", None)
+        self._save("strength", self.strengths)
+
+    def _plan_strengths(self) -> StrengthPlan | Strengths:
+        """The longest pilot that leaves room for all that comes after it."""
+        session, rows = self.session, self._rows(self.session.options.objective)
+        kept = self._kept_for_confirmation(TYPICAL_FINALISTS + 1)
+        return strengthening.plan(session, rows, _spendable(session) - kept)
+
+    @property
+    def _stronger(self) -> tuple[Choice, ...]:
+        """The best γ, if there is one."""
+        return () if self.strengths is None else tuple(map(choice_of, self.strengths.best))
 
     @property
     def _beyond(self) -> tuple[Choice, ...]:
@@ -584,7 +625,8 @@ class _Stages:
     def _plan_confirmation(self) -> ConfirmationPlan | None:
         session, beyond = self.session, self._beyond
         rows = self._rows(session.options.objective) if self.projection else []
-        full = plan_confirmation(session, rows, math.inf, beyond, self._again)
+        again, stronger = self._again, self._stronger
+        full = plan_confirmation(session, rows, math.inf, beyond, again, stronger)
         if full is None and self.projection is not None:
             beyond = nearest(self.projection, (session.batch_size, session.learning_rate))
             full = plan_confirmation(session, rows, math.inf, beyond)
@@ -598,7 +640,7 @@ class _Stages:
         pair = price_on_all(session)
         # What comes after stage C never costs it: first the noise gives way, then the pair.
         plans = (
-            plan_confirmation(session, rows, left - kept, beyond, self._again)
+            plan_confirmation(session, rows, left - kept, beyond, again, stronger)
             for kept in sorted({noise + pair, pair, noise, 0.0}, reverse=True)
         )
         return next((plan for plan in plans if plan is not None), None)
@@ -750,6 +792,7 @@ class _Stages:
             self.pilot,
             self.echoes,
             self.tuning,
+            self.strengths,
         )
 
 
@@ -779,6 +822,8 @@ def prices(session: Session) -> dict[str, float]:
         found["B"] = max(price_of_tuning(session), LEAST_SEARCH_SECONDS)
     elif session.options.growing:
         found["G"] = price_of_pilot(session)
+    if session.options.gammas:
+        found["S"] = strengthening.price(session)
     repeat = price_on_all(session)
     if repeat:
         found[KEY] = repeat

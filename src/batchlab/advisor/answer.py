@@ -36,6 +36,7 @@ from batchlab.advisor.record import (
     NextStage,
     Reusing,
     Searched,
+    Strengthening,
     Target,
     Verdict,
 )
@@ -45,7 +46,9 @@ from batchlab.advisor.stages import (
     Confirmation,
     Curve,
     Grown,
+    changes_more,
     choice_of,
+    gamma_of,
     others_of,
     reuse_of,
 )
@@ -466,7 +469,7 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown) or reuse_of(chosen) or view.today[0] == chosen[0]:
+    if isinstance(chosen, Grown) or changes_more(chosen) or view.today[0] == chosen[0]:
         return None
     if chosen[1] == view.today[1]:
         return None
@@ -563,7 +566,42 @@ def reusing(view: View) -> Reusing | None:
     return _beside(view, record, view.reused, known)
 
 
-Tried = TypeVar("Tried", Growing, Reusing)
+def strengthening(view: View) -> Strengthening | None:
+    """Whether a γ pays, and what else it changes: the best setting with one against the best
+    without, on the choosing seeds; None where none was asked for.
+    """
+    tuning, record, pilot = view.records.tuning, view.confirmation, view.records.strengths
+    if pilot is not None:
+        tried = len({c.choice for c in pilot.curves if gamma_of(c.choice) is not None})
+        known = Strengthening(pilot.why_not, pilot.seconds, tried)
+        best = [choice_of(one) for one in pilot.best]
+        return known if pilot.why_not else _strengthened(view, record, known, best)
+    if tuning is None or "gamma" not in tuning.names:
+        return None
+    own = view.facts.baseline.gamma
+    known = Strengthening(tried=sum(t.values["gamma"] != own for t in tuning.trials))
+    return _strengthened(view, record, known, [choice_of(one) for one in tuning.best])
+
+
+def _strengthened(
+    view: View, record: Confirmation | None, known: Strengthening, best: Sequence[Choice]
+) -> Strengthening:
+    """What stage C says of the best settings of a search, among which some may have a γ."""
+    if not any(gamma_of(choice) is not None for choice in best):
+        return replace(known, why_not="behind")
+    if record is None or not view.strengthened:
+        return replace(known, why_not="unconfirmed")
+    mine, theirs = _leaders(view, record, view.strengthened)
+    before, after = final_metric(theirs), final_metric(mine)
+    gap = paired_difference(before, after, maximise=view.maximise).estimate
+    return replace(
+        _compared(view, view.yardstick, (mine, theirs), known),
+        metric=clamped(gap, -1.0, 1.0) if view.facts.metric.unit == "%" else gap,
+        slower=view.yardstick.slower(int(mine[0].batch_size)),
+    )
+
+
+Tried = TypeVar("Tried", Growing, Reusing, Strengthening)
 Sides: TypeAlias = Sequence[Sequence[Curve]]
 
 
@@ -597,7 +635,9 @@ def _leaders(view: View, record: Confirmation, mine: Sequence[Choice]) -> list[l
         groups.setdefault(view.id(curve.choice), []).append(curve)
     asked = view.yardstick, view.options.objective, record.target, view.maximise
     ours = {view.id(choice) for choice in mine} & groups.keys()
-    plain = groups.keys() - {view.id(choice) for choice in (*view.grown, *view.reused)}
+    plain = groups.keys() - {
+        view.id(choice) for choice in (*view.grown, *view.reused, *view.strengthened)
+    }
     fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
     return [
         groups[front({n: groups[n] for n in groups if n in side}, *asked, fewest)]

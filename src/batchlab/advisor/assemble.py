@@ -92,6 +92,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         growing=answer.growing(view),
         reusing=answer.reusing(view),
         searched=answer.searched(view),
+        strengthening=answer.strengthening(view),
     )
 
 
@@ -151,6 +152,7 @@ def _params(setting: Setting) -> dict[str, Any]:
         "lr_schedule",
         "rate_growth",
         "reuse",
+        "gamma",
         "warmup",
         "clip_norm",
         "precision",

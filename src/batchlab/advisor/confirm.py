@@ -30,11 +30,11 @@ from batchlab.advisor.stages import (
     Grown,
     Pace,
     Tuned,
-    all_sizes,
+    changes_more,
     choice_of,
+    gamma_of,
     others_of,
     pace_of,
-    reuse_of,
 )
 from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.stats import default_target
@@ -82,6 +82,7 @@ def plan_confirmation(
     seconds: float,
     growing: Sequence[Choice] = (),
     again: Sequence[Choice] = (),
+    stronger: Sequence[Choice] = (),
 ) -> ConfirmationPlan | None:
     """The fullest confirmation that fits: fewer finalists first, never fewer fresh seeds.
 
@@ -91,12 +92,14 @@ def plan_confirmation(
         seconds: What it may take.
         growing: Batches that grow, best first: the best comes second, the others last.
         again: Batches that are used several times, best first, likewise and before these.
+        stronger: The best γ, which comes second where there is one.
 
     Returns:
         The plan, or None if not even one finalist can be confirmed.
     """
     constant = finalists(session, rows)
-    order = [*constant[:1], *again[:1], *growing[:1], *constant[1:], *again[1:], *growing[1:]]
+    order = [*constant[:1], *stronger, *again[:1], *growing[:1]]
+    order += [*constant[1:], *again[1:], *growing[1:]]
     plans = (_plan(session, order[:count]) for count in range(len(order), 0, -1))
     return next((plan for plan in plans if seconds_of(session, plan) <= seconds), None)
 
@@ -127,7 +130,7 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not _changes_more(c)),
+        any(c[0] != session.batch_size for c in finalists if not changes_more(c)),
     )
 
 
@@ -164,9 +167,9 @@ def confirm(
         recommendation in it was fixed before the fresh seeds ran.
     """
     today = (session.batch_size, session.learning_rate)
-    sizes = all_sizes([today, *plan.pairs()])
-    session.visit(sizes)
-    choosing = _curves(session, CHOOSING_RUNS, [today, *plan.pairs()], plan.seeds)
+    tried = [today, *plan.pairs()]
+    session.visit_all(tried)
+    choosing = _curves(session, CHOOSING_RUNS, tried, plan.seeds)
     found = _target(session, choosing[: len(plan.seeds)])
     if found is None:
         session.listener.say(
@@ -175,12 +178,15 @@ def confirm(
         )
         return None
     target, chosen_by = found
-    session.visit(sizes)
+    session.visit_all(tried)
     choice = _fixed(session, journal, plan, choosing, target, yardstick)
     chosen = choice_of([choice[name] for name in FIELDS if name in choice])
     # Blocks that helped to choose would flatter the choice; the comparison uses those timed from
     # here on.
-    timed = {size: len(blocks) for size, blocks in session.stopwatch.blocks.items()}
+    timed, timed_wrapped = (
+        {size: len(known) for size, known in session.stopwatch.timed(wrapped).items()}
+        for wrapped in (False, True)
+    )
     before, after = _fresh(session, chosen, plan.fresh)
     return Confirmation(
         target,
@@ -193,6 +199,7 @@ def confirm(
         before,
         after,
         _alone(session, plan, chosen),
+        timed_wrapped=timed_wrapped,
     )
 
 
@@ -210,7 +217,9 @@ def _fixed(
         return known
     shares, prefer = None, session.options.prefer
     if prefer is not None:
-        shares = judged(prefer)(session, _ends_of_finalists(session, plan))
+        own = {str(i): gamma_of(choice) for i, choice in enumerate(plan.pairs())}
+        gammas = {name: gamma for name, gamma in own.items() if gamma is not None}
+        shares = judged(prefer)(session, _ends_of_finalists(session, plan), gammas)
     chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
     names = Tuned._fields if isinstance(chosen, Tuned) else Grown._fields
     made: dict[str, Any] = dict(zip(names, chosen, strict=False)) | {"target": target}
@@ -221,19 +230,14 @@ def _fixed(
 
 def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Curve, ...]:
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
-    batch grows or is used again.
+    batch grows or is used again, or there is a γ.
     """
-    if isinstance(chosen, Grown) or reuse_of(chosen):
+    if isinstance(chosen, Grown) or changes_more(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
     unchanged = (chosen[0], session.learning_rate)
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
-
-
-def _changes_more(choice: Choice) -> bool:
-    """Whether a setting grows its batch or uses it again."""
-    return isinstance(choice, Grown) or reuse_of(choice) > 0
 
 
 def affordable_repeats(session: Session, pace: Pace, seconds: float) -> int:
@@ -269,17 +273,17 @@ def _fresh(
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()
     for part in _parts(seeds):
-        session.visit(all_sizes([today, chosen]))
+        session.visit_all([today, chosen])
         runs = _curves(session, "fresh repeats", [today, chosen], part, test=True)
         before, after = before + runs[: len(part)], after + runs[len(part) :]
-    session.visit(all_sizes([today, chosen]))
+    session.visit_all([today, chosen])
     return before, after
 
 
 def seconds_of_fresh(session: Session, choices: Sequence[Choice], seeds: int) -> float:
     """What whole runs of some settings on so many fresh seeds take."""
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    return session.wall_seconds([(c[0], session.samples, count) for c in choices] * seeds)
+    return session.wall_seconds([(pace_of(c), session.samples, count) for c in choices] * seeds)
 
 
 def grown_afresh(
@@ -294,9 +298,9 @@ def grown_afresh(
         choices: A batch that grows, or its rival of constant size.
         seeds: Those of ``record.today``.
     """
-    session.visit(all_sizes(choices))
+    session.visit_all(choices)
     runs = _curves(session, "growing against constant, on fresh seeds", choices, seeds)
-    session.visit(all_sizes(choices))
+    session.visit_all(choices)
     return replace(record, growers=runs)
 
 
@@ -393,12 +397,12 @@ def _without_idle_growth(
     yardstick: Yardstick,
     best: Callable[[Sequence[str]], str],
 ) -> list[str]:
-    """The finalists without batches that grow or are used again, unless the best of these beats
-    the best constant one, today's among them, beyond its range on the choosing seeds. Such a batch
-    changes more, and was found among more: a draw is not enough.
+    """The finalists without batches that grow or are used again and without γ, unless the best of
+    these beats the best constant one, today's among them, beyond its range on the choosing seeds.
+    Such a setting changes more, and was found among more: a draw is not enough.
     """
     beyond = [] if session.options.tune else names
-    grown = [n for n in beyond if _changes_more(groups[n][0].choice)]
+    grown = [n for n in beyond if changes_more(groups[n][0].choice)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant

@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, pace_of, reuse_of
+from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, changes_more, pace_of
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -184,6 +184,8 @@ def candidates(view: View) -> tuple[Candidate, ...]:
             if p.batch_size != view.today[0]
         ]
     made += [_whole(view, choice, Reason.REUSED) for choice in view.reused]
+    if not view.tuned:
+        made += [_whole(view, choice, Reason.STRENGTHENED) for choice in view.strengthened]
     made += [_whole(view, choice, Reason.GROWING) for choice in view.grown]
     return _with_pareto(view, made)
 
@@ -393,7 +395,7 @@ def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoin
 
 def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
     """Seconds at each evaluation of a run, NaN where nothing was timed."""
-    if isinstance(choice, Grown) or reuse_of(choice):
+    if isinstance(choice, Grown) or changes_more(choice):
         reached = np.array(curve.samples, float)
         return view.yardstick.measure("time", reached, pace_of(choice)).tolist()
     rate = view.yardstick.machine.seconds(choice[0])

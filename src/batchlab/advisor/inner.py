@@ -13,7 +13,7 @@ from batchlab.advisor.confirm import ConfirmationPlan, end_states
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.options import Options
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Choice, Confirmation
+from batchlab.advisor.stages import Choice, Confirmation, gamma_of
 from batchlab.errors import reason
 from batchlab.measure import insight as inside
 from batchlab.measure.features import Reader
@@ -119,10 +119,13 @@ def measure(
     if journal.plan("features", {"expected_seconds": cost} if paid else None) is None:
         return Insight(why_not=BUDGET, seconds=cost)
     before, after = end_states(session, chosen, plan.fresh) or ({}, {})
+    config = session.of(chosen, session.options.seed)
+    own = gamma_of(chosen) is not None
     try:
         return inside.insight(
             found.reader,
             {TODAY: before, CHOSEN: after},
+            others={CHOSEN: inside.reader_of(session.prepared, config)} if own else None,
             sharpness=found.curvature,
             tick=lambda share: session.listener.progress("internal features", share),
         )

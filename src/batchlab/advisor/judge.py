@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from batchlab.advisor.stages import (
     Machine,
     Pace,
     Projection,
+    gamma_of,
     others_of,
     parts_of,
     size_and_reuse,
@@ -44,6 +45,18 @@ UNKNOWN_LOG_SD = 0.1
 ONE_SAMPLE = np.ones(1)
 
 
+class Timed(NamedTuple):
+    """What blocks are timed of.
+
+    Attributes:
+        batch_size: Examples.
+        wrapped: Whether the model had a γ that today's has not.
+    """
+
+    batch_size: int
+    wrapped: bool
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """Turns samples to the target into what is asked for, on one machine.
@@ -52,7 +65,8 @@ class Yardstick:
     at, t(s) = Σᵢ sᵢ/Bᵢ · reuse · (seconds per update)ᵢ + s · reading, with sᵢ of the s samples
     drawn at size Bᵢ. Reading and computing wait for one another: times add up. Where a batch is
     used k times where today's is used ``reuse`` times, its loading λ counts as often as today:
-    k · tᵢ − (k − reuse) · λᵢ for reuse · tᵢ.
+    k · tᵢ − (k − reuse) · λᵢ for reuse · tᵢ. A setting with γ has seconds per update of its own,
+    timed apart.
 
     Attributes:
         machine: Seconds per update.
@@ -112,16 +126,28 @@ class Yardstick:
 
     def _computing(self, size: int, pace: Pace) -> float:
         """Seconds of computing a sample that is drawn at this size, its loading included."""
-        update, reuse = self.rate(size).value, size_and_reuse(pace, self.reuse)[1]
+        wrapped = gamma_of(pace) is not None
+        update, reuse = self.rate(size, wrapped).value, size_and_reuse(pace, self.reuse)[1]
         again = reuse - self.reuse
-        spared = again * update * self.machine.loading(size) if again else 0.0
+        spared = again * update * self.machine.loading(size, wrapped) if again else 0.0
         return (update * reuse - spared) / size
 
-    def rate(self, batch_size: int) -> LogMean:
-        """Seconds per update."""
-        found = self.machine.seconds(batch_size)
+    def rate(self, batch_size: int, wrapped: bool = False) -> LogMean:
+        """Seconds per update, of a model with γ or without."""
+        found = self.machine.seconds(batch_size, wrapped)
         assert found is not None
         return found
+
+    def slower(self, batch_size: int) -> Estimate | None:
+        """Seconds of an update with a γ / without one; the interval is that of timing. None where
+        not both were timed.
+        """
+        if not self.machine.wrapped:
+            return None
+        plain, wrapped = (self._known(Timed(batch_size, with_one)) for with_one in (False, True))
+        half = half_width([Part(one.log_var, one.dof) for one in (plain, wrapped)], 0.9)
+        value, n = wrapped.value / plain.value, 1 + int(min(plain.dof, wrapped.dof))
+        return Estimate(value, value * math.exp(-half), value * math.exp(half), n, "", SOURCE)
 
     def seconds(self, samples: int, pace: Pace) -> Estimate:
         """Seconds of a training of so many samples alone; the interval is that of timing.
@@ -136,7 +162,7 @@ class Yardstick:
         known = np.array([float(samples)])
         value = float(self.measure("time", known, pace)[0])
         weights = self._weights("time", pace, known)
-        blocks = [self.rate(size).dof + 1 for size, weight in weights.items() if weight]
+        blocks = [self.rate(*timed).dof + 1 for timed, weight in weights.items() if weight]
         n = int(min(blocks))
         half = half_width(self._parts_of_variance(weights), 0.9) if n > 1 else math.nan
         return Estimate(value, value * math.exp(-half), value * math.exp(half), n, "s", SOURCE)
@@ -155,9 +181,9 @@ class Yardstick:
 
     def _weights(
         self, quantity: str, pace: Pace, samples: Float[np.ndarray, " n"]
-    ) -> dict[int, float]:
-        """Size → d log quantity / d log seconds per update, at the median of the samples: the
-        share of the quantity that is computing at this size.
+    ) -> dict[Timed, float]:
+        """What is timed → d log quantity / d log seconds per update, at the median of the
+        samples: the share of the quantity that is computing so.
         """
         if quantity == "samples":
             return {}
@@ -165,23 +191,24 @@ class Yardstick:
         middle = np.array([np.median(reached)]) if reached.size else ONE_SAMPLE
         total = float(self.measure(quantity, middle, pace)[0])
         hourly = 1.0 if quantity == "time" or self.price is None else self.price.per_hour / 3600
-        weights: dict[int, float] = {}
+        weights: dict[Timed, float] = {}
         for size, part in self._parts(middle, pace):
-            timed = float(part[0]) * self._computing(size, pace) * hourly
-            weights[size] = weights.get(size, 0.0) + (timed / total if total > 0 else 0.0)
+            timed = Timed(size, bool(self.machine.wrapped) and gamma_of(pace) is not None)
+            taken = float(part[0]) * self._computing(size, pace) * hourly
+            weights[timed] = weights.get(timed, 0.0) + (taken / total if total > 0 else 0.0)
         return weights
 
-    def _variance(self, weights: Mapping[int, float]) -> tuple[float, float]:
+    def _variance(self, weights: Mapping[Timed, float]) -> tuple[float, float]:
         """Σ wᵢ² Var log(seconds per update)ᵢ, and its degrees of freedom."""
         return sum_of_parts(self._parts_of_variance(weights))
 
-    def _parts_of_variance(self, weights: Mapping[int, float]) -> list[Part]:
-        known = {size: self._known(size) for size, weight in weights.items() if weight}
-        return [Part(weights[size] ** 2 * one.log_var, one.dof) for size, one in known.items()]
+    def _parts_of_variance(self, weights: Mapping[Timed, float]) -> list[Part]:
+        known = {timed: self._known(timed) for timed, weight in weights.items() if weight}
+        return [Part(weights[timed] ** 2 * one.log_var, one.dof) for timed, one in known.items()]
 
-    def _known(self, size: int) -> LogMean:
+    def _known(self, timed: Timed) -> LogMean:
         """Seconds per update; a single block is not taken for certain."""
-        found = self.rate(size)
+        found = self.rate(*timed)
         return found if found.dof > 0 else found._replace(log_var=UNKNOWN_LOG_SD**2, dof=1.0)
 
     def compare(
@@ -209,7 +236,8 @@ class Yardstick:
         (before, size), (after, new), other = today, recommended, other or self
         mine = self._weights(quantity, size, before)
         theirs = other._weights(quantity, new, after)
-        # What both are timed by cancels in the ratio, all of it where both are one batch size.
+        # What both are timed by cancels in the ratio, all of it where both are one batch size and
+        # one model.
         shared = {b: w - theirs.get(b, 0.0) for b, w in mine.items()}
         var, dof = self._variance(shared)
         other_var, other_dof = self._variance({b: w for b, w in theirs.items() if b not in mine})

@@ -10,6 +10,7 @@ from batchlab import _platform
 from batchlab.advisor.record import Price
 from batchlab.advisor.tuning.space import ALL, names_of
 from batchlab.errors import InvalidValueError, must
+from batchlab.models.feature_strength import checked_gamma
 from batchlab.tasks.subset import parse_subset
 
 OBJECTIVES = ("time", "cost", "samples", "accuracy")
@@ -47,6 +48,8 @@ class Options:
         tune: Settings that are searched together, names of
             :data:`batchlab.advisor.tuning.space.TABLE` or ``all``; empty for batch size and
             learning rate alone, each size for itself.
+        gammas: Feature-learning strengths γ that are tried beside the best batch size; empty for
+            none.
         seconds_per_sample: Seconds to read one fresh sample in the user's own training, beside
             what is timed here; added to computing.
         world_size: Processes that train together, each with an equal part of every batch.
@@ -73,6 +76,7 @@ class Options:
     prefer: str | None = None
     growing: bool = True
     tune: tuple[str, ...] = ()
+    gammas: tuple[float, ...] = ()
     seconds_per_sample: float = 0.0
     world_size: int = 1
 
@@ -94,6 +98,8 @@ class Options:
             )
         if self.tune:
             _check_tuned(self)
+        for gamma in self.gammas:
+            checked_gamma(gamma)
         if not 1 < self.worth < math.inf:
             raise InvalidValueError(must("worth", "a ratio above 1, such as 1.2", self.worth))
         if self.budget is not None and not 0 < self.budget < math.inf:
@@ -131,6 +137,9 @@ def _check_tuned(options: Options) -> None:
         raise InvalidValueError(
             must("batch_sizes", "left out where they are not tuned", options.batch_sizes, hint)
         )
+    if options.gammas:
+        hint = "Add gamma to --tune."
+        raise InvalidValueError(must("gammas", "left out with tune", options.gammas, hint))
     if options.from_checkpoint is not None:
         hint = "Momentum and schedule act from the beginning of a training."
         raise InvalidValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from batchlab.advisor.judge import (
 )
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Curve
+from batchlab.config import RunConfig
 from batchlab.engine import RunState
 from batchlab.engine.loop import loaded
 from batchlab.measure.insight import curvature_of, reader_of
@@ -38,14 +39,18 @@ Groups = Mapping[str, Sequence[Curve]]
 """Finalist's name → its runs on the choosing seeds."""
 Ends = Mapping[str, Sequence[RunState]]
 """Finalist's name → where its runs ended."""
+Gammas: TypeAlias = Mapping[str, float | None]
+NONE: Gammas = {}
+"""Finalist's name → γ, of those whose model has another than today's."""
 
 
-def disagreement(session: Session, ends: Ends) -> dict[str, float]:
+def disagreement(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
     """Share of the validation examples on which two choosing runs disagree.
 
     Args:
         session: The advice in the making.
         ends: Finalist's name → where its runs ended.
+        gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
         Finalist's name → share, NaN where fewer than two runs ended.
@@ -54,51 +59,61 @@ def disagreement(session: Session, ends: Ends) -> dict[str, float]:
     assert reading is not None  # refused before anything was trained
     return {
         name: repeatability(
-            disagreements(predictions(session.prepared, session.baseline, states, reading))
+            disagreements(
+                predictions(session.prepared, _config(session, name, gammas), states, reading)
+            )
         ).value
         for name, states in ends.items()
     }
 
 
-def features_needed(session: Session, ends: Ends) -> dict[str, float]:
+def features_needed(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
     """Internal features that keep 99 % of the metric's gain, mean over the choosing runs.
 
     Args:
         session: The advice in the making.
         ends: Finalist's name → where its runs ended.
+        gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
         Finalist's name → units, NaN where no run needs any.
     """
-    reader = reader_of(session.prepared, session.baseline)
     found = {}
     for name, states in ends.items():
+        reader = reader_of(session.prepared, _config(session, name, gammas))
         runs = [reader.measure(reader.of_state(s.progress), 0)[0].kept.needed for s in states]
         known = [needed for needed in runs if needed is not None]
         found[name] = float(np.mean(known)) if known else math.nan
     return found
 
 
-def flatness(session: Session, ends: Ends) -> dict[str, float]:
+def flatness(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
     """Largest eigenvalue of the Hessian at the end, mean over the choosing runs.
 
     Args:
         session: The advice in the making.
         ends: Finalist's name → where its runs ended.
+        gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
         Finalist's name → loss/parameter², NaN where no run ended or one has no known eigenvalue.
     """
     curvature = curvature_of(session.prepared)
     assert curvature is not None  # checked with the options
-    fresh, found = session.prepared.objective(0, gamma=session.baseline.gamma), {}
+    found = {}
     for name, states in ends.items():
+        fresh = session.prepared.objective(0, gamma=_config(session, name, gammas).gamma)
         runs = [curvature(loaded(fresh, state.progress)) for state in states]
         found[name] = float(np.mean(runs)) if runs else math.nan
     return found
 
 
-def judged(prefer: str) -> Callable[[Session, Ends], dict[str, float]]:
+def _config(session: Session, name: str, gammas: Gammas) -> RunConfig:
+    """Today's recipe with the γ of a finalist."""
+    return session.baseline.replace(gamma=gammas.get(name, session.baseline.gamma))
+
+
+def judged(prefer: str) -> Callable[[Session, Ends, Gammas], dict[str, float]]:
     """What a preference measures.
 
     Args:

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WATCHED = "watched"
     GROWING = "growing"
     REUSED = "re-used"
+    STRENGTHENED = "strengthened"
     TUNED = "tuned"
 
 
@@ -83,6 +84,7 @@ class Setting:
         eps: Added to the root of the second moment.
         rate_growth: Power with which the learning rate follows a schedule of batch sizes.
         reuse: Updates on each fetched batch.
+        gamma: Feature-learning strength γ, None for the model as it is.
         other: Settings that only the user's own training has, as the user named them.
     """
 
@@ -105,6 +107,7 @@ class Setting:
     eps: float = 1e-8
     rate_growth: float = 0.0
     reuse: int = 1
+    gamma: float | None = None
     other: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -645,6 +648,38 @@ class Reusing:
 
 
 @dataclass(frozen=True)
+class Strengthening:
+    """Whether a feature-learning strength γ pays, and what else it changes.
+
+    Attributes:
+        why_not: Why that is not known, as a code: ``model`` (it cannot be trained with a γ),
+            ``budget``, ``too short``, ``failed`` (none learnt), ``behind`` (none was among the
+            best of the search) or ``unconfirmed``; empty where it is.
+        seconds: What trying takes, where the budget did not pay for it.
+        tried: Settings with a γ that were trained.
+        setting: The best of them, or None.
+        rival: The best setting of the model as it is today.
+        quantity: ``time``, ``cost``, ``samples`` or ``validation``.
+        difference: What γ takes / what the rival takes; for ``validation`` γ − rival. Paired by
+            choosing seed.
+        pays: Whether the whole range is on the better side.
+        metric: Metric at the end of a training, γ − rival, or None.
+        slower: Seconds of an update with γ / without, or None where not both were timed.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
+    tried: int = 0
+    setting: Setting | None = None
+    rival: Setting | None = None
+    quantity: str = "time"
+    difference: Estimate | None = None
+    pays: bool = False
+    metric: Estimate | None = None
+    slower: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class Searched:
     """The search over all settings at once.
 
@@ -738,6 +773,7 @@ class Advice:
         growing: Whether it pays to let the batch grow; None where that did not come up.
         reusing: Whether it pays to use each batch several times; None likewise.
         searched: The search over all settings at once; None where it was not asked for.
+        strengthening: Whether a γ pays, and what it changes; None likewise.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -798,6 +834,7 @@ class Advice:
     growing: Growing | None = None
     reusing: Reusing | None = None
     searched: Searched | None = None
+    strengthening: Strengthening | None = None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

@@ -97,7 +97,7 @@ def plan(
     Returns:
         The plan, or a record that says why there is none.
     """
-    size, rate = _best(session, rows)
+    size, rate = winner(session, rows)
     price = sample_price(yardstick, session.options.objective, size)
     factors = tuple(k for k in FACTORS if most_saved(price, k) >= session.options.worth)
     if not factors:
@@ -116,8 +116,13 @@ def plan(
     return found or Echoes(BUDGET, seconds_of(session, plans[-1]), price)
 
 
-def _best(session: Session, rows: Sequence[Projected]) -> tuple[int, float]:
-    """The winner of the search: the best finalist if it is better than today's settings."""
+def winner(session: Session, rows: Sequence[Projected]) -> tuple[int, float]:
+    """The winner of the search: the best finalist if it is better than today's settings.
+
+    Args:
+        session: The advice in the making.
+        rows: What the search says of every batch size.
+    """
     today = (session.batch_size, session.learning_rate)
     objective, maximise = session.options.objective, session.prepared.metric.maximise
     level = 0.0 if objective == "accuracy" else 1.0

@@ -15,10 +15,14 @@ import torch
 from batchlab import _platform, schedules
 from batchlab.advisor.options import Options
 from batchlab.advisor.stages import (
+    Blocks,
     Choice,
     Grown,
     Machine,
     Pace,
+    Tuned,
+    all_sizes,
+    gamma_of,
     micro_of,
     others_of,
     parts_of,
@@ -34,7 +38,7 @@ from batchlab.engine.loop import program_of
 from batchlab.engine.step import DTYPES, rule_of, start_of
 from batchlab.errors import TaskError, cannot_read, must
 from batchlab.measure.fit import FitResult
-from batchlab.measure.throughput import Block, time_block
+from batchlab.measure.throughput import time_block
 from batchlab.tasks import Prepared
 from batchlab.tasks.source import Source
 
@@ -81,21 +85,30 @@ class Stopwatch:
         self,
         prepared: Prepared,
         threads: int,
-        blocks: dict[str, tuple[Block, ...]] | None = None,
+        blocks: Blocks | None = None,
         apart: bool = False,
+        wrapped: Blocks | None = None,
     ) -> None:
         self._prepared, self.threads, self._apart = prepared, threads, apart
-        self.blocks: dict[str, tuple[Block, ...]] = dict(blocks or {})
+        self.blocks: Blocks = dict(blocks or {})
+        self.wrapped: Blocks = dict(wrapped or {})
 
     def visit(
-        self, sizes: Iterable[int], seconds: float = BLOCK_SECONDS, micro: int | None = None
+        self,
+        sizes: Iterable[int],
+        seconds: float = BLOCK_SECONDS,
+        micro: int | None = None,
+        wrapped: bool = False,
     ) -> None:
-        """Time one more block of each batch size, in micro-batches where one is given."""
+        """Time one more block of each batch size, in micro-batches where one is given, of the
+        model as it is or with a γ (which one does not change its time).
+        """
+        blocks, baseline = self.timed(wrapped), self._prepared.baseline
         for size in sizes:
-            earlier = self.blocks.get(str(size), ())
+            earlier = blocks.get(str(size), ())
             block = time_block(
                 self._prepared,
-                self._prepared.baseline,
+                baseline.replace(gamma=1.0) if wrapped else baseline,
                 seconds,
                 batch_size=size,
                 micro_batch_size=micro,
@@ -103,11 +116,15 @@ class Stopwatch:
                 start=earlier[-1].end if earlier else 0,
                 apart=self._apart,
             )
-            self.blocks[str(size)] = (*earlier, block)
+            blocks[str(size)] = (*earlier, block)
 
-    def rate(self, batch_size: int) -> float:
-        """Seconds per update."""
-        found = seconds_at(self.blocks, batch_size)
+    def timed(self, wrapped: bool) -> Blocks:
+        """The blocks of the model with a γ, or as it is."""
+        return self.wrapped if wrapped else self.blocks
+
+    def rate(self, batch_size: int, wrapped: bool = False) -> float:
+        """Seconds per update; with a γ by the model as it is as long as none was timed."""
+        found = seconds_at(self.timed(wrapped and bool(self.wrapped)), batch_size)
         assert found is not None
         return found.value
 
@@ -212,13 +229,23 @@ class Session:
 
     def run_seconds(self, pace: Pace, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""
-        batch_size, reuse = size_and_reuse(pace, self.baseline.reuse)
+        (batch_size, reuse), wrapped = size_and_reuse(pace, self.baseline.reuse), gamma_of(pace)
         parts = parts_of(batch_size, np.array([float(samples)]), self.prepared.examples)
         return sum(
-            float(part[0]) / size * reuse * self.stopwatch.rate(size) for size, part in parts
+            float(part[0]) / size * reuse * self.stopwatch.rate(size, wrapped is not None)
+            for size, part in parts
         )
 
-    def visit(self, sizes: Sequence[int]) -> None:
+    def visit_all(self, choices: Sequence[Choice]) -> None:
+        """Time one more block at every batch size of these settings, and of those with a γ beside
+        a model without one also with it.
+        """
+        self.visit(all_sizes(choices))
+        wrapped = [choice for choice in choices if gamma_of(choice) is not None]
+        if wrapped and self.baseline.gamma is None:
+            self.visit(all_sizes(wrapped), wrapped=True)
+
+    def visit(self, sizes: Sequence[int], wrapped: bool = False) -> None:
         """Time one more block of one run alone at each batch size, in a small part of the
         budget. A size whose updates are too slow for that keeps the blocks it has.
         """
@@ -227,9 +254,9 @@ class Session:
         most = max(BLOCK_SECONDS, VISIT_SHARE * self.left / len(sizes))
         for i, size in enumerate(sizes):
             self.listener.progress("timing one run alone", i / len(sizes))
-            expected = seconds_at(self.stopwatch.blocks, size)
+            expected = seconds_at(self.stopwatch.timed(wrapped) or self.stopwatch.blocks, size)
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
-                self.stopwatch.visit([size], seconds, self.micro(size))
+                self.stopwatch.visit([size], seconds, self.micro(size), wrapped)
 
     def wall_seconds(self, runs: Sequence[tuple[Pace, int, int]]) -> float:
         """What a sweep takes on this machine.
@@ -289,7 +316,10 @@ class Session:
             evaluations = sum(begin <= moment <= end for moment in job.evaluate_at)
             # As many samples as take as long under today's updates per batch.
             samples = max(0, end - begin) * config.reuse // self.baseline.reuse
-            work.append((size, samples, evaluations))
+            pace: Pace = size
+            if isinstance(size, int) and config.gamma != self.baseline.gamma:
+                pace = Tuned(size, config.learning_rate or 0.0, (("gamma", config.gamma),))
+            work.append((pace, samples, evaluations))
         return self.wall_seconds(work)
 
     def score(self, config: RunConfig, state: RunState, source: Source) -> float:
@@ -333,7 +363,14 @@ def machine_of(prepared: Prepared, stopwatch: Stopwatch, fit: FitResult | None) 
     name = torch.cuda.get_device_name(device) if cuda else _platform.processor_name()
     cores = _platform.available_cores()
     return Machine(
-        fit, stopwatch.blocks, stopwatch.threads, device, name, cores, prepared.task.name
+        fit,
+        stopwatch.blocks,
+        stopwatch.threads,
+        device,
+        name,
+        cores,
+        prepared.task.name,
+        stopwatch.wrapped,
     )
 
 

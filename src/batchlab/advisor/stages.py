@@ -26,6 +26,9 @@ from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.stats import LogMean, log_mean
 from batchlab.types import Status
 
+Blocks: TypeAlias = dict[str, tuple[Block, ...]]
+"""Batch size (as text, for JSON) → timed blocks of one run alone."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -33,41 +36,51 @@ class Machine:
 
     Attributes:
         fit: What fits in memory, or None if not measured.
-        blocks: Batch size (as text, for JSON) → timed blocks of one run alone.
+        blocks: Of one run alone.
         threads: Torch threads of the plain loop.
         device: ``cpu``, ``cuda`` …
         name: The processor or accelerator in words.
         cores: Processor cores.
         task: The task that was timed; empty if not known.
+        wrapped: The same blocks of the model with a γ; none where no γ was tried, and where
+            today's model has one.
     """
 
     fit: FitResult | None
-    blocks: dict[str, tuple[Block, ...]]
+    blocks: Blocks
     threads: int
     device: str
     name: str
     cores: int
     task: str = ""
+    wrapped: Blocks = field(default_factory=dict)
 
-    def after(self, timed: dict[str, int]) -> Machine:
+    def after(self, timed: Mapping[str, int], wrapped: Mapping[str, int]) -> Machine:
         """The same machine with the first so many blocks of each batch size left out. A size that
         was not timed again keeps its last block, whose spread then counts as not known.
         """
-        kept = {
-            size: blocks[timed.get(size, 0) :] or blocks[-1:]
-            for size, blocks in self.blocks.items()
-        }
-        return replace(self, blocks=kept)
+        kept = _later(self.blocks, timed), _later(self.wrapped, wrapped)
+        return replace(self, blocks=kept[0], wrapped=kept[1])
 
-    def seconds(self, batch_size: int) -> LogMean | None:
-        """Seconds per update over blocks, or None if nothing was timed."""
-        return seconds_at(self.blocks, batch_size)
+    def seconds(self, batch_size: int, wrapped: bool = False) -> LogMean | None:
+        """Seconds per update over blocks, of a model with γ or without; None if nothing was
+        timed.
+        """
+        return seconds_at(self._blocks(wrapped), batch_size)
 
-    def loading(self, batch_size: int) -> float:
+    def loading(self, batch_size: int, wrapped: bool = False) -> float:
         """Share of an update in which its batch was read, by the nearest size that was timed."""
-        nearest = min(self.blocks, key=lambda size: abs(int(size) - batch_size))
-        blocks = self.blocks[nearest]
+        known = self._blocks(wrapped)
+        nearest = min(known, key=lambda size: abs(int(size) - batch_size))
+        blocks = known[nearest]
         return sum(b.loader_seconds for b in blocks) / sum(b.seconds for b in blocks)
+
+    def _blocks(self, wrapped: bool) -> Blocks:
+        return self.wrapped if wrapped and self.wrapped else self.blocks
+
+
+def _later(blocks: Blocks, timed: Mapping[str, int]) -> Blocks:
+    return {size: known[timed.get(size, 0) :] or known[-1:] for size, known in blocks.items()}
 
 
 def seconds_at(blocks: Mapping[str, Sequence[Block]], batch_size: int) -> LogMean | None:
@@ -189,7 +202,7 @@ Choice: TypeAlias = tuple[int, float] | Grown | Tuned
 which more was searched."""
 Pace: TypeAlias = int | str | Tuned
 """What decides how long a sample takes: a batch size, a schedule of them, or a setting that has
-updates per batch of its own."""
+updates per batch or a γ of its own."""
 
 
 def others_of(choice: Choice) -> Others:
@@ -230,6 +243,37 @@ def reuse_of(choice: Choice) -> int:
         (4, 0)
     """
     return int(dict(others_of(choice)).get("reuse", 0))
+
+
+def gamma_of(setting: Choice | Pace) -> float | None:
+    """γ where a setting has one of its own, None where the model is as today.
+
+    Example:
+        >>> gamma_of(Tuned(64, 0.2, (("gamma", 10.0),))), gamma_of((64, 0.2)), gamma_of(64)
+        (10.0, None, None)
+    """
+    return dict(setting.others).get("gamma") if isinstance(setting, Tuned) else None
+
+
+def strengthened(batch_size: int, learning_rate: float, gamma: float) -> Tuned:
+    """A setting whose model is centred at its start and divided by γ.
+
+    Example:
+        >>> strengthened(64, 0.2, 10.0).others
+        (('gamma', 10.0),)
+    """
+    return Tuned(batch_size, learning_rate, (("gamma", gamma),))
+
+
+def changes_more(choice: Choice) -> bool:
+    """Whether a setting grows its batch, uses it again or has a γ of its own, so that its time or
+    its learning rate does not follow from the batch size alone.
+
+    Example:
+        >>> changes_more(Tuned(64, 0.2, (("gamma", 10.0),))), changes_more((64, 0.2))
+        (True, False)
+    """
+    return isinstance(choice, Grown) or reuse_of(choice) > 0 or gamma_of(choice) is not None
 
 
 def size_and_reuse(pace: Pace, usual: int) -> tuple[int | str, int]:
@@ -426,6 +470,7 @@ class Confirmation:
             is changed.
         timed: Batch size (as text) → timed blocks that helped to choose and are left out of the
             comparison.
+        timed_wrapped: The same of blocks with γ.
         today: Baseline runs on fresh seeds.
         recommended: The recommendation's runs on the same seeds.
         batch_only: The recommended batch size with today's learning rate, choosing seeds.
@@ -445,6 +490,7 @@ class Confirmation:
     recommended: tuple[Curve, ...]
     batch_only: tuple[Curve, ...] = ()
     growers: tuple[Curve, ...] = ()
+    timed_wrapped: dict[str, int] = field(default_factory=dict)
 
     @property
     def choice(self) -> Choice:
@@ -495,6 +541,26 @@ class Echoes:
     why_not: str = ""
     seconds: float | None = None
     price: float = 0.0
+    samples: int = 0
+    curves: tuple[Curve, ...] = ()
+    best: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """What was tried of feature-learning strengths, before stage C.
+
+    Attributes:
+        why_not: Why nothing was: a code of :class:`batchlab.advisor.record.Strengthening`; empty
+            where it was.
+        seconds: What it would take, where the budget did not pay for it.
+        samples: Length of its trainings.
+        curves: Every run.
+        best: The best γ with its learning rate, a :data:`Choice`, or nothing.
+    """
+
+    why_not: str = ""
+    seconds: float | None = None
     samples: int = 0
     curves: tuple[Curve, ...] = ()
     best: tuple[tuple[Any, ...], ...] = ()
@@ -562,13 +628,15 @@ class OnAll:
         blocks: Batch size (as text) → timed blocks of one run alone on all data.
         today: Runs of today's settings on fresh seeds.
         recommended: Runs of the best alternative on the same seeds.
+        wrapped: Blocks with γ on all data.
     """
 
     examples: int
     samples: int
-    blocks: dict[str, tuple[Block, ...]]
+    blocks: Blocks
     today: tuple[Curve, ...]
     recommended: tuple[Curve, ...]
+    wrapped: Blocks = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -588,3 +656,4 @@ class Records:
     pilot: Pilot | None = None
     echoes: Echoes | None = None
     tuning: Tuning | None = None
+    strengths: Strengths | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from batchlab.advisor.confirm import ConfirmationPlan, end_states
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import final_metric
 from batchlab.advisor.session import WORKER_START_SECONDS, Session
-from batchlab.advisor.stages import Choice, Confirmation, Curve, all_sizes, pace_of
-from batchlab.engine import Job, evaluation_grid
+from batchlab.advisor.stages import Choice, Confirmation, Curve, all_sizes, gamma_of, pace_of
+from batchlab.config import RunConfig
+from batchlab.engine import Job, RunState, evaluation_grid
 from batchlab.measure.disturbance import TABLE, Disturbance
 from batchlab.measure.robustness import train_altered
 from batchlab.measure.sturdiness import Scores, Survey, evaluations, survey, trained
@@ -150,10 +151,27 @@ def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Choice) -> f
 def _noise(session: Session, plan: ConfirmationPlan, chosen: Choice) -> Survey:
     """All that needs no trainings of its own."""
     before, after = end_states(session, chosen, plan.fresh) or ({}, {})
+    ends = {TODAY: before, CHOSEN: after}
+    if gamma_of(chosen) is None:
+        return _survey(session, session.baseline, ends, chosen)
+    # Models with a γ and without are not evaluated together.
+    today = _survey(session, session.baseline, {TODAY: before}, chosen)
+    config = session.of(chosen, session.options.seed)
+    other = _survey(session, config, {CHOSEN: after}, chosen)
+    scores, repeats = today.scores + other.scores, today.repeats + other.repeats
+    return replace(today, scores=scores, repeats=repeats)
+
+
+def _survey(
+    session: Session,
+    config: RunConfig,
+    ends: Mapping[str, Mapping[int, RunState]],
+    chosen: Choice,
+) -> Survey:
     return survey(
         session.prepared,
-        session.baseline,
-        {TODAY: before, CHOSEN: after},
+        config,
+        ends,
         _largest(session, chosen),
         seed=session.options.seed,
         tick=lambda share: session.listener.progress("noisy inputs and weights", share),

@@ -21,6 +21,7 @@ from batchlab.advisor.stages import (
     Projection,
     Records,
     choice_of,
+    gamma_of,
     micro_of,
     others_of,
     pace_of,
@@ -31,7 +32,7 @@ from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
 
-NAMES = {"momentum": "m", "weight_decay": "wd", "lr_schedule": "", "reuse": "k"}
+NAMES = {"momentum": "m", "weight_decay": "wd", "lr_schedule": "", "reuse": "k", "gamma": "γ"}
 """Fields in the short name of a setting."""
 
 
@@ -166,7 +167,8 @@ class View:
         """The same without the blocks that helped to choose."""
         if self.confirmation is None:
             return self.yardstick
-        machine = self.yardstick.machine.after(self.confirmation.timed)
+        record = self.confirmation
+        machine = self.yardstick.machine.after(record.timed, record.timed_wrapped)
         return replace(self.yardstick, machine=machine)
 
     @cached_property
@@ -177,7 +179,8 @@ class View:
             return self.fresh_yardstick
         machine = self.fresh_yardstick.machine
         if whole.blocks:
-            machine = replace(self.yardstick.machine, blocks=whole.blocks)
+            known = {"blocks": whole.blocks, "wrapped": whole.wrapped}
+            machine = replace(self.yardstick.machine, **known)
         return replace(self.yardstick, machine=machine, examples=whole.examples)
 
     @cached_property
@@ -275,6 +278,7 @@ class View:
             eps=config.eps,
             rate_growth=config.rate_growth if grown is None else grown.rate_growth,
             reuse=config.reuse,
+            gamma=config.gamma,
         )
         return replace(made, **dict(others_of(choice)))
 
@@ -283,7 +287,7 @@ class View:
         if choice == self.today:
             return "today"
         named = self._grown_names.get(choice) or short_name(*choice[:2])
-        return named + "".join(f"-{NAMES.get(n, n)}{v}" for n, v in others_of(choice))
+        return named + "".join(f"-{NAMES.get(n, n)}{_short(v)}" for n, v in others_of(choice))
 
     @property
     def tuned(self) -> list[Choice]:
@@ -308,6 +312,11 @@ class View:
         return [choice for choice in known if reuse_of(choice)]
 
     @property
+    def strengthened(self) -> list[Choice]:
+        """The finalists with a γ of their own."""
+        return [choice for choice in self._finalists if gamma_of(choice) is not None]
+
+    @property
     def _finalists(self) -> list[Choice]:
         record = self.confirmation
         return [] if record is None else list(map(choice_of, record.finalists))
@@ -329,3 +338,8 @@ class View:
         samples = self.facts.whole[1] if self.facts.whole else self.samples
         computing = samples / self.today[0] * self.facts.baseline.reuse * rate.value
         return computing + samples * self.options.seconds_per_sample
+
+
+def _short(value: object) -> str:
+    """A value in a name."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

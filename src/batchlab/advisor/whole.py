@@ -13,7 +13,6 @@ from batchlab.advisor.stages import (
     Confirmation,
     OnAll,
     Pace,
-    all_sizes,
     choice_of,
     pace_of,
 )
@@ -100,15 +99,14 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
         The record.
     """
     pairs = [(session.batch_size, session.learning_rate), plan.choice]
-    sizes = all_sizes(pairs)
     whole = _on_all(session)
     stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads)
     session.engine.close()  # its workers hold the part of the data
     with Engine(whole.prepared, out, session.engine.workers) as engine:
         whole = replace(whole, engine=engine, stopwatch=stopwatch)
-        whole.visit(sizes)
+        whole.visit_all(pairs)
         runs = _curves(whole, "the pair on all data", pairs, plan.seeds)
-        whole.visit(sizes)
+        whole.visit_all(pairs)
     count = len(plan.seeds)
     return OnAll(
         whole.prepared.examples,
@@ -116,6 +114,7 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
         stopwatch.blocks,
         runs[:count],
         runs[count:],
+        stopwatch.wrapped,
     )
 
 

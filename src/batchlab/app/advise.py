@@ -35,10 +35,14 @@ from batchlab.advisor.stages import (
     Projection,
     Records,
     Screening,
+    Strengths,
     Tuning,
+    choice_of,
+    gamma_of,
 )
+from batchlab.advisor.strength import why_not
 from batchlab.advisor.tuning.propose import library
-from batchlab.advisor.tuning.space import FIELDS, names_for, names_of
+from batchlab.advisor.tuning.space import FIELDS, names_in, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
 from batchlab.app import watched
@@ -46,13 +50,21 @@ from batchlab.app.advice import Advice
 from batchlab.app.processes import Beating, check_same, together
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
-from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
+from batchlab.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ResultError,
+    TaskError,
+    cannot_read,
+    must,
+)
 from batchlab.measure import plain
 from batchlab.measure._units import column_names
 from batchlab.measure.features import Reader
 from batchlab.measure.insight import Insight, curvature_of
 from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
+from batchlab.models.feature_strength import checked_gamma
 from batchlab.progress import listening
 from batchlab.report import charts, figures, measured
 from batchlab.report.reuse import ReuseReport
@@ -93,6 +105,7 @@ def advise(
     prefer: str | None = None,
     growing: bool = True,
     tune: str | Sequence[str] | None = None,
+    gammas: Sequence[float] | None = None,
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
@@ -136,6 +149,8 @@ def advise(
         tune: Settings that are searched together in the place of stage B, such as
             ``("batch_size", "learning_rate", "momentum")``, or ``"all"``; needs
             ``batchlab[optuna]``. What is found is confirmed as ever, on fresh seeds.
+        gammas: Feature-learning strengths γ that are tried too, such as ``[0.1, 1, 10]``: the
+            model is trained as (f − its start)/γ. The best joins the comparison.
         data: Folder with the data of ``mnist`` or ``cifar10``.
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
@@ -172,6 +187,7 @@ def advise(
         prefer=prefer,
         growing=growing,
         tune=tune,
+        gammas=gammas,
     )
     with gathered() as team:
         loaded, argument = team.own(lambda: found(task, data))
@@ -229,6 +245,7 @@ def options_from(
     batch_sizes: Sequence[int] | None = None,
     subset: str | float | None = None,
     tune: str | Sequence[str] | None = None,
+    gammas: Sequence[float] | None = None,
     **rest: Any,
 ) -> Options:
     """The options of :func:`advise` as a record; texts are read and checked here.
@@ -247,6 +264,7 @@ def options_from(
         batch_sizes=tuple(batch_sizes) if batch_sizes else None,
         subset=named(subset),
         tune=names_of(tune),
+        gammas=_gammas(gammas),
         **rest,
     )
 
@@ -270,7 +288,7 @@ def dry_run(
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
-    names = names_for(options.tune, str(prepared.baseline.rule))
+    names, _ = names_in(options.tune, prepared)
     return DryRun(
         loaded.name, whole, prices, detectable, said, options.budget, options.price, names
     )
@@ -431,6 +449,7 @@ def again(
         pilot=_stage(folder, "growing", Pilot),
         echoes=_stage(folder, "reusing", Echoes),
         tuning=_stage(folder, "tuning", Tuning),
+        strengths=_stage(folder, "strength", Strengths),
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
@@ -439,9 +458,11 @@ def again(
         _check_machine(records.machine, facts.task, machine)
     if machine is not None and records.confirmation is not None:
         # Timings of the other machine had no part in the choice.
-        records = replace(records, confirmation=replace(records.confirmation, timed={}))
+        _check_wrapped(records, machine)
+        untimed = replace(records.confirmation, timed={}, timed_wrapped={})
+        records = replace(records, confirmation=untimed)
         if records.on_all is not None:
-            records = replace(records, on_all=replace(records.on_all, blocks={}))
+            records = replace(records, on_all=replace(records.on_all, blocks={}, wrapped={}))
     return Advice.of(assemble(records, options, facts))
 
 
@@ -455,6 +476,18 @@ def _check_machine(measured: Machine | None, task: str, folder: str | Path) -> N
         raise ResultError(
             f"`{folder}` was measured with the task {measured.task}, this result is of {task}. "
             f"Run batchlab fit with {task} on that machine."
+        )
+
+
+def _check_wrapped(records: Records, folder: str | Path) -> None:
+    """A γ that today's model has not has a time of its own, which must have been timed there."""
+    here, there = records.confirmation, records.machine
+    assert here is not None
+    strengths = [gamma_of(choice_of(one)) for one in here.finalists]
+    if any(gamma is not None for gamma in strengths) and there is not None and not there.wrapped:
+        raise ResultError(
+            f"`{folder}` holds no times of the model with a γ, which this result compares. Repeat "
+            "the advice on that machine."
         )
 
 
@@ -549,12 +582,33 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         hint = "It needs one target an example, and outputs that are classes or numbers like it."
         got = "one whose predictions cannot be compared"
         raise InvalidValueError(must("prefer", "left out for this task", got, hint))
+    if options.gammas:
+        _check_gammas(prepared)
     if options.tune:
-        names_for(options.tune, str(prepared.baseline.rule))
         library()
+        names_in(options.tune, prepared)
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
+
+
+def _gammas(asked: Sequence[float] | None) -> tuple[float, ...]:
+    """γ to try, ascending, each once."""
+    if isinstance(asked, int | float):
+        raise InvalidTypeError(must("gammas", "a list", asked, f"Write gammas=[{asked}]."))
+    return tuple(sorted({checked_gamma(gamma) for gamma in asked or ()}))
+
+
+def _check_gammas(prepared: Prepared) -> None:
+    """γ needs a model that can have one, and has none today."""
+    if prepared.baseline.gamma is not None:
+        hint = "Or search around it: --tune learning_rate,gamma."
+        known = prepared.baseline.gamma
+        raise InvalidValueError(must("gammas", f"left out where today's is {known:g}", "γ", hint))
+    refused = why_not(prepared)
+    if refused:
+        hint = f"The model cannot be trained as (f − its start)/γ: {refused}."
+        raise InvalidValueError(must("gammas", "left out for this task", "γ", hint))
 
 
 def _facts(
@@ -591,6 +645,7 @@ def typed_command(
     words += ["--robustness"] * options.robustness + _flag("prefer", options.prefer, None)
     words += [] if options.growing else ["--no-growing"]
     words += _flag("tune", ",".join(options.tune), "")
+    words += _flag("gammas", [f"{gamma:g}" for gamma in options.gammas], [])
     words += _flag("seed", options.seed, 0) + _flag("memory_limit", options.memory_limit, None)
     if options.price is not None:
         words += _flag("price_per_hour", options.price.per_hour, None)

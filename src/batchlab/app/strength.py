@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from batchlab import _platform
+from batchlab.advisor import strength
 from batchlab.advisor.decision import choose_accuracy
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick
@@ -31,12 +32,11 @@ from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure.alignment import distance
 from batchlab.measure.insight import curvature_of
 from batchlab.measure.sparsity import weights_share
-from batchlab.models.feature_strength import bare, checked_gamma, depth_of, rate_factor
+from batchlab.models.feature_strength import bare, checked_gamma, rate_factor
 from batchlab.progress import listening
 from batchlab.report import measured
 from batchlab.report.findings import setting_of
 from batchlab.report.strength import Point, StrengthReport, StrengthRow
-from batchlab.rules import is_sgd_family
 from batchlab.stats import (
     default_target,
     grid_log_var,
@@ -46,7 +46,6 @@ from batchlab.stats import (
     paired_log_ratio,
 )
 from batchlab.tasks import Objective, Prepared, Task, prepare
-from batchlab.tasks.prepare import first_batch
 from batchlab.tasks.subset import subset_of
 from batchlab.types import Estimate
 
@@ -195,12 +194,8 @@ class Asked:
         return tuple(self.seed + FRESH + i for i in range(self.seeds))
 
     def law(self, gamma: Strength, rate: float) -> float:
-        """What follows from the rate of the model as it is: η·γ² or η·γ^(2/L); the root of the
-        factor for rules that divide by the gradient's size, whose steps do not grow with it.
-        """
-        power = 1.0 if is_sgd_family(self.baseline.rule or "") else 0.5
-        factor = 1.0 if gamma is None else rate_factor(gamma, self.depth)
-        return rate * factor**power
+        """What follows from the rate of the model as it is: η·γ² or η·γ^(2/L)."""
+        return rate * strength.factor(gamma, self.depth, self.baseline.rule or "")
 
     def config(self, key: Key, seed: int) -> RunConfig:
         """One run."""
@@ -245,15 +240,9 @@ def _asked(
         if value < fewest:
             raise InvalidValueError(must(name, f"a whole number, {fewest} or more", value))
     ordered = tuple(sorted({checked_gamma(gamma) for gamma in gammas}))
-    layers = _depth(prepared) if depth is None else depth
+    layers = strength.depth(prepared) if depth is None else depth
     rate_factor(1.0, layers)  # refuses an impossible depth
     return Asked(prepared, baseline, ordered, layers, seeds, seed)
-
-
-def _depth(prepared: Prepared) -> int:
-    """L, counted from the losses of a few examples."""
-    objective = prepared.objective(0).eval()
-    return depth_of(objective(first_batch(prepared))[0].sum())
 
 
 # What is trained

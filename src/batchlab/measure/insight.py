@@ -130,6 +130,7 @@ def insight(
     reader: Reader,
     ends: Mapping[str, Mapping[int, RunState]],
     *,
+    others: Mapping[str, Reader] | None = None,
     sharpness: Callable[[Objective], float] | None = None,
     tick: Callable[[float], None] | None = None,
 ) -> Insight:
@@ -138,6 +139,7 @@ def insight(
     Args:
         reader: Of the task.
         ends: Setting → seed → where that run ended; without the runs that diverged.
+        others: Setting → its own reader, of settings whose model has another γ.
         sharpness: Measures how sharp the loss is around a trained model; not measured if left out.
         tick: Told the share that is done.
 
@@ -148,10 +150,11 @@ def insight(
         return Insight(why_not=DIVERGED)
     told, found = tick or (lambda share: None), {}
     for done, (name, runs) in enumerate(ends.items()):
+        own = (others or {}).get(name, reader)
         found[name] = measure_features(
-            reader,
+            own,
             [
-                (seed, lambda state=state: reader.of_state(state.progress))
+                (seed, lambda own=own, state=state: own.of_state(state.progress))
                 for seed, state in runs.items()
             ],
             sharpness=sharpness,

@@ -32,6 +32,7 @@ LABELS = {
     "weight_decay": "weight decay",
     "clip_norm": "gradient clipping",
     "reuse": "updates on each fetched batch",
+    "gamma": "the feature-learning strength",
 }
 WHAT = {
     LOADER: "torch.utils.data.DataLoader",

@@ -148,6 +148,13 @@ def make(
             "wrap the loader, and count the scheduler's steps in updates.",
         )
         return Patch(which, title, careful, by_hand, snippet=code)
+    if any(change.name == "gamma" for change in advice.changes):
+        by_hand = (
+            "The model is centred at its start and divided by γ, which no number in a script can "
+            "say: wrap it before the optimizer is made, and apply.py beside the report trains "
+            "with it.",
+        )
+        return Patch(which, title, careful, by_hand, snippet=code)
     sought = find(scripts, which, advice.changes, advice.today, again, world_size)
     notes = careful + sought.notes
     if sought.by_hand:

@@ -31,9 +31,8 @@ def snippet(kind: Kind, one: Setting, cut: Division | None) -> tuple[str, ...]:
     Returns:
         Lines of Python.
     """
-    return {"pytorch": _pytorch, "lightning": _lightning, "huggingface": _huggingface}[kind](
-        one, cut
-    )
+    made = {"pytorch": _pytorch, "lightning": _lightning, "huggingface": _huggingface}[kind]
+    return (*_model(kind, one), *made(one, cut))
 
 
 def optimizer(one: Setting, parameters: str = "model.parameters()") -> str:
@@ -65,6 +64,14 @@ def written(value: object) -> str:
         ('0.3', '64', "'0:8 20ep:16'")
     """
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _model(kind: Kind, one: Setting) -> tuple[str, ...]:
+    """The model, centred at its start and divided by γ, if there is one."""
+    if one.gamma is None:
+        return ()
+    name, where = ("self.model", "  # __init__") if kind == "lightning" else ("model", "")
+    return (f"{name} = batchlab.FeatureStrength({name}, gamma={written(one.gamma)}){where}",)
 
 
 def _pytorch(one: Setting, cut: Division | None) -> tuple[str, ...]:

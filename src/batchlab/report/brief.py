@@ -10,7 +10,7 @@ from rich.text import Text as RichText
 
 from batchlab._text import Language, Text, join, markdown, plain
 from batchlab.advisor.record import Advice
-from batchlab.report import echoing, evidence, growing, searching, wording, worth
+from batchlab.report import echoing, evidence, growing, searching, strengthening, wording, worth
 
 
 def summary(advice: Advice, language: Language = "en") -> str:
@@ -136,6 +136,7 @@ def _reasons(advice: Advice) -> tuple[Text, ...]:
         evidence.plane_title(advice) if advice.plane else Text("", ""),
         echoing.sentence(advice.reusing, advice.metric) if advice.reusing else Text("", ""),
         searching.title(advice),
+        _strength(advice),
         growing.sentence(advice.growing, advice.metric) if advice.growing else Text("", ""),
         evidence.target_source(advice),
         _labelled("Is it worth it?", "", _worth(advice)),
@@ -143,6 +144,11 @@ def _reasons(advice: Advice) -> tuple[Text, ...]:
         _labelled("Not tested:", "", wording.not_tested(advice)),
     ]
     return tuple(text for text in why if text.en)
+
+
+def _strength(advice: Advice) -> Text:
+    found = advice.strengthening
+    return Text("", "") if found is None else strengthening.title(found, advice.metric)
 
 
 def _reason(text: Text) -> Padding:

@@ -15,6 +15,7 @@ from batchlab.report import (
     growing,
     names,
     searching,
+    strengthening,
     sturdiness,
     wording,
 )
@@ -73,6 +74,9 @@ def sections(advice: Advice, drawn: set[str]) -> tuple[Section, ...]:
         kept.append(Section("reusing", *told, ()))
     if advice.searched is not None:
         kept.append(Section("search", searching.title(advice), searching.notes(advice), ()))
+    if advice.strengthening is not None:
+        told = strengthening.title(advice.strengthening, advice.metric)
+        kept.append(Section("strength", told, strengthening.notes(advice), ()))
     if advice.growing is not None:
         told = growing.sentence(advice.growing, advice.metric), growing.notes(advice.growing)
         kept.append(Section("growing", *told, ()))

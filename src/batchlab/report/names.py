@@ -39,6 +39,7 @@ FIELDS = {
     "lr_schedule": Text("learning-rate schedule", "学習率スケジュール"),
     "rate_growth": Text("growth of the learning rate", "学習率の増加"),
     "reuse": Text("updates on each fetched batch", "読み込んだバッチ1個あたりの更新回数"),
+    "gamma": Text("feature-learning strength γ", "特徴学習の強さγ"),
     "warmup": Text("warm-up", "ウォームアップ"),
     "clip_norm": Text("gradient clipping", "勾配クリッピング"),
     "precision": Text("number format", "数値形式"),
@@ -74,6 +75,7 @@ REASONS = {
     Reason.WATCHED: Text("trained by you", "実施済みの学習"),
     Reason.GROWING: Text("the batch grows", "バッチを途中で増やす"),
     Reason.REUSED: Text("each batch is used again", "同じバッチを繰り返し使う"),
+    Reason.STRENGTHENED: Text("the model has a γ", "モデルにγを使う"),
     Reason.TUNED: Text("found by the search", "探索で見つけた設定"),
 }
 STATUSES = {
@@ -246,7 +248,7 @@ def setting(one: Setting) -> Text:
         say("{n} {v}", "{n} {v}", n=field(name), v=_content(name, content))
         for name, content in one.other.items()
     )
-    return join((usual, *_grown(one), *_again(one), *own), ", ", "、")
+    return join((usual, *_grown(one), *_again(one), *_strength(one), *own), ", ", "、")
 
 
 def _again(one: Setting) -> tuple[Text, ...]:
@@ -254,6 +256,11 @@ def _again(one: Setting) -> tuple[Text, ...]:
     if one.reuse == 1:
         return ()
     return (say("{k} updates on each batch", "バッチ1個につき更新{k}回", k=one.reuse),)
+
+
+def _strength(one: Setting) -> tuple[Text, ...]:
+    """γ, if the model has one."""
+    return () if one.gamma is None else (same(f"γ = {formats.rate(one.gamma)}"),)
 
 
 def _grown(one: Setting) -> tuple[Text, ...]:

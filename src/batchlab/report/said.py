@@ -79,6 +79,10 @@ _SENTENCES = (
         "全項目の探索は、最初の組（約{0}）が予算の時間に収まらないため行っていない",
     ),
     (
+        r"γ is not tuned: the model cannot be trained with one: (.+)",
+        "このモデルは（f−初期値）/γの形では学習できないため、γは探索していない（{0}）",
+    ),
+    (
         r"a run has too few updates for learning rates to be compared",
         "1回の学習での更新回数が少なすぎて、学習率を比較できない",
     ),

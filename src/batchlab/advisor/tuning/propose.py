@@ -80,7 +80,7 @@ def propose(
     """The next settings, none of which was tried before.
 
     Each lead is proposed freely; its siblings share with it what a stack has to share (batch size,
-    schedule, updates per batch) and differ in the rest.
+    schedule, updates per batch, a γ or none) and differ in the rest.
 
     Args:
         axes: The space.
@@ -106,9 +106,10 @@ def propose(
             if lead is None:
                 continue
             found.append(lead)
-            fixed = {a.name: a.coordinate(lead[a.name]) for a in axes if a.name in STATIC}
+            static = STATIC if _wrapped(lead) else (*STATIC, "gamma")
+            fixed = {a.name: a.coordinate(lead[a.name]) for a in axes if a.name in static}
             study.sampler = optuna.samplers.PartialFixedSampler(fixed, free)
-            more = (_new(optuna, study, axes, tried) for _ in range(siblings - 1))
+            more = (_new(optuna, study, axes, tried, lead) for _ in range(siblings - 1))
             found += [one for one in more if one is not None]
     return found
 
@@ -186,13 +187,24 @@ def distributions(optuna: Any, axes: Sequence[Axis]) -> dict[str, Any]:
 
 
 def _new(
-    optuna: Any, study: Any, axes: Sequence[Axis], tried: list[dict[str, Any]]
+    optuna: Any,
+    study: Any,
+    axes: Sequence[Axis],
+    tried: list[dict[str, Any]],
+    lead: dict[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """A setting that was not tried before, which counts as tried from now on; or None."""
+    """A setting that was not tried before, which counts as tried from now on; or None. Beside a
+    lead, one with a γ where that has one.
+    """
     for _ in range(AGAIN):
         trial = study.ask(distributions(optuna, axes))
         values = {axis.name: axis.value(trial.params[axis.name]) for axis in axes}
-        if values not in tried:
+        if values not in tried and (lead is None or _wrapped(values) == _wrapped(lead)):
             tried.append(values)
             return values
     return None
+
+
+def _wrapped(values: Mapping[str, Any]) -> bool:
+    """Whether a setting has a γ."""
+    return values.get("gamma") is not None

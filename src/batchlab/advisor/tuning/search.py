@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from batchlab.advisor import strength
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.pilot import burden
@@ -17,8 +18,10 @@ from batchlab.advisor.session import Session
 from batchlab.advisor.stages import (
     Choice,
     Curve,
+    Pace,
     Screening,
     Trial,
+    Tuned,
     Tuning,
     others_of,
     pace_of,
@@ -57,6 +60,8 @@ class TuningPlan:
         siblings: Settings with each of them that share what a stack has to share.
         seed: Of every training and, with the generation, of every proposal.
         rates: Batch size (as text) → seconds per update by which settings are compared.
+        wrapped_rates: The same with a γ; empty where none is tuned, or today's model has one.
+        depth: L of the law of γ; 1 where none is tuned.
     """
 
     names: tuple[str, ...]
@@ -68,6 +73,12 @@ class TuningPlan:
     siblings: int
     seed: int
     rates: dict[str, float]
+    wrapped_rates: dict[str, float] = field(default_factory=dict)
+    depth: int = 1
+
+    def given(self, session: Session) -> Given:
+        """What the ranges depend on."""
+        return Given(session.baseline, self.sizes, self.depth)
 
     def proposed(self, number: int, told: Sequence[Told]) -> list[dict[str, Any]]:
         """The settings of a generation: a function of the plan and of what was found."""
@@ -84,11 +95,16 @@ def plan_tuning(session: Session, screening: Screening) -> TuningPlan:
         session: The advice in the making.
         screening: Stage A.
     """
-    assert session.baseline.rule is not None
-    names = space.names_for(session.options.tune, session.baseline.rule)
-    given = Given(session.baseline, _sizes(session, screening, names))
+    names, no_gamma = space.names_in(session.options.tune, session.prepared)
+    if no_gamma:
+        session.listener.say(f"γ is not tuned: the model cannot be trained with one: {no_gamma}")
+    depth = strength.depth(session.prepared) if "gamma" in names else 1
+    given = Given(session.baseline, _sizes(session, screening, names), depth)
     axes = space.space(names, given)
     session.visit(given.sizes)
+    wrapped = "gamma" in names and session.baseline.gamma is None
+    if wrapped:
+        session.visit(given.sizes, wrapped=True)
     stacks = session.engine.capability(session.baseline).executor(session.batch_size)[0]
     leads, siblings = STACKED if stacks == "stacked" else ALONE
     return TuningPlan(
@@ -101,6 +117,8 @@ def plan_tuning(session: Session, screening: Screening) -> TuningPlan:
         siblings,
         session.options.seed,
         {str(size): session.stopwatch.rate(size) for size in given.sizes},
+        {str(size): session.stopwatch.rate(size, True) for size in given.sizes if wrapped},
+        depth,
     )
 
 
@@ -116,12 +134,25 @@ def _sizes(session: Session, screening: Screening, names: Sequence[str]) -> tupl
 
 
 def price(session: Session) -> float:
-    """What a search usually takes, before anything but today's batch size is timed."""
+    """What a search usually takes, before anything but today's batch size is timed; with γ, which
+    nearly every setting then has, that is timed too.
+    """
     rungs, (leads, siblings) = _rungs(session, session.batch_size), STACKED
     evaluations = len(moments(rungs))
-    run = session.batch_size, round(effort(rungs)), evaluations // len(rungs)
+    run = _usual_pace(session), round(effort(rungs)), evaluations // len(rungs)
     runs = [run] * (USUAL_GENERATIONS * leads * siblings)
     return session.wall_seconds([*runs, (session.batch_size, session.samples, evaluations)])
+
+
+def _usual_pace(session: Session) -> Pace:
+    """Today's batch size, with a γ where that is tuned."""
+    names, _ = space.names_in(session.options.tune, session.prepared)
+    size = session.batch_size
+    if "gamma" not in names or session.baseline.gamma is not None:
+        return size
+    if not session.stopwatch.wrapped:
+        session.visit([size], wrapped=True)
+    return Tuned(size, session.learning_rate, (("gamma", 1.0),))
 
 
 def _rungs(session: Session, largest: int) -> tuple[int, ...]:
@@ -140,7 +171,7 @@ def seconds_of(session: Session, plan: TuningPlan, asked: Sequence[Mapping[str, 
         plan: The plan.
         asked: Its settings.
     """
-    given = Given(session.baseline, plan.sizes)
+    given = plan.given(session)
     count, samples = len(moments(plan.rungs)), round(effort(plan.rungs))
     paces = [pace_of(space.choice(plan.axes, values, given)) for values in asked]
     runs = [(pace, samples, count // len(plan.rungs)) for pace in paces]
@@ -214,7 +245,7 @@ class _Race:
 
     def __init__(self, session: Session, plan: TuningPlan, known: Tuning | None) -> None:
         self.session, self.plan = session, plan
-        self.given = Given(session.baseline, plan.sizes)
+        self.given = plan.given(session)
         self.trials: list[Trial] = [] if known is None else list(known.trials)
         self.today: Curve | None = None if known is None else known.today
         self.yardstick = _yardstick(session, plan)
@@ -329,8 +360,11 @@ def until(curve: Curve, samples: int) -> Curve:
 
 def _yardstick(session: Session, plan: TuningPlan) -> Yardstick:
     """Turns samples into the objective by the speeds of the plan: the same in every process."""
-    blocks = {size: (Block(int(size), 1, rate, 0.0, 0),) for size, rate in plan.rates.items()}
+    blocks, wrapped = (
+        {size: (Block(int(size), 1, rate, 0.0, 0),) for size, rate in rates.items()}
+        for rates in (plan.rates, plan.wrapped_rates)
+    )
     options, reuse = session.options, session.baseline.reuse
     examples, reading = session.prepared.examples, options.seconds_per_sample
-    machine = replace(session.machine(), fit=None, blocks=blocks)
+    machine = replace(session.machine(), fit=None, blocks=blocks, wrapped=wrapped)
     return Yardstick(machine, options.price, reuse, examples, reading)

@@ -11,13 +11,16 @@ from typing import Any
 
 from batchlab.advisor.candidates import rates_for, scaled_rate
 from batchlab.advisor.stages import Choice, Tuned
+from batchlab.advisor.strength import factor, why_not
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.rules import RULES, is_sgd_family
+from batchlab.tasks import Prepared
 
 ALL = "all"
 SCHEDULES = ("constant", "cosine", "linear")
 REUSE = (1, 2, 4)
+GAMMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 LEAST_REST, LEAST_DECAY, MOST_DECAY = 0.005, 1e-6, 1e-2
 """Smallest 1 − momentum; weight decay, below whose smallest there is none."""
 
@@ -83,10 +86,12 @@ class Given:
     Attributes:
         baseline: Today's recipe, resolved.
         sizes: Batch sizes worth trying, ascending, today's among them.
+        depth: L of the law that the learning rate follows with γ.
     """
 
     baseline: RunConfig
     sizes: tuple[int, ...]
+    depth: int = 1
 
     @property
     def size(self) -> int:
@@ -105,6 +110,16 @@ class Given:
         """Whether the rule is of the SGD family."""
         assert self.baseline.rule is not None
         return is_sgd_family(self.baseline.rule)
+
+    def transferred(self, rate: float, gamma: float | None) -> float:
+        """The learning rate with a γ where today's model would have this one."""
+        if gamma == self.baseline.gamma:
+            return rate
+        assert self.baseline.rule is not None
+        new, old = (
+            factor(g, self.depth, self.baseline.rule) for g in (gamma, self.baseline.gamma)
+        )
+        return float(f"{rate * new / old:.4g}")
 
 
 def _rates(given: Given) -> Axis:
@@ -137,6 +152,13 @@ def _reuse(given: Given) -> Axis:
     return Axis("reuse", "reuse", "ordered", values=values)
 
 
+def _gammas(given: Given) -> Axis:
+    """γ in ascending order; the model as it is lies beside γ = 1, whose learning rate it has."""
+    values = {given.baseline.gamma, *GAMMAS}
+    order = sorted(values, key=lambda gamma: (gamma or 1.0, gamma is not None))
+    return Axis("gamma", "gamma", "ordered", values=tuple(order))
+
+
 TABLE: Mapping[str, Callable[[Given], Axis]] = {
     "batch_size": lambda given: Axis("batch_size", "batch_size", "ordered", values=given.sizes),
     "learning_rate": _rates,
@@ -146,9 +168,13 @@ TABLE: Mapping[str, Callable[[Given], Axis]] = {
     "weight_decay": lambda given: _around(
         "weight_decay", "log or 0", LEAST_DECAY / 10, MOST_DECAY, given
     ),
+    "gamma": _gammas,
 }
 """Name → its axis."""
-FIELDS = ("batch_size", "learning_rate", "lr_schedule", "reuse", "momentum", "weight_decay")
+FIELDS = (
+    *("batch_size", "learning_rate", "lr_schedule", "reuse", "momentum", "weight_decay"),
+    "gamma",
+)
 """Fields of a run that the table can set."""
 OF_THE_RULE = ("momentum", "weight_decay")
 """Settings that some update rules do not read."""
@@ -182,30 +208,53 @@ def names_of(asked: str | Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
-def names_for(asked: Sequence[str], rule: str) -> tuple[str, ...]:
+def names_in(asked: Sequence[str], prepared: Prepared) -> tuple[tuple[str, ...], str]:
+    """What is tuned of a task, and why γ is left out of ``all``, if it is.
+
+    Args:
+        asked: As :func:`names_of` gives them.
+        prepared: The task.
+
+    Raises:
+        InvalidValueError: As :func:`names_for`.
+    """
+    refused = why_not(prepared) if {"gamma", ALL} & set(asked) else ""
+    assert prepared.baseline.rule is not None
+    return names_for(asked, prepared.baseline.rule, refused), refused
+
+
+def names_for(asked: Sequence[str], rule: str, no_gamma: str = "") -> tuple[str, ...]:
     """What is tuned under an update rule.
 
     Args:
         asked: As :func:`names_of` gives them.
         rule: Of the baseline.
+        no_gamma: Why the model cannot be trained with a γ; empty if it can.
 
     Returns:
-        The names; ``all`` becomes everything that the rule reads.
+        The names; ``all`` becomes everything that the rule reads and the model allows.
 
     Raises:
-        InvalidValueError: If the rule does not read a setting that was named.
+        InvalidValueError: If a setting was named that the rule does not read, or γ where the model
+            cannot have one.
 
     Example:
         >>> names_for(("all",), "sgd")
-        ('batch_size', 'learning_rate', 'schedule', 'reuse', 'weight_decay')
+        ('batch_size', 'learning_rate', 'schedule', 'reuse', 'weight_decay', 'gamma')
+        >>> names_for(("all",), "sgd", no_gamma="its output is no tensor")[-1]
+        'weight_decay'
     """
+    if no_gamma and "gamma" in asked:
+        hint = f"The model cannot be trained as (f − its start)/γ: {no_gamma}."
+        raise InvalidValueError(must("tune", "without gamma for this task", "gamma", hint))
     absent = [name for name in OF_THE_RULE if name not in RULES[rule].uses]
     wrong = [name for name in asked if name in absent]
     if wrong:
         hint = f"PyTorch's SGD with momentum is rule='shb'; the rule {rule} reads none."
         raise InvalidValueError(must("tune", f"without {', '.join(absent)}", wrong[0], hint))
     if ALL in asked:
-        return tuple(name for name in TABLE if name not in absent)
+        left_out = (*absent, *(("gamma",) if no_gamma else ()))
+        return tuple(name for name in TABLE if name not in left_out)
     return tuple(asked)
 
 
@@ -255,7 +304,8 @@ def choice(axes: Sequence[Axis], values: Mapping[str, Any], given: Given) -> Cho
 
     Args:
         axes: The space.
-        values: Name → value.
+        values: Name → value; with γ the learning rate is that of the model as it is, and follows
+            the law of γ.
         given: Holds the baseline, from which the rest is taken.
 
     Example:
@@ -265,8 +315,12 @@ def choice(axes: Sequence[Axis], values: Mapping[str, Any], given: Given) -> Cho
         (('momentum', 0.95),)
         >>> choice(axes, {"batch_size": 64, "momentum": 0.9}, given)
         (64, 0.1)
+        >>> given = Given(given.baseline, given.sizes, depth=3)
+        >>> choice(space(("gamma",), given), {"gamma": 10.0}, given)[:2]
+        (32, 0.4642)
     """
     fields = {axis.field: values[axis.name] for axis in axes}
     size, rate = fields.pop("batch_size", given.size), fields.pop("learning_rate", given.rate)
+    rate = given.transferred(rate, fields.get("gamma", given.baseline.gamma))
     others = tuple((n, v) for n, v in fields.items() if v != getattr(given.baseline, n))
     return Tuned(size, rate, others) if others else (size, rate)

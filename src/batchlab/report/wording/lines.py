@@ -304,7 +304,8 @@ def _whole_length(advice: Advice) -> Text:
     ]
     if len(each) < 2 or not each[1] > 0:
         return EMPTY
-    if advice.today.batch_size == advice.recommended.batch_size:
+    alike = [(one.batch_size, one.gamma) for one in (advice.today, advice.recommended)]
+    if alike[0] == alike[1]:
         return Text(
             "; trained to the end it takes as long as today",
             "（最後まで学習させた場合の時間は現在と同じ）",
