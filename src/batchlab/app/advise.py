@@ -40,7 +40,7 @@ from batchlab.advisor.tuning.propose import library
 from batchlab.advisor.tuning.space import FIELDS, names_for, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
-from batchlab.app import watched
+from batchlab.app import elsewhere, watched
 from batchlab.app.advice import Advice
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
@@ -74,7 +74,7 @@ def advise(
     target: float | None = None,
     worth: float = 1.2,
     budget: str | float | None = None,
-    price_per_hour: float | None = None,
+    price_per_hour: float | Mapping[str, float] | None = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seconds_per_sample: float = 0.0,
@@ -93,6 +93,8 @@ def advise(
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
+    on: str | None = None,
+    max_spend: float | None = None,
     listener: Listener | None = None,
     command: str = "",
 ) -> Advice:
@@ -110,7 +112,7 @@ def advise(
         worth: Smallest gain worth a change, a ratio above 1.
         budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others
             stage A.
-        price_per_hour: What an hour of computing costs.
+        price_per_hour: What an hour of computing costs; with ``on`` also kind of node → price.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
         seconds_per_sample: Seconds that reading a fresh example takes in your own training,
@@ -137,6 +139,9 @@ def advise(
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
         resume: Continue an unfinished directory, or spend a larger budget on a finished one.
+        on: A Ray cluster that trains: ``ray`` for the one here, which is started if none runs,
+            or ``ray://HOST:PORT``; needs ``batchlab[ray]``.
+        max_spend: Training stops before the nodes of the cluster cost more.
         listener: Hears progress. Left out, one line shows it in a notebook and on a terminal;
             ``batchlab.Quiet()`` says nothing.
         command: What was typed, for the report.
@@ -154,7 +159,7 @@ def advise(
         target=target,
         worth=worth,
         budget=budget,
-        price_per_hour=price_per_hour,
+        price_per_hour=None if isinstance(price_per_hour, Mapping) else price_per_hour,
         currency=currency,
         price_per_sample=price_per_sample,
         seconds_per_sample=seconds_per_sample,
@@ -171,6 +176,7 @@ def advise(
         tune=tune,
     )
     _refuse_torchrun()
+    where = elsewhere.Asked(on, price_per_hour, max_spend, currency)
     loaded, argument = found(task, data)
     prepared = _prepared(loaded, options, device)
     folder = Path(out) if out is not None else default_out("advise", loaded)
@@ -178,13 +184,21 @@ def advise(
     with listening(listener, options.budget) as hears, _platform.DirectoryLock(folder):
         if resume and not (folder / "plan.json").exists():
             hears.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
-        outcome = run_stages(
-            prepared, options, folder, resume=resume, builtin=builtin, listener=hears
-        )
+        with elsewhere.place(where, hears, folder) as cluster:
+            outcome = run_stages(
+                prepared,
+                options,
+                folder,
+                resume=resume,
+                builtin=builtin,
+                listener=hears,
+                on=cluster,
+            )
         typed = command or typed_command(argument, options, folder, device, data)
         if builtin and options.budget is None:
             options = replace(options, budget=DEMO_SECONDS)
         facts = _facts(prepared, options, outcome, typed, builtin)
+        facts = replace(facts, provenance=facts.provenance | elsewhere.told(None, folder))
         advice = Advice.of(assemble(outcome.records, options, facts))
         for sentence in _write(folder, advice, prepared, options, facts, outcome.records.said):
             hears.say(sentence.en)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,12 @@ class Fleet:
         on: As for :func:`batchlab.cluster.connection.connect`.
         purse: What its nodes cost.
         told: Hears a short line of what all of it does.
+
+    Attributes:
+        on: How it was asked for.
+        purse: What it costs.
+        ray: The library, connected.
+        since: When it was joined.
     """
 
     def __init__(
@@ -36,7 +43,9 @@ class Fleet:
     ) -> None:
         self.on, self.purse = on, purse or Purse()
         self.ray, self._mine = connect(on)
-        self._told, self._said = told, []
+        self.since = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._told = told
+        self._said: list[str] = []
         self._nodes: dict[str, Node] = {}
         self._looked = -LOOK_SECONDS
         self._facts: dict[tuple[str, Facts], int] = {}
