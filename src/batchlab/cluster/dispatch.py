@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from batchlab import _platform
+from batchlab.cluster.attempt import Answer, Function, carry_out
 from batchlab.cluster.fleet import Fleet
-from batchlab.cluster.node import Answer, Function, carry_out
 from batchlab.engine.checkpoint import NAME
 from batchlab.errors import ClusterError, SpendError, TaskError, reason
 

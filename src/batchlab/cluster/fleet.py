@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from batchlab.cluster.attempt import Answer, Facts, facts
 from batchlab.cluster.connection import Node, connect, nodes
 from batchlab.cluster.hub import Hub, News
-from batchlab.cluster.node import Answer, Facts, facts
 from batchlab.cluster.purse import Purse
 
 LOOK_SECONDS = 2.0

@@ -21,8 +21,9 @@ import numpy as np
 import polars as pl
 
 from batchlab import _platform, _random
+from batchlab.cluster.attempt import Post
 from batchlab.cluster.dispatch import Call
-from batchlab.cluster.node import Post, workplace
+from batchlab.cluster.node import workplace
 from batchlab.cluster.place import Cluster, lit
 from batchlab.engine.cell import one_thread
 from batchlab.engine.store import seal, sealed
