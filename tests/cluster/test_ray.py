@@ -110,7 +110,7 @@ def test_a_cell_that_fails_three_times_is_reported_and_the_others_finish(cluster
 
 
 def test_a_sweep_stops_before_it_costs_more(two_slots, tmp_path):
-    runs = slow.runs(count=8)
+    runs = slow.runs(count=12)
     # 0.01 a second: what one node may cost in eight seconds, where all runs take longer.
     with Cluster(Fleet("ray", Purse(36.0, limit=0.08))) as cluster:
         with pytest.raises(SpendError, match=r"before it would cost more than 0\.08 USD"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -214,6 +215,7 @@ class Dispatch:
                 cause = getattr(error, "cause", None) or error
                 raise TaskError(f"Cell {trial.name} raised {reason(cause)}.") from error
             except ray.exceptions.RayError as error:
+                self._hear()
                 self._again(self._running.pop(ref), error)
                 continue
             del self._running[ref]
@@ -231,7 +233,6 @@ class Dispatch:
 
     def _again(self, trial: Trial, error: BaseException) -> None:
         """Put a cell back whose attempt was lost, or give it up."""
-        self._hear()
         lost = self._fleet.is_lost(trial.node)
         trial.why.append("its node was lost" if lost else _why(error))
         trial.failures = 1 if trial.kept > trial.before else trial.failures + 1
@@ -273,7 +274,8 @@ class Dispatch:
         for ref in refs:
             ray.cancel(ref, force=True)
         ray.wait(refs, num_returns=len(refs), timeout=CANCEL_SECONDS)
-        self._hear()
+        with contextlib.suppress(ray.exceptions.RayError):  # the cluster itself may be gone
+            self._hear()
 
     def _conclude(self) -> None:
         """Say what is missing."""

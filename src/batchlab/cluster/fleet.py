@@ -46,6 +46,7 @@ class Fleet:
         self.since = datetime.now(UTC).isoformat(timespec="microseconds")
         self._told = told
         self._said: list[str] = []
+        self._sent: dict[Callable[..., Any], Any] = {}
         self._nodes: dict[str, Node] = {}
         self._looked = -LOOK_SECONDS
         self._facts: dict[tuple[str, Facts], int] = {}
@@ -120,8 +121,9 @@ class Fleet:
         if node is not None:
             affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             where = {"scheduling_strategy": affinity(node, soft=True)}
-        remote = self.ray.remote(function)
-        return remote.options(
+        if function not in self._sent:
+            self._sent[function] = self.ray.remote(function)
+        return self._sent[function].options(
             num_cpus=1, num_gpus=gpus_of(device), memory=memory or None, max_retries=0, **where
         )
 
