@@ -40,8 +40,9 @@ from batchlab.advisor.tuning.propose import library
 from batchlab.advisor.tuning.space import FIELDS, names_for, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
-from batchlab.app import elsewhere, watched
+from batchlab.app import elsewhere, kinds, watched
 from batchlab.app.advice import Advice
+from batchlab.cluster.place import Cluster
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import InvalidValueError, ResultError, TaskError, cannot_read, must
@@ -194,15 +195,60 @@ def advise(
                 listener=hears,
                 on=cluster,
             )
-        typed = command or typed_command(argument, options, folder, device, data)
-        if builtin and options.budget is None:
-            options = replace(options, budget=DEMO_SECONDS)
-        facts = _facts(prepared, options, outcome, typed, builtin)
-        facts = replace(facts, provenance=facts.provenance | elsewhere.told(None, folder))
-        advice = Advice.of(assemble(outcome.records, options, facts))
-        for sentence in _write(folder, advice, prepared, options, facts, outcome.records.said):
+            typed = command or typed_command(argument, options, folder, device, data)
+            if builtin and options.budget is None:
+                options = replace(options, budget=DEMO_SECONDS)
+            facts = _facts(prepared, options, outcome, typed, builtin)
+            beside = elsewhere.told(cluster, folder)
+            facts = replace(facts, provenance=facts.provenance | beside)
+            made = Made(prepared, options, facts, outcome.records)
+            advice, missing = made.written(folder)
+            if cluster is not None and len(cluster.fleet.kinds()) > 1:
+                made = made.saying(_by_kind(cluster, made, folder))
+                advice, missing = made.written(folder)
+        for sentence in missing:
             hears.say(sentence.en)
     return advice
+
+
+@dataclass(frozen=True)
+class Made:
+    """Everything from which an advice is put together.
+
+    Attributes:
+        prepared: The task.
+        options: What was asked.
+        facts: About the task and the measurement.
+        records: What was measured.
+    """
+
+    prepared: Prepared
+    options: Options
+    facts: Facts
+    records: Records
+
+    def written(self, folder: Path) -> tuple[Advice, tuple[Text, ...]]:
+        """The advice, in its result directory; and what could not be written."""
+        advice = Advice.of(assemble(self.records, self.options, self.facts))
+        said = self.records.said
+        return advice, _write(folder, advice, self.prepared, self.options, self.facts, said)
+
+    def saying(self, sentences: Sequence[str]) -> Made:
+        """The same with more to say."""
+        records = replace(self.records, said=(*self.records.said, *sentences))
+        return replace(self, records=records)
+
+
+def _by_kind(cluster: Cluster, made: Made, folder: Path) -> list[str]:
+    """What the advice comes to on each kind of node of a cluster, in sentences."""
+    machine = made.records.machine
+    sizes = [] if machine is None else sorted(map(int, machine.blocks))
+    currency = cluster.fleet.purse.currency
+
+    def judge(kind: Path, price: float) -> Advice:
+        return again(folder, kind, (price, currency, None))
+
+    return kinds.verdict(kinds.compared(cluster, made.prepared, sizes, folder, judge))
 
 
 def options_from(

@@ -89,6 +89,10 @@ class Fleet:
             self._nodes, self._looked = nodes(self.ray), time.monotonic()
         return self._nodes
 
+    def kinds(self) -> list[str]:
+        """The kinds of its nodes that offer a processor."""
+        return sorted({node.kind for node in self.nodes().values() if node.cpus >= 1})
+
     def elsewhere(self, tried: list[str], device: str, busy: list[str]) -> str | None:
         """A node on which a cell has not failed yet, the least busy; None: the cluster decides.
 

@@ -166,6 +166,24 @@ class Crew:
         done = self._cluster.run(data, calls, lambda name, share: None, len(calls), self._device)
         return [result for _, result in done]
 
+    def on_kinds(self, function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+        """Call a function of the task on one node of each kind, with the node's slot to itself.
+
+        Args:
+            function: ``(prepared, *given) → result``.
+            given: Its other arguments.
+
+        Returns:
+            Kind → result, in the order of the kinds.
+        """
+        data, digest = self._packed
+        gpus = gpus_of(self._device)
+        found = [node for node in self._cluster.fleet.nodes().values() if node.slots(gpus)]
+        asked = digest, cloudpickle.dumps((function, given))
+        calls = {node.kind: Call(call, asked, node=node.id) for node in found}
+        done = dict(self._cluster.run(data, calls, lambda name, share: None, 0, self._device))
+        return {name: done[name] for name in sorted(done)}
+
     def hear(self) -> list[str]:
         """What went otherwise than planned since this was asked last."""
         return self._cluster.fleet.hear()
