@@ -48,21 +48,12 @@ class Kind:
 
     def __str__(self) -> str:
         """One sentence."""
-        told = [f"{_words(self.seconds_per_update, 's')} an update"]
-        if self.seconds is not None:
-            told.append(f"{_words(self.seconds, 's')} to the target")
-        if self.cost is not None:
-            told.append(_words(self.cost, self.currency))
+        told = [f"batch size {self.batch_size}", f"{self.seconds_per_update} an update"]
+        told += [f"{self.seconds} to the target"] if self.seconds is not None else []
+        told += [str(self.cost)] if self.cost is not None else []
         if self.largest is not None:
             told.append(f"at most {self.largest} examples fit")
-        what = f"batch size {self.batch_size}"
-        return f"on {self.name} ({self.machine}): {what}, {', '.join(told)}"
-
-
-def _words(estimate: Estimate | None, unit: str) -> str:
-    if estimate is None:
-        return f"an unknown number of {unit}"
-    return f"{estimate.value:.3g} {unit} ({estimate.low:.3g} to {estimate.high:.3g})"
+        return f"on {self.name} ({self.machine}): {', '.join(told)}"
 
 
 def timed_there(prepared: Prepared, sizes: Sequence[int]) -> Machine:
