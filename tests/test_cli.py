@@ -231,7 +231,7 @@ def test_a_mistake_in_the_task_is_one_sentence(name, said, here, capsys):
             "given once, or as KIND=PRICE for each kind of node",
         ),
         (("advise", "tiny_task.py:task", "--on", "mars"), "`on` must be ray, ray://HOST:PORT"),
-        (("study", "sparse-parity", "--max-spend", "1"), "`max_spend` must be left out"),
+        (("study", "batch-reuse", "--max-spend", "1"), "`max_spend` must be left out"),
         (
             ("compare", "tiny_task.py:task", "--reuse", "2", "--on", "ray"),
             "`on` must be left out with --reuse",

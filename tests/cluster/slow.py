@@ -1,4 +1,4 @@
-"""A task that takes its time and, where a test asks for it, ends its process once or always."""
+"""The tiny task, whose losses take their time: the same numbers. And, where a test asks for it, ends its process once or always."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def losses(flag, deadly=None, mistake=None):
             os._exit(1)
         if size == mistake:
             raise ZeroDivisionError("my own mistake")
-        if flag is not None and calls > 250 and not Path(flag).exists():
+        if flag is not None and calls > 150 and not Path(flag).exists():
             Path(flag).write_text("killed", "utf-8")
             os.kill(os.getpid(), signal.SIGKILL)
         return tiny.cross(outputs, batch)
@@ -42,6 +42,6 @@ def ready(flag=None, **given):
     return tiny.ready(loss=losses(flag, **given))
 
 
-def runs(samples=3200, count=3, **changes):
-    """Of 400 updates each, one a cell in the loop executor."""
+def runs(samples=2000, count=3, **changes):
+    """Of 250 updates each, one a cell in the loop executor."""
     return [tiny.run(seed=seed, samples=samples, **changes) for seed in range(count)]

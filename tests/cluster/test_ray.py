@@ -81,7 +81,7 @@ def test_a_cluster_gives_the_results_of_this_machine_bit_for_bit(cluster, tmp_pa
 
 def test_a_killed_process_costs_a_retry_from_the_checkpoint(cluster, folder, tmp_path):
     runs = slow.runs()
-    expected, _ = trained(slow.ready(), runs, None)
+    expected, _ = trained(tiny.ready(), runs, None)
     found, said = trained(slow.ready(tmp_path / "flag"), runs, cluster, folder)
     assert (tmp_path / "flag").exists()
     assert tiny.facts(found) == tiny.facts(expected)
@@ -105,7 +105,7 @@ def test_a_cell_that_fails_three_times_is_reported_and_the_others_finish(cluster
     with Engine(slow.ready(), tmp_path, 0, "loop") as mended:
         trace, _ = mended.train(runs, tiny.job(80))
         assert mended.reused == 4
-    expected, _ = trained(slow.ready(), runs, None)
+    expected, _ = trained(tiny.ready(), runs, None)
     assert tiny.facts(trace) == tiny.facts(expected)
 
 
@@ -119,7 +119,7 @@ def test_a_sweep_stops_before_it_costs_more(two_slots, tmp_path):
     assert 0 < spent <= 0.08
     with Cluster(Fleet("ray")) as cluster:
         found, _ = trained(slow.ready(), runs, cluster, tmp_path)
-    expected, _ = trained(slow.ready(), runs, None)
+    expected, _ = trained(tiny.ready(), runs, None)
     assert tiny.facts(found) == tiny.facts(expected)
 
 
@@ -135,7 +135,7 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_goes_on(cluster, tmp_pa
     assert free()
     assert list(tmp_path.glob("cells/*/checkpoint.npz"))
     found, _ = trained(slow.ready(), runs, cluster, tmp_path)
-    expected, _ = trained(slow.ready(), runs, None)
+    expected, _ = trained(tiny.ready(), runs, None)
     assert tiny.facts(found) == tiny.facts(expected)
 
 
