@@ -1,4 +1,4 @@
-"""The tiny task, whose losses take their time: the same numbers. And, where a test asks for it, ends its process once or always."""
+"""The tiny task, whose losses take their time, with the same numbers; some end their process."""
 
 import os
 import signal

@@ -364,6 +364,8 @@ class Engine:
         known = {cell.name: self._load(cell, configs, job) for cell in cells}
         left = [cell for cell in cells if known[cell.name] is None]
         self.reused += len(cells) - len(left)
+        first = {cell.group: cell for cell in reversed(left)}.values()  # of each group the longest
+        memory = {c.group: self._bytes_of([configs[i] for i in c.runs], c.choice) for c in first}
         works = {
             cell.name: Work(
                 cell.choice.executor,
@@ -375,7 +377,7 @@ class Engine:
                 cell.choice.unit,
                 None if self._folder is None else self._folder / cell.name,
                 self._checkpoint_seconds,
-                self._bytes_of([configs[i] for i in cell.runs], cell.choice),
+                memory[cell.group],
             )
             for cell in left
         }
