@@ -61,7 +61,7 @@ def connect(on: str, seconds: float = ANSWER_SECONDS) -> tuple[Any, bool]:
         _knock(asked, found["host"].strip("[]"), int(found["port"]), seconds)
     try:
         _join(ray, address)
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"The Ray cluster {asked or 'here'} cannot be used: {reason(error)}."
         ) from error
