@@ -143,7 +143,7 @@ def test_progress_and_money_come_in_one_line(two_slots):
     lines, shares = [], []
     with Cluster(Fleet("ray", Purse(3.6, currency="EUR"), lines.append)) as cluster:
         trained(slow.ready(), slow.runs(), cluster, progress=shares.append)
-    assert any(line.startswith("2 cells running, ") for line in lines)
+    assert any(line.startswith("2 running, ") for line in lines)
     assert all(line.endswith(" EUR so far") for line in lines)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0

@@ -264,7 +264,7 @@ class Dispatch:
 
     def _tell(self) -> None:
         running = sum(bool(trial.node) for trial in self._running.values())
-        self._fleet.tell(f"{running} cells running, {self._done} of {self._total} done")
+        self._fleet.tell(f"{running} running, {self._done} of {self._total} cells done")
 
     def _cancel(self) -> None:
         """End what still runs; checkpoints stay."""
