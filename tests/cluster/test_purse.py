@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlab.cluster.connection import Node, kind_of, need
-from batchlab.cluster.dispatch import Trial
+from batchlab.cluster.dispatch import Call, Trial
 from batchlab.cluster.purse import Purse
 from batchlab.errors import ClusterError, InvalidValueError
 
@@ -81,7 +81,7 @@ def test_memory_that_no_node_has_is_said():
 
 def test_time_left_follows_the_pace_of_this_attempt():
     # From 40 % to 60 % in ten seconds: twenty more for the rest.
-    trial = Trial("a", None, share=0.6, before=0.4, began=100.0)
+    trial = Trial("a", Call(print, None), share=0.6, before=0.4, began=100.0)
     assert trial.seconds_left(110.0, usual=0.0) == pytest.approx(20.0)
-    assert Trial("a", None, began=100.0).seconds_left(104.0, usual=10.0) == 6.0
-    assert Trial("a", None).seconds_left(104.0, usual=10.0) == 10.0
+    assert Trial("a", Call(print, None), began=100.0).seconds_left(104.0, usual=10.0) == 6.0
+    assert Trial("a", Call(print, None)).seconds_left(104.0, usual=10.0) == 10.0
