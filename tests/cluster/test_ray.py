@@ -79,6 +79,7 @@ def test_a_cluster_gives_the_results_of_this_machine_bit_for_bit(cluster, tmp_pa
     assert cluster.fleet.provenance()["equal"] == "bit for bit as on this machine"
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_a_retry_from_the_checkpoint(cluster, folder, tmp_path):
     runs = slow.runs()
     expected, _ = trained(tiny.ready(), runs, None)
@@ -97,6 +98,7 @@ def test_a_mistake_of_the_user_is_one_sentence_and_not_tried_again(cluster, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_three_times_is_reported_and_the_others_finish(cluster, tmp_path):
     runs = [tiny.run(samples=80, batch_size=16), *slow.runs(80, 4)]
     with pytest.raises(ClusterError, match=r"A cell failed on 3 .* 4 of 5 cells are finished"):
@@ -109,6 +111,7 @@ def test_a_cell_that_fails_three_times_is_reported_and_the_others_finish(cluster
     assert tiny.facts(trace) == tiny.facts(expected)
 
 
+@pytest.mark.slow
 def test_a_sweep_stops_before_it_costs_more(two_slots, tmp_path):
     runs = slow.runs(count=12)
     # 0.01 a second: what one node may cost in eight seconds, where all runs take longer.
@@ -123,6 +126,7 @@ def test_a_sweep_stops_before_it_costs_more(two_slots, tmp_path):
     assert tiny.facts(found) == tiny.facts(expected)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_leaves_nothing_running_and_goes_on(cluster, tmp_path):
     runs = slow.runs()
 
