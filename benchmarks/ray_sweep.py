@@ -1,7 +1,7 @@
 """Sweeps on Ray: nodes killed at random change nothing; and how busy many slots are kept.
 
 ``killed``: a cluster of several nodes on this machine trains a sweep; while it does, a node chosen
-at random is killed at a random time and another one joins. The result must be that of the
+at random is killed at a random time; another one joins for the next sweep. The result must be that of the
 undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of a known length,
 on logical slots of one machine. Efficiency = cells · length / (slots · time). Whole rounds are the
 ideal that can be reached: ⌈cells/slots⌉ · length; overhead per cell = (time − that) · slots/cells.
@@ -114,13 +114,12 @@ def killed(sweeps: int, seed: int) -> int:
 
 
 def disturbed(machines, prepared, runs, job, draw, keeps: bool) -> dict:
-    """One sweep, during which a node is lost and another joins."""
+    """One sweep, during which a node is lost."""
     lost = threading.Event()
 
     def kill(node, after: float) -> None:
         lost.wait(after)
         machines.remove_node(node, allow_graceful=False)
-        machines.add_node(num_cpus=1)
 
     node = draw.choice(sorted(machines.worker_nodes, key=lambda one: one.node_id))
     after = draw.uniform(0.5, LATEST_SECONDS)
@@ -134,6 +133,7 @@ def disturbed(machines, prepared, runs, job, draw, keeps: bool) -> dict:
             said = engine.hear()
         seconds = time.monotonic() - began
         killer.join()
+    machines.add_node(num_cpus=1)  # Ray starts nodes in the main thread only
     return {
         "facts": facts(trace),
         "killed_after": round(after, 2),
