@@ -1,8 +1,8 @@
 """Sweeps on Ray: nodes killed at random change nothing; and how busy many slots are kept.
 
 ``killed``: a cluster of several nodes on this machine trains a sweep; while it does, a node chosen
-at random is killed at a random time; another one joins for the next sweep. The result must be that of the
-undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of a known length,
+at random is killed at a random time; another one joins for the next. The result must be that of
+the undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of known length,
 on logical slots of one machine. Efficiency = cells · length / (slots · time). Whole rounds are the
 ideal that can be reached: ⌈cells/slots⌉ · length; overhead per cell = (time − that) · slots/cells.
 
