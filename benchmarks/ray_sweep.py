@@ -2,9 +2,9 @@
 
 ``killed``: a cluster of several nodes on this machine trains a sweep; while it does, a node chosen
 at random is killed at a random time; another one joins for the next. The result must be that of
-the undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of known length,
-on logical slots of one machine. Efficiency = cells · length / (slots · time). Whole rounds are the
-ideal that can be reached: ⌈cells/slots⌉ · length; overhead per cell = (time − that) · slots/cells.
+the undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of known
+length, on logical slots of one machine. Efficiency = cells · length / (slots · time). Whole
+rounds are the ideal that can be reached: ⌈cells/slots⌉ · length; overhead per cell = (time − that) · slots/cells.
 
 What limits 10,000 slots, on paper: with cells of five seconds one process would have to send 2,000
 cells a second and to read as many results, which is about what Ray takes from one driver; and
@@ -42,7 +42,7 @@ from batchlab.engine import Engine, Job
 from batchlab.tasks import Prepared, load, prepare
 
 NODES, RUNS, UPDATES = 3, 6, 400
-LATEST_SECONDS = 6.0
+LATEST_SECONDS = 20.0
 """A node is killed between the start of a sweep and so much later."""
 
 
