@@ -4,7 +4,8 @@
 at random is killed at a random time; another one joins for the next. The result must be that of
 the undisturbed sweep on this machine, bit for bit. ``slots``: cells that only wait, of known
 length, on logical slots of one machine. Efficiency = cells · length / (slots · time). Whole
-rounds are the ideal that can be reached: ⌈cells/slots⌉ · length; overhead per cell = (time − that) · slots/cells.
+rounds are the ideal that can be reached: ⌈cells/slots⌉ · length;
+overhead per cell = (time − that) · slots/cells.
 
 What limits 10,000 slots, on paper: with cells of five seconds one process would have to send 2,000
 cells a second and to read as many results, which is about what Ray takes from one driver; and
