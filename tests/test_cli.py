@@ -223,6 +223,19 @@ def test_a_mistake_in_the_task_is_one_sentence(name, said, here, capsys):
         (("advise", "tiny_task.py:task", "--at-least", "accuracy"), "METRIC=VALUE"),
         (("advise", "tiny_task.py:task", "--budget", "soon"), "90s, 2m or 1h"),
         (("advise", "tiny_task.py:task", "--worth", "0.9"), "`worth` must be"),
+        (("advise", "tiny_task.py:task", "--max-spend", "1"), "`max_spend` must be left out"),
+        (("advise", "tiny_task.py:task", "--price-per-hour", "a=b"), "a number, or KIND=PRICE"),
+        (("advise", "tiny_task.py:task", "--price-per-hour", "a=1"), "must be one number without"),
+        (
+            ("advise", "digits", "--price-per-hour", "1", "--price-per-hour", "a=1"),
+            "given once, or as KIND=PRICE for each kind of node",
+        ),
+        (("advise", "tiny_task.py:task", "--on", "mars"), "`on` must be ray, ray://HOST:PORT"),
+        (("study", "batch-reuse", "--max-spend", "1"), "`max_spend` must be left out"),
+        (
+            ("compare", "tiny_task.py:task", "--reuse", "2", "--on", "ray"),
+            "`on` must be left out with --reuse",
+        ),
         (("advise", "tiny_task.py:task", "--subset", "150%"), "`subset` must be a share such as"),
         (("noise", "tiny_task.py:task", "--subset", "5%"), "`subset` must be at least 20"),
         (

@@ -18,7 +18,8 @@ READMES = ("README.md", "README.ja.md")
 MANAGERS = ("docs/manager.md", "docs/manager.ja.md")
 ALONE = "docs/sampler-and-optimizer.md"
 BIG = "docs/big-data.md"
-PAGES_TO_RUN = ("docs/engineer.md", "docs/researcher.md", MANAGERS[0], BIG)
+CLUSTER = "docs/cluster.md"
+PAGES_TO_RUN = ("docs/engineer.md", "docs/researcher.md", MANAGERS[0], BIG, CLUSTER)
 PAGES = (*PAGES_TO_RUN, MANAGERS[1], ALONE, "docs/devices.md")
 STAND_INS = {"my_training.py": "lightning_task.py", "my_finetuning.py": "huggingface_task.py"}
 """The reader's own files, as which examples serve."""

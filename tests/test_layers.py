@@ -23,7 +23,7 @@ LAYERS = [
     config
     tasks
     engine
-    measure progress
+    measure progress cluster
     watch
     studies advisor
     patching

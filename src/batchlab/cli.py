@@ -31,10 +31,23 @@ Counts = Annotated[
 Reals = Annotated[
     tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")
 ]
+Prices = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="PRICE|KIND=PRICE", help_behavior_hint=""),
+]
 PROGRAM = "batchlab"
 DEMO_PRICE = 1.2
 NOT_PASSED_ON = ("task", "dry_run", "json", "verbose")
-WITH_GRID = ("batch_sizes", "learning_rates", "rate_growth", "robustness", "features")
+WITH_GRID = (
+    "batch_sizes",
+    "learning_rates",
+    "rate_growth",
+    "robustness",
+    "features",
+    "on",
+    "max_spend",
+)
 WITH_REUSE = ("labels", "price_per_hour", "currency", "price_per_sample", "seconds_per_sample")
 WITH_GAMMAS = ("depth",)
 ALWAYS = ("samples", "out", "seed", "device", "data", "subset", "resume")
@@ -50,7 +63,7 @@ def advise(
     target: Real = None,
     worth: float = 1.2,
     budget: Words = None,
-    price_per_hour: Real = None,
+    price_per_hour: Prices = (),
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seconds_per_sample: float = 0.0,
@@ -74,6 +87,8 @@ def advise(
     subset: Words = None,
     dry_run: bool = False,
     resume: bool = False,
+    on: Words = None,
+    max_spend: Real = None,
     verbose: bool = False,
     json: bool = False,
 ) -> None:
@@ -88,7 +103,8 @@ def advise(
             settings reach.
         worth: Smallest gain worth a change, a ratio.
         budget: 90s, 2m, 1h. Without it built-in tasks run all stages, others stage A.
-        price_per_hour: What an hour of computing costs.
+        price_per_hour: What an hour of computing costs; with --on, once for each kind of node:
+            gpu-a=2.5.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
         seconds_per_sample: Seconds that reading a fresh example takes in your own training, beside
@@ -118,11 +134,15 @@ def advise(
             is then repeated on all of it, if the budget pays.
         dry_run: Print what each stage would cost, and stop.
         resume: Go on with an unfinished directory, or spend a larger budget.
+        on: Train on a Ray cluster: ray for the one here, which is started if none runs, or
+            ray://HOST:PORT; needs batchlab[ray].
+        max_spend: With --on and a price: stop before its nodes cost more.
         verbose: Also print how the runs were trained, and why so.
         json: Print advice.json and nothing else.
     """
     given = {name: value for name, value in locals().items() if name not in NOT_PASSED_ON}
     given["at_least"] = _demands(at_least)
+    given["price_per_hour"] = _price(price_per_hour)
     given["growing"] = not given.pop("no_growing")
     if dry_run:
         _show(_prices(task, given), json)
@@ -154,7 +174,9 @@ def demo(
         currency: Its currency.
         resume: Go on with an unfinished directory.
     """
-    advise("digits", price_per_hour=price_per_hour, currency=currency, out=out, resume=resume)
+    advise(
+        "digits", price_per_hour=(str(price_per_hour),), currency=currency, out=out, resume=resume
+    )
 
 
 def fit(
@@ -372,7 +394,7 @@ def compare(
     seeds: Count = None,
     reuse: Counts = None,
     labels: Counts = None,
-    price_per_hour: Real = None,
+    price_per_hour: Prices = (),
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seconds_per_sample: float = 0.0,
@@ -387,6 +409,8 @@ def compare(
     data: Place = None,
     subset: Words = None,
     resume: bool = False,
+    on: Words = None,
+    max_spend: Real = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -403,7 +427,8 @@ def compare(
         seeds: Repeats; default: 3, with --reuse and --gammas 5 fresh ones.
         reuse: Updates on each batch, such as 2 4, instead of batch sizes: when that pays.
         labels: With --reuse: numbers of labelled examples for a curve of the metric.
-        price_per_hour: With --reuse: what an hour of computing costs.
+        price_per_hour: With --reuse: what an hour of computing costs; with --on, of a node, or
+            once for each kind of node: gpu-a=2.5.
         currency: Its currency.
         price_per_sample: With --reuse: what a fresh example costs.
         seconds_per_sample: With --reuse: seconds that reading a fresh example takes in your own
@@ -424,10 +449,13 @@ def compare(
         data: Folder with the data of mnist or cifar10.
         subset: Part of the training data, such as 10%, 0.1 or 5000.
         resume: Go on with an unfinished directory.
+        on: Train a grid on a Ray cluster: ray for the one here, which is started if none runs, or
+            ray://HOST:PORT; needs batchlab[ray].
+        max_spend: With --on and a price: stop before its nodes cost more.
         dry_run: With --reuse: print what would be trained and how long that takes, and stop.
         json: Print the result as JSON and nothing else.
     """
-    given = locals()
+    given = locals() | {"price_per_hour": _price(price_per_hour)}
     _check_compare(given)
     if reuse is not None and dry_run:
         from batchlab.app.reuse import price
@@ -470,6 +498,9 @@ def compare(
             data=data,
             subset=subset,
             resume=resume,
+            on=on,
+            price_per_hour=given["price_per_hour"],
+            max_spend=max_spend,
             listener=listener,
         )
     _show_measured(found, "compare", json)
@@ -575,6 +606,9 @@ def study(
     resume: bool = False,
     device: str = "cpu",
     data: Place = None,
+    on: Words = None,
+    price_per_hour: Prices = (),
+    max_spend: Real = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -593,6 +627,10 @@ def study(
         resume: Go on with an unfinished directory.
         device: cpu, cuda, mps or auto.
         data: Folder with the data of mnist and cifar10, for studies that use them.
+        on: Measure on a Ray cluster: ray for the one here, which is started if none runs, or
+            ray://HOST:PORT; needs batchlab[ray].
+        price_per_hour: With --on: what an hour of a node costs, or once for each kind: gpu-a=2.5.
+        max_spend: With --on and a price: stop before its nodes cost more.
         dry_run: Print what would be measured and how long it takes, and stop.
         json: Print the verdicts as JSON and nothing else.
     """
@@ -609,6 +647,7 @@ def study(
         print(studying.price(asked, studying.pace(asked)), file=sys.stderr if json else sys.stdout)
         if dry_run:
             return
+    given |= {"on": on, "price_per_hour": _price(price_per_hour), "max_spend": max_spend}
     with _listener(quiet=json) as listener:
         found = batchlab.study(
             name, mode=mode, resume=resume, listener=listener, command=_typed(), **given
@@ -843,11 +882,16 @@ def _check_compare(given: dict[str, Any]) -> None:
     words |= {name: f"left out with --{kind}" for kind in asked for name in WITH_GRID}
     for name, said in words.items():
         allowed = any(name in kinds[kind] for kind in asked)
+        allowed = allowed or (name == "price_per_hour" and given["on"])
         if not allowed and given[name] and given[name] != usual.get(name):
             got = given[name]
             got = " ".join(map(str, got)) if isinstance(got, tuple) else got
             raise InvalidValueError(must(name, said, got))
     if given["reuse"] is not None:
+        if isinstance(given["price_per_hour"], dict):
+            raise InvalidValueError(
+                must("price_per_hour", "one number with --reuse", given["price_per_hour"])
+            )
         from batchlab.app.asking import check_reuse
 
         seeds = 5 if given["seeds"] is None else given["seeds"]
@@ -856,6 +900,24 @@ def _check_compare(given: dict[str, Any]) -> None:
     if not asked and not given["batch_sizes"]:
         hint = "Or ask when several updates on each batch pay: --reuse 2 4."
         raise InvalidValueError(must("--batch-sizes", "given, such as 16 64", [], hint))
+
+
+def _price(texts: Sequence[str]) -> Any:
+    """``PRICE`` → a number, ``KIND=PRICE`` … → {KIND: price}; None without any."""
+    from batchlab.errors import InvalidValueError, must
+
+    prices = {}
+    for text in texts:
+        kind, _, value = text.rpartition("=")
+        try:
+            prices[kind] = float(value)
+        except ValueError:
+            words = "a number, or KIND=PRICE such as gpu-a=2.5"
+            raise InvalidValueError(must("price_per_hour", words, text)) from None
+    if "" in prices and len(texts) > 1:
+        words = "given once, or as KIND=PRICE for each kind of node"
+        raise InvalidValueError(must("price_per_hour", words, " ".join(texts)))
+    return prices.get("", prices or None)
 
 
 def _demands(texts: Sequence[str]) -> dict[str, float]:
@@ -960,7 +1022,10 @@ def _prices(task: str, given: dict[str, Any]) -> Any:
     """The price list of an advice."""
     from batchlab.app.advise import dry_run, options_from
 
-    wanted = {k: v for k, v in given.items() if k not in ("out", "device", "data", "resume")}
+    elsewhere = ("on", "max_spend", "out", "device", "data", "resume")
+    wanted = {k: v for k, v in given.items() if k not in elsewhere}
+    if isinstance(given["price_per_hour"], dict):
+        wanted["price_per_hour"] = None  # of kinds of nodes, which are not timed here
     return dry_run(task, options_from(**wanted), device=given["device"], data=given["data"])
 
 

@@ -29,6 +29,14 @@ class ResultError(UserError):
     """A result directory cannot be used: locked, damaged, unfinished or made by something else."""
 
 
+class ClusterError(UserError):
+    """A cluster does not answer, lacks what is needed, or lost the same cell too often."""
+
+
+class SpendError(UserError):
+    """A sweep stopped because more money would have been spent than was allowed."""
+
+
 class ValidityWarning(UserWarning):
     """A formula is used outside the range for which it is proved."""
 

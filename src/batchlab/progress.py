@@ -38,6 +38,9 @@ class Quiet:
     def progress(self, what: str, share: float) -> None:
         """Nothing."""
 
+    def beside(self, words: str) -> None:
+        """Nothing."""
+
 
 class Shown(Quiet):
     """A progress line on stderr; where stderr is no terminal, a plain line per step and one every
@@ -63,7 +66,7 @@ class Shown(Quiet):
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._what = ""
+        self._what = self._beside = ""
         self._began = self._step_began = self._told = time.monotonic()
 
     def __enter__(self) -> Shown:
@@ -92,6 +95,10 @@ class Shown(Quiet):
         if self._task is not None:
             self._line.update(self._task, completed=share, whole=self._whole())
 
+    def beside(self, words: str) -> None:
+        """What else the line shows, beside the time."""
+        self._beside = words
+
     def _tell(self, share: float) -> None:
         """A plain line, if the last was long enough ago."""
         now = time.monotonic()
@@ -114,7 +121,8 @@ class Shown(Quiet):
     def _whole(self) -> str:
         """Time since the beginning, and the most that all of it may take."""
         gone = f"{time.monotonic() - self._began:.0f} s"
-        return gone if self._budget is None else f"{gone} of about {self._budget:.0f} s"
+        whole = gone if self._budget is None else f"{gone} of about {self._budget:.0f} s"
+        return f"{whole} · {self._beside}" if self._beside else whole
 
 
 class InNotebook(Quiet):
@@ -130,7 +138,7 @@ class InNotebook(Quiet):
         self._budget = budget
         self._began = self._step_began = time.monotonic()
         self._shown_at = -self.REFRESH_SECONDS
-        self._what = ""
+        self._what = self._beside = ""
         self._said: list[str] = []
         self._handle: Any = None
 
@@ -167,7 +175,11 @@ class InNotebook(Quiet):
         told = "" if left is None else f" · {left:.0f} s left in this step"
         whole = "" if self._budget is None else f" of about {self._budget:.0f} s"
         bar = f'<br><progress value="{min(share, 1.0):.2f}"></progress>'
-        self._update(f"{what}{told} · {self._gone()}{whole}", bar)
+        self._update(f"{what}{told} · {self._gone()}{whole}{self._beside}", bar)
+
+    def beside(self, words: str) -> None:
+        """What else the line shows, beside the time."""
+        self._beside = f" · {words}"
 
     def _gone(self) -> str:
         return f"{time.monotonic() - self._began:.0f} s"

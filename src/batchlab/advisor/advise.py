@@ -77,6 +77,7 @@ from batchlab.advisor.tuning.search import price as price_of_tuning
 from batchlab.advisor.view import View, bare_facts
 from batchlab.advisor.whole import KEY, WholePlan, plan_on_all, price_on_all, repeat_on_all
 from batchlab.engine import Engine, RunState
+from batchlab.engine.workers import Place
 from batchlab.errors import TaskError, must
 from batchlab.measure.insight import BUDGET, Insight
 from batchlab.measure.noise import COST, EXAMPLES
@@ -155,6 +156,7 @@ def run_stages(
     builtin: bool = False,
     listener: Listener | None = None,
     workers: int | None = None,
+    on: Place | None = None,
 ) -> Outcome:
     """Measure as far as the budget pays.
 
@@ -166,6 +168,7 @@ def run_stages(
         builtin: Whether it is a built-in demonstration, which runs all stages without a budget.
         listener: Hears progress.
         workers: Worker processes; one per core if left out.
+        on: Machines that train, instead of worker processes here.
 
     Returns:
         What was found. After an interruption whatever stages had ended, marked partial.
@@ -175,7 +178,7 @@ def run_stages(
     if options.budget is None and builtin:
         options = replace(options, budget=DEMO_SECONDS)
     began = time.perf_counter()
-    with Engine(prepared, out, workers) as engine:
+    with Engine(prepared, out, workers, on=on) as engine:
         task = _task_facts(prepared) | {"content": _content(prepared, engine)}
         journal = Journal(out, {"task": task, **_fields(options)}, resume)
         session = _session(prepared, options, engine, journal, notes, began)

@@ -193,6 +193,7 @@ def _trained(
         Job(evaluation_grid(session.prepared.examples, session.samples)),
         out=out,
         workers=session.engine.workers,
+        on=session.engine.on,
         seed=session.options.seed,
         progress=lambda share: session.listener.progress(what.id, share),
     )

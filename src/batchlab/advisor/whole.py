@@ -102,7 +102,7 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
     whole = _on_all(session)
     stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads)
     session.engine.close()  # its workers hold the part of the data
-    with Engine(whole.prepared, out, session.engine.workers) as engine:
+    with Engine(whole.prepared, out, session.engine.workers, on=session.engine.on) as engine:
         whole = replace(whole, engine=engine, stopwatch=stopwatch)
         whole.visit_all(pairs)
         runs = _curves(whole, "the pair on all data", pairs, plan.seeds)

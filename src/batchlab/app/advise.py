@@ -45,9 +45,10 @@ from batchlab.advisor.tuning.propose import library
 from batchlab.advisor.tuning.space import FIELDS, names_in, names_of
 from batchlab.advisor.view import bare_facts
 from batchlab.advisor.whole import KEY
-from batchlab.app import watched
+from batchlab.app import elsewhere, kinds, watched
 from batchlab.app.advice import Advice
 from batchlab.app.processes import Beating, check_same, together
+from batchlab.cluster.place import Cluster
 from batchlab.engine.choice import EXECUTORS, Choices
 from batchlab.engine.store import collect
 from batchlab.errors import (
@@ -89,7 +90,7 @@ def advise(
     target: float | None = None,
     worth: float = 1.2,
     budget: str | float | None = None,
-    price_per_hour: float | None = None,
+    price_per_hour: float | Mapping[str, float] | None = None,
     currency: str = "USD",
     price_per_sample: float = 0.0,
     seconds_per_sample: float = 0.0,
@@ -109,6 +110,8 @@ def advise(
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
+    on: str | None = None,
+    max_spend: float | None = None,
     listener: Listener | None = None,
     command: str = "",
 ) -> Advice:
@@ -126,7 +129,7 @@ def advise(
         worth: Smallest gain worth a change, a ratio above 1.
         budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others
             stage A.
-        price_per_hour: What an hour of computing costs.
+        price_per_hour: What an hour of computing costs; with ``on`` also kind of node → price.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
         seconds_per_sample: Seconds that reading a fresh example takes in your own training,
@@ -155,6 +158,9 @@ def advise(
         subset: Part of the training data that the stages use: ``"10%"``, ``0.1`` or a number of
             examples. One pair is then repeated on all data, if the budget pays.
         resume: Continue an unfinished directory, or spend a larger budget on a finished one.
+        on: A Ray cluster that trains: ``ray`` for the one here, which is started if none runs,
+            or ``ray://HOST:PORT``; needs ``batchlab[ray]``.
+        max_spend: Training stops before the nodes of the cluster cost more.
         listener: Hears progress. Left out, one line shows it in a notebook and on a terminal;
             ``batchlab.Quiet()`` says nothing.
         command: What was typed, for the report.
@@ -172,7 +178,7 @@ def advise(
         target=target,
         worth=worth,
         budget=budget,
-        price_per_hour=price_per_hour,
+        price_per_hour=None if isinstance(price_per_hour, Mapping) else price_per_hour,
         currency=currency,
         price_per_sample=price_per_sample,
         seconds_per_sample=seconds_per_sample,
@@ -189,14 +195,17 @@ def advise(
         tune=tune,
         gammas=gammas,
     )
+    where = elsewhere.Asked(on, price_per_hour, max_spend, currency)
     with gathered() as team:
+        if on is not None and team.size > 1:
+            raise InvalidValueError(must("on", "left out under torchrun", on))
         loaded, argument = team.own(lambda: found(task, data))
         options = replace(options, world_size=team.size)
         prepared = team.own(lambda: _prepared(loaded, options, team.device(device)))
         check_same(team, prepared)
         folder = Path(out) if out is not None else default_out("advise", loaded)
         typed = command or typed_command(argument, options, folder, device, data)
-        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed)
+        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed, where)
         return team.lead(prepared, lambda: _advised(team, wanted, listener))
 
 
@@ -208,31 +217,83 @@ class _Wanted(NamedTuple):
     builtin: bool
     resume: bool
     typed: str
+    where: elsewhere.Asked
 
 
 def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
     """Measure, decide, and write it all down."""
     prepared: Prepared = team.context
-    options, folder, builtin, resume, typed = wanted
+    options, folder, builtin, resume, typed, where = wanted
     with listening(listener, options.budget) as told, _platform.DirectoryLock(folder):
         hears = Beating(told, team)
         if resume and not (folder / "plan.json").exists():
             hears.say(f"`{folder}` holds nothing to resume: this starts from the beginning")
-        outcome = run_stages(
-            prepared, options, folder, resume=resume, builtin=builtin, listener=hears
-        )
-        if builtin and options.budget is None:
-            options = replace(options, budget=DEMO_SECONDS)
-        facts = _facts(prepared, options, outcome, typed, builtin)
-        records = outcome.records
-        if team.size > 1:
-            first = assemble(records, options, facts)
-            said = together(team, first.today, first.recommended, folder, hears)
-            records = replace(records, said=(*records.said, *said))
-        advice = Advice.of(assemble(records, options, facts))
-        for sentence in _write(folder, advice, prepared, options, facts, records.said):
+        with elsewhere.place(where, told, folder) as cluster:
+            outcome = run_stages(
+                prepared,
+                options,
+                folder,
+                resume=resume,
+                builtin=builtin,
+                listener=hears,
+                on=cluster,
+            )
+            if builtin and options.budget is None:
+                options = replace(options, budget=DEMO_SECONDS)
+            facts = _facts(prepared, options, outcome, typed, builtin)
+            beside = elsewhere.told(cluster, folder)
+            facts = replace(facts, provenance=facts.provenance | beside)
+            made = Made(prepared, options, facts, outcome.records)
+            if team.size > 1:
+                first = assemble(made.records, options, facts)
+                made = made.saying(together(team, first.today, first.recommended, folder, hears))
+            advice, missing = made.written(folder)
+            if cluster is not None and len(cluster.fleet.kinds()) > 1:
+                made = made.saying(_by_kind(cluster, made, folder))
+                advice, missing = made.written(folder)
+        for sentence in missing:
             hears.say(sentence.en)
     return advice
+
+
+@dataclass(frozen=True)
+class Made:
+    """Everything from which an advice is put together.
+
+    Attributes:
+        prepared: The task.
+        options: What was asked.
+        facts: About the task and the measurement.
+        records: What was measured.
+    """
+
+    prepared: Prepared
+    options: Options
+    facts: Facts
+    records: Records
+
+    def written(self, folder: Path) -> tuple[Advice, tuple[Text, ...]]:
+        """The advice, in its result directory; and what could not be written."""
+        advice = Advice.of(assemble(self.records, self.options, self.facts))
+        said = self.records.said
+        return advice, _write(folder, advice, self.prepared, self.options, self.facts, said)
+
+    def saying(self, sentences: Sequence[str]) -> Made:
+        """The same with more to say."""
+        records = replace(self.records, said=(*self.records.said, *sentences))
+        return replace(self, records=records)
+
+
+def _by_kind(cluster: Cluster, made: Made, folder: Path) -> list[str]:
+    """What the advice comes to on each kind of node of a cluster, in sentences."""
+    machine = made.records.machine
+    sizes = [] if machine is None else sorted(map(int, machine.blocks))
+    currency = cluster.fleet.purse.currency
+
+    def judge(kind: Path, price: float) -> Advice:
+        return again(folder, kind, (price, currency, None))
+
+    return kinds.verdict(kinds.compared(cluster, made.prepared, sizes, folder, judge))
 
 
 def options_from(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,11 +30,13 @@ from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
 from batchlab.advisor.surveyed import centre
 from batchlab.advisor.surveyed import robustness as robustness_of
+from batchlab.app import elsewhere
 from batchlab.app.advise import _refuse_torchrun, default_out, found
 from batchlab.app.measure import length, origin, write
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, RunState
 from batchlab.engine.store import collect
+from batchlab.engine.workers import Place
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
 from batchlab.measure.disturbance import Disturbance
 from batchlab.measure.features import Reader
@@ -76,6 +78,9 @@ def compare(
     data: str | Path | None = None,
     subset: str | float | None = None,
     resume: bool = False,
+    on: str | None = None,
+    price_per_hour: float | Mapping[str, float] | None = None,
+    max_spend: float | None = None,
     listener: Listener | None = None,
 ) -> CompareReport:
     """Train a grid of batch sizes and learning rates, and set each against today's settings.
@@ -109,6 +114,10 @@ def compare(
         data: Folder with the data of a built-in task.
         subset: Part of the training data, such as ``"10%"``; all of it if left out.
         resume: Go on with an unfinished directory; what has been trained is not trained again.
+        on: A Ray cluster that trains: ``ray`` for the one here, which is started if none runs,
+            or ``ray://HOST:PORT``; needs ``batchlab[ray]``.
+        price_per_hour: Of a node of the cluster, or kind of node → price.
+        max_spend: Training stops before the nodes cost more.
         listener: Hears progress.
 
     Returns:
@@ -120,6 +129,7 @@ def compare(
     """
     _refuse_torchrun()
     began = time.perf_counter()
+    where = elsewhere.Asked(on, price_per_hour, max_spend)
     loaded, _ = found(task, data)
     prepared = subset_of(prepare(loaded, device=device), subset, seed)
     grid = _grid(prepared, batch_sizes, learning_rates, seeds, seed, samples, rate_growth)
@@ -129,8 +139,11 @@ def compare(
     with listening(listener) as hears, _platform.DirectoryLock(folder):
         journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
         journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
-        runs, machine, ends = _train(prepared, grid, folder, journal, hears)
-        surveyed = _survey(prepared, grid, folder, runs, ends, hears)
+        with elsewhere.place(where, hears, folder) as cluster:
+            runs, machine, ends = _train(prepared, grid, folder, journal, hears, cluster)
+            surveyed = _survey(prepared, grid, folder, runs, ends, hears, cluster)
+        made = origin(prepared, "compare", folder, time.perf_counter() - began, seed)
+        made = replace(made, provenance=made.provenance | elsewhere.told(None, folder))
         looked = {} if reader is None else _looked(prepared, grid, reader, ends, hears)
         report = CompareReport(
             prepared.task.name,
@@ -143,7 +156,7 @@ def compare(
             prepared.validation.examples,
             _compared(prepared, grid, runs, machine),
             _curves(prepared, grid, runs, machine),
-            origin(prepared, "compare", folder, time.perf_counter() - began, seed),
+            made,
             surveyed,
             looked,
         )
@@ -386,7 +399,12 @@ def _asked(prepared: Prepared, grid: Grid) -> dict[str, object]:
 
 
 def _train(
-    prepared: Prepared, grid: Grid, folder: Path, journal: Journal, hears: Listener
+    prepared: Prepared,
+    grid: Grid,
+    folder: Path,
+    journal: Journal,
+    hears: Listener,
+    on: Place | None,
 ) -> tuple[Runs, Machine, Ends]:
     """Every leg, with one run alone timed before, between and after."""
     known = journal.load("machine", Machine)
@@ -395,7 +413,7 @@ def _train(
     due = sorted({round(i * len(legs) / VISITS) for i in range(VISITS + 1)})
     runs: Runs = {}
     ends: Ends = {}
-    with Engine(prepared, folder) as engine:
+    with Engine(prepared, folder, on=on) as engine:
         for done, leg in enumerate([*legs, None]):
             if done in due:
                 _visit(stopwatch, grid.sizes, due.index(done) + 1, hears)
@@ -471,7 +489,13 @@ def _looked(
 
 
 def _survey(
-    prepared: Prepared, grid: Grid, folder: Path, runs: Runs, ends: Ends, hears: Listener
+    prepared: Prepared,
+    grid: Grid,
+    folder: Path,
+    runs: Runs,
+    ends: Ends,
+    hears: Listener,
+    on: Place | None,
 ) -> dict[str, Robustness]:
     """Setting's id → what noise and changed training data do to it beside today's settings."""
     if not grid.robustness:
@@ -486,7 +510,7 @@ def _survey(
         tick=lambda share: hears.progress("noisy inputs and weights", share),
     )
     for what in trained(prepared, largest):
-        found = found.with_scores(_trained_on(prepared, grid, what, folder, runs, hears))
+        found = found.with_scores(_trained_on(prepared, grid, what, folder, runs, hears, on))
     return {
         grid.id(pair): robustness_of(found, "today", grid.id(pair), maximise=maximise, unit=unit)
         for _, maximise, unit in [_metric(prepared)]
@@ -495,7 +519,13 @@ def _survey(
 
 
 def _trained_on(
-    prepared: Prepared, grid: Grid, what: Disturbance, folder: Path, runs: Runs, hears: Listener
+    prepared: Prepared,
+    grid: Grid,
+    what: Disturbance,
+    folder: Path,
+    runs: Runs,
+    hears: Listener,
+    on: Place | None,
 ) -> list[Scores]:
     """Every setting trained on changed data, beside its runs on clean data."""
     configs = [grid.config(p, seed, grid.samples) for p in grid.pairs for seed in grid.seeds]
@@ -506,6 +536,7 @@ def _trained_on(
         configs,
         job,
         out=folder / "robustness",
+        on=on,
         seed=grid.seeds[0],
         progress=lambda share: hears.progress(what.id, share),
     )

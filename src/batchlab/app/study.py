@@ -7,7 +7,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from batchlab import _platform
 from batchlab._text import plain
 from batchlab.advisor.journal import Journal
+from batchlab.app import elsewhere
 from batchlab.app.advise import RESULTS
 from batchlab.app.measure import write
 from batchlab.errors import InvalidValueError, ResultError, TaskError, must
@@ -47,6 +48,9 @@ def study(
     device: str = "cpu",
     data: str | Path | None = None,
     workers: int | None = None,
+    on: str | None = None,
+    price_per_hour: float | Mapping[str, float] | None = None,
+    max_spend: float | None = None,
     command: str = "",
     listener: Quiet | None = None,
 ) -> StudyReport:
@@ -66,6 +70,11 @@ def study(
         device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         data: Folder with the data of ``mnist`` and ``cifar10``, for studies that use them.
         workers: Processes beside one another; one a core if left out.
+        on: A Ray cluster that measures: ``ray`` for the one here, which is started if none runs,
+            or ``ray://HOST:PORT``; needs ``batchlab[ray]``. Cells that need a machine alone are
+            measured here.
+        price_per_hour: Of a node of the cluster, or kind of node → price.
+        max_spend: Measuring stops before the nodes cost more.
         command: What was typed, for the record.
         listener: Hears progress.
 
@@ -77,6 +86,7 @@ def study(
         UserError: With one sentence about what is wrong.
     """
     began = time.perf_counter()
+    where = elsewhere.Asked(on, price_per_hour, max_spend)
     asked = plan(name, mode=mode, set=set, seed=seed, out=out, device=device, data=data)
     lacking = asked.study.lacks(asked.parameters, asked.bench)
     if lacking:
@@ -92,14 +102,16 @@ def study(
         bench = Bench(seed, asked.folder, asked.bench.device, asked.bench.data, hears)
         known = journal.plan("provenance")
         try:
-            tables = measure(
-                asked.study,
-                asked.cells,
-                bench,
-                workers=workers,
-                origin=asked.origin,
-                version=known["batchlab"] if known else None,
-            )
+            with elsewhere.place(where, hears, asked.folder) as cluster:
+                tables = measure(
+                    asked.study,
+                    asked.cells,
+                    bench,
+                    workers=workers,
+                    origin=asked.origin,
+                    version=known["batchlab"] if known else None,
+                    on=cluster,
+                )
         finally:
             if not journal.finished:
                 journal.note(journal.spent + time.perf_counter() - began, {}, ())
@@ -121,7 +133,7 @@ def study(
             command or f"batchlab study {name} --{mode}",
             journal.measured or _now(),
             journal.spent,
-            provenance,
+            provenance | elsewhere.told(None, asked.folder),
             str(asked.folder),
         )
         hears.progress("writing the report", 0.0)

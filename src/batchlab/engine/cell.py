@@ -40,6 +40,7 @@ class Work:
         unit: Batches in one compiled program; 0: nothing is compiled.
         folder: Where the state is kept meanwhile, or None.
         checkpoint_seconds: How often.
+        memory: Bytes that a cluster keeps free for it.
     """
 
     executor: str
@@ -51,6 +52,7 @@ class Work:
     unit: int = 0
     folder: Path | None = None
     checkpoint_seconds: float = SECONDS
+    memory: int = 0
 
 
 def run_cell(

@@ -39,7 +39,7 @@ from batchlab.engine.memory import predict, small
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
-from batchlab.engine.workers import Workers
+from batchlab.engine.workers import Crew, Place, Workers
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.tasks.source import Source, Stacked, files_of
 
@@ -83,10 +83,13 @@ class Engine:
         checkpoint_seconds: Between two checkpoints inside a cell.
         memory_limit: Bytes, or text such as ``"4GiB"``, for all workers together; what the machine
             has left if left out.
+        on: Machines that train, instead of worker processes here.
 
     Attributes:
         prepared: The task.
-        workers: Worker processes; 0 where everything runs in this one.
+        on: Machines that train, or None.
+        workers: Worker processes, or cells that train at a time elsewhere; 0 where everything runs
+            in this one.
         reused: Cells that were read from disk instead of trained.
     """
 
@@ -98,17 +101,21 @@ class Engine:
         executor: str | None = None,
         checkpoint_seconds: float = SECONDS,
         memory_limit: int | str | None = None,
+        on: Place | None = None,
     ) -> None:
         count = _platform.available_cores() if workers is None else workers
-        self.prepared = prepared
-        self.workers = count if prepared.device == "cpu" else 0
+        here = count if prepared.device == "cpu" else 0
+        self.prepared, self.on = prepared, on
+        self.workers = here if on is None else on.slots(prepared.device)
         self.reused = 0
         self._said: list[str] = []
         self._folder = None if out is None else out / "cells"
         self._forced, self._checkpoint_seconds = executor, checkpoint_seconds
         if self._folder is not None:
             _platform.remove_unfinished(self._folder)
-        self._processes = Workers(prepared, max(1, self.workers))
+        self._crew: Crew = (
+            Workers(prepared, max(1, self.workers)) if on is None else on.crew(prepared)
+        )
         self._capabilities: dict[tuple[Any, ...], Capability] = {}
         self._choices = Choices(None if out is None else out / EXECUTORS)
         self._memory_limit = memory_limit
@@ -126,7 +133,7 @@ class Engine:
 
     def close(self) -> None:
         """End the workers."""
-        self._processes.close()
+        self._crew.close()
 
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
@@ -217,10 +224,29 @@ class Engine:
             return choice
         return within_memory(choice, need, limit, workers)
 
+    def _bytes_of(self, configs: Sequence[RunConfig], choice: Choice) -> int:
+        """What a cluster keeps free for a cell: a process with the task's data, and what its runs
+        hold where that is much; 0 here, where no one asks.
+        """
+        if self.on is None:
+            return 0
+        runs, largest = choice.together(len(configs)), configs[0].largest_pass
+        own = WORKER_BYTES + sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
+        if small(self.prepared, runs, largest, WORKER_BYTES):
+            return own
+        try:
+            with one_thread(self.prepared.device):
+                capability = self.capability(configs[0])
+                return own + predict(self.prepared, configs, capability, choice.executor).of(runs)
+        except Exception:  # the user's own code may raise anything; training says it with its run
+            return own
+
     @cached_property
     def _memory(self) -> int:
         """Bytes for the training of all workers together; without a limit where none is known."""
         given = self._memory_limit
+        if self.on is not None and given is None:
+            return self.on.memory(self.prepared.device) * self.workers or sys.maxsize
         if self.prepared.device.startswith("cuda"):
             free = torch.cuda.mem_get_info(self.prepared.device)[0]
             return free if given is None else min(free, _platform.parse_bytes(given))
@@ -240,8 +266,8 @@ class Engine:
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
         asked = list(configs), capability, slots, effort
-        if self.workers >= 2:
-            found = self._processes.everywhere(timings, *asked)
+        if self.on is not None or self.workers >= 2:
+            found = self._crew.everywhere(timings, *asked)
         else:
             with one_thread(self.prepared.device):
                 found = [timings(self.prepared, *asked)]
@@ -338,6 +364,8 @@ class Engine:
         known = {cell.name: self._load(cell, configs, job) for cell in cells}
         left = [cell for cell in cells if known[cell.name] is None]
         self.reused += len(cells) - len(left)
+        first = {cell.group: cell for cell in reversed(left)}.values()  # of each group the longest
+        memory = {c.group: self._bytes_of([configs[i] for i in c.runs], c.choice) for c in first}
         works = {
             cell.name: Work(
                 cell.choice.executor,
@@ -349,6 +377,7 @@ class Engine:
                 cell.choice.unit,
                 None if self._folder is None else self._folder / cell.name,
                 self._checkpoint_seconds,
+                memory[cell.group],
             )
             for cell in left
         }
@@ -397,7 +426,7 @@ class Engine:
 
     def hear(self) -> list[str]:
         """What had to be done otherwise than planned since this was asked last."""
-        said, self._said = self._said, []
+        said, self._said = [*self._said, *self._crew.hear()], []
         return said
 
     def _load(self, cell: Cell, configs: Sequence[RunConfig], job: Job) -> Results | None:
@@ -415,8 +444,8 @@ class Engine:
         self, works: dict[str, Work], partly: Callable[[str, float], None], at_once: int
     ) -> Iterator[tuple[str, Results]]:
         """Run cells here or on workers, and hand them back as they finish."""
-        if self.workers >= 2 and len(works) >= 2:
-            yield from self._processes.run(works, partly, at_once)
+        if self.on is not None or (self.workers >= 2 and len(works) >= 2):
+            yield from self._crew.run(works, partly, at_once)
             return
         for name, work in works.items():
             yield name, run_cell(self.prepared, work, lambda share, n=name: partly(n, share))

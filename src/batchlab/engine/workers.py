@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cloudpickle
 import loky
@@ -33,6 +33,46 @@ POLL_SECONDS = 0.25
 SCRATCH = "batchlab-scratch-"
 
 
+@runtime_checkable
+class Crew(Protocol):
+    """Trains cells of one task: the processes of this machine, or the nodes of a cluster."""
+
+    def run(
+        self, works: Mapping[str, Work], partly: Callable[[str, float], None], at_once: int = 0
+    ) -> Iterator[tuple[str, Results]]:
+        """Train cells and hand them back as they finish."""
+        ...
+
+    def everywhere(self, function: Callable[..., Any], *given: Any) -> list[Any]:
+        """Call a function of the task wherever cells are trained, at the same time."""
+        ...
+
+    def hear(self) -> list[str]:
+        """What had to be done otherwise than planned since this was asked last."""
+        ...
+
+    def close(self) -> None:
+        """Hold nothing any longer."""
+        ...
+
+
+@runtime_checkable
+class Place(Protocol):
+    """Machines beside this one, on which cells can be trained."""
+
+    def slots(self, device: str) -> int:
+        """Cells that train at the same time."""
+        ...
+
+    def memory(self, device: str) -> int:
+        """Bytes for one cell where there are fewest; 0 where that is not known."""
+        ...
+
+    def crew(self, prepared: Prepared) -> Crew:
+        """Those that train one task."""
+        ...
+
+
 class Workers:
     """Processes that train cells of one task, which each of them reads once.
 
@@ -47,6 +87,10 @@ class Workers:
         self._prepared, self._count = prepared, count
         self._pool: loky.ProcessPoolExecutor | None = None
         self._scratch: Path | None = None
+
+    def hear(self) -> list[str]:
+        """Nothing: processes that die end the sweep."""
+        return []
 
     def close(self) -> None:
         """End the processes; the next :meth:`run` starts new ones."""
@@ -122,7 +166,7 @@ class Workers:
         if self._pool is None or self._scratch is None:
             _remove_orphans()
             self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
-            (self._scratch / "task").write_bytes(_packed(self._prepared))
+            (self._scratch / "task").write_bytes(packed(self._prepared))
             self._pool = loky.ProcessPoolExecutor(
                 max_workers=self._count,
                 initializer=begin,
@@ -154,8 +198,15 @@ def can_travel(prepared: Prepared) -> bool:
     return True
 
 
-def _packed(prepared: Prepared) -> bytes:
-    """The task as bytes; one that cannot be pickled travels as the path it was loaded from."""
+def packed(prepared: Prepared) -> bytes:
+    """The task as bytes; one that cannot be pickled travels as the path it was loaded from.
+
+    Args:
+        prepared: The task.
+
+    Raises:
+        TaskError: If it has no such path.
+    """
     origin, device, drawn = prepared.task.origin, prepared.device, prepared.drawn
     part = None if drawn is None else (drawn.subset, drawn.seed)
     try:
@@ -211,7 +262,19 @@ def begin(parent: int) -> None:
 @lru_cache(maxsize=1)
 def _read_task(path: str) -> Prepared:
     """The task. The file was written by the parent, in its own scratch folder."""
-    search_path, origin, device, part, payload = cloudpickle.loads(Path(path).read_bytes())
+    return unpacked(Path(path).read_bytes())
+
+
+def unpacked(data: bytes | memoryview) -> Prepared:
+    """The task from what :func:`packed` has made of it, in another process.
+
+    Args:
+        data: From a process that is trusted.
+
+    Raises:
+        TaskError: If its modules cannot be imported here.
+    """
+    search_path, origin, device, part, payload = cloudpickle.loads(data)
     sys.path[:] = search_path + [p for p in sys.path if p not in search_path]
     try:
         if payload is None:

@@ -21,7 +21,7 @@ from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
 from batchlab.engine.job import to_device
 from batchlab.engine.step import DTYPES, Program, rule_of
-from batchlab.engine.workers import can_travel
+from batchlab.engine.workers import Place, can_travel
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure.disturbance import (
     Disturbance,
@@ -238,6 +238,7 @@ def train_altered(
     *,
     out: Path | None = None,
     workers: int | None = None,
+    on: Place | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Trace, list[str]]:
@@ -250,6 +251,7 @@ def train_altered(
         job: When to evaluate.
         out: Folder of these trainings; what is finished there is read.
         workers: Worker processes; none where the data cannot be sent to them.
+        on: Machines that train, where the data can be sent to them.
         seed: Names the draw of the data.
         progress: Told the share that is done.
 
@@ -257,8 +259,9 @@ def train_altered(
         The trace, and what had to be done otherwise than planned.
     """
     changed = altered(prepared, what, seed)
-    count = workers if workers == 0 or can_travel(changed) else 0
+    travels = can_travel(changed)
+    count = workers if workers == 0 or travels else 0
     folder = None if out is None else out / what.id.replace(" ", "-")
-    with Engine(changed, folder, count) as engine:
+    with Engine(changed, folder, count, on=on if travels else None) as engine:
         trace, _ = engine.train(configs, job, progress=progress)
         return trace, engine.hear()

@@ -61,6 +61,8 @@ PROVENANCE = {
     "seed": Text("seed", "乱数シード"),
     "processor": Text("processor", "プロセッサー"),
     "threads": Text("threads", "スレッド数"),
+    "cluster": Text("cluster", "クラスター"),
+    "equal": Text("numbers", "数値の一致"),
 }
 REASONS = {
     Reason.BASELINE: Text("today's setting", "現在の設定"),

@@ -15,10 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cloudpickle
 import loky
+import numpy as np
 import polars as pl
 
 from batchlab import _platform, _random
+from batchlab.cluster.attempt import Post
+from batchlab.cluster.dispatch import Call
+from batchlab.cluster.node import workplace
+from batchlab.cluster.place import Cluster, lit
 from batchlab.engine.cell import one_thread
 from batchlab.engine.store import seal, sealed
 from batchlab.engine.trace import to_parquet
@@ -43,6 +49,7 @@ def measure(
     workers: int | None = None,
     origin: str | None = None,
     version: str | None = None,
+    on: Cluster | None = None,
 ) -> Tables:
     """Measure every cell; one that is finished on disk is read.
 
@@ -56,6 +63,7 @@ def measure(
         workers: Processes; one a core if left out, 0 for none.
         origin: File or module that the study comes from, if it is not built in.
         version: Of batchlab, whose cells on disk are read; this one's if left out.
+        on: A cluster for the cells that need no machine ``alone``.
 
     Returns:
         Table → rows in the order of the cells, their settings as further columns.
@@ -77,7 +85,7 @@ def measure(
             known[name] = pl.read_parquet(io.BytesIO(found[ROWS]))
             meter.finish(cell)
     count = _platform.available_cores() if workers is None else workers
-    for due, rows in _run(study, left, count, origin, meter):
+    for due, rows in _run(study, left, count, origin, meter, on):
         known[due.name] = _table(due.cell, rows)
         if due.bench.out is not None:
             seal(due.bench.out, {ROWS: to_parquet(known[due.name])})
@@ -117,11 +125,20 @@ class _Meter(Quiet):
 
 
 def _run(
-    study: Study, left: Sequence[_Due], workers: int, origin: str | None, meter: _Meter
+    study: Study,
+    left: Sequence[_Due],
+    workers: int,
+    origin: str | None,
+    meter: _Meter,
+    on: Cluster | None,
 ) -> Iterator[tuple[_Due, list[Row]]]:
     shared = sorted((due for due in left if not due.cell.alone), key=lambda d: -d.cell.seconds)
     here = [due for due in left if due.cell.alone]
-    if workers >= 2 and len(shared) >= 2:
+    if on is not None:
+        yield from _away(study, shared, on, origin, meter)
+        for sentence in on.fleet.hear():
+            meter.say(sentence)
+    elif workers >= 2 and len(shared) >= 2:
         yield from _beside(study, shared, workers, origin, meter)
     else:
         here = [*shared, *here]
@@ -155,9 +172,49 @@ def _beside(
         pool.shutdown(wait=True, kill_workers=True)
 
 
+def _away(
+    study: Study, shared: Sequence[_Due], on: Cluster, origin: str | None, meter: _Meter
+) -> Iterator[tuple[_Due, list[Row]]]:
+    """The cells on the nodes of a cluster."""
+    dues = {due.name: due for due in shared}
+    out = next((due.bench.out for due in shared if due.bench.out is not None), None)
+    with lit(None if out is None else out.parent) as beacon:
+        calls = {
+            name: Call(
+                _measured_there,
+                cloudpickle.dumps((study.measure, due.cell, due.bench, beacon)),
+                folder=due.bench.out,
+            )
+            for name, due in dues.items()
+        }
+        code = cloudpickle.dumps((list(sys.path), origin))
+        device = "cuda" if any(due.bench.device.startswith("cuda") for due in shared) else "cpu"
+        for name, rows in on.run(code, calls, lambda name, share: None, device=device):
+            meter.progress("", 0.0)
+            yield dues[name], rows
+
+
+def _measured_there(
+    shared: np.ndarray, given: bytes, state: bytes | None, post: Post
+) -> list[Row]:
+    """Measure a cell on a node, in the result directory if that is shared, else in a folder that
+    is gone afterwards.
+    """
+    search_path, origin = cloudpickle.loads(shared.data)
+    _find(search_path, origin)
+    measure, cell, bench, beacon = cloudpickle.loads(given)
+    with workplace(bench.out, beacon, state, post) as folder:
+        return _measured(measure, cell, replace(bench, out=bench.out and folder))
+
+
 def _begin(parent: int, search_path: list[str], origin: str | None) -> None:
     """A worker, in which what the study pickles by name can be found."""
     begin(parent)
+    _find(search_path, origin)
+
+
+def _find(search_path: list[str], origin: str | None) -> None:
+    """Have this process find what the study pickles by name."""
     sys.path[:] = search_path + [p for p in sys.path if p not in search_path]
     if origin is not None:
         module_of(origin)
