@@ -216,7 +216,7 @@ def test_the_report_holds_what_the_runs_say(report):
         assert row.metric.value == pytest.approx(own_ends.mean(), rel=1e-6)
         if row.difference is not None:
             assert row.difference.value == pytest.approx((own_ends - ends[0]).mean(), abs=1e-7)
-            assert row.difference.level == pytest.approx(0.95)
+            assert row.difference.level == row.faster.level == pytest.approx(1 - 0.1 / 4)
     told = json.loads((folder / "gammas.json").read_text("utf-8"))
     assert [row["gamma"] for row in told["rows"]] == [None, 0.5, 4.0]
 
@@ -276,6 +276,26 @@ def test_the_law_counts_best_rates_within_a_factor_of_two(report):
     first, second = found.strengths
     rows = (found.rows[0], first, dataclasses.replace(second, learning_rate=4 * second.law))
     assert dataclasses.replace(found, rows=rows).near() == (first,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "lazy", "rich", "power"),
+    [("sgd", "γ²", "γ^(2/L)", 2), ("adam", "γ", "γ^(1/L)", 1)],
+)
+def test_the_law_that_is_told_is_the_one_that_was_used(report, rule, lazy, rich, power):
+    today = dataclasses.replace(report[0].today, rule=rule)
+    said = dataclasses.replace(report[0], today=today).said()[0]
+    assert f"η·{lazy} (γ ≤ 1), η·{rich} (γ > 1)" in said.en
+    assert f"η·{lazy}（γ≤1）・η·{rich}（γ>1）" in said.ja
+    used = asked(rule=rule, depth=2)
+    assert used.law(0.5, 1.0) == pytest.approx(0.5**power)
+    assert used.law(4.0, 1.0) == pytest.approx(4.0 ** (power / 2))
+
+
+def test_the_ranges_of_both_columns_are_promised_together(report):
+    method = report[0].said()[1]
+    assert "for all γ and both columns together with 90 %" in method.en
+    assert "全部のγと両方の列について同時に90%" in method.ja
 
 
 def test_both_languages_are_on_the_page_and_small_gammas_are_warned_about(report):

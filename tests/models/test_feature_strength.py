@@ -21,6 +21,7 @@ from batchlab.models.feature_strength import (
     transferred_rate,
 )
 from batchlab.models.mlp import MLP
+from batchlab.models.parametrization import ScaledLinear
 
 GAMMAS = st.floats(1e-3, 1e3)
 
@@ -214,6 +215,65 @@ def test_a_readout_that_is_no_linear_layer_is_refused(readout):
         FeatureStrength(MLP(6, (8,), 3), 1.0, readout=readout)
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(3), nn.BatchNorm1d(3), nn.Embedding(3, 3)])
+def test_a_readout_that_is_only_named_like_a_linear_layer_is_refused(layer):
+    with pytest.raises(InvalidValueError, match="`readout` must be the name of a linear layer"):
+        FeatureStrength(nn.Sequential(nn.Linear(6, 3), layer), 1.0, readout="1")
+
+
+class Before(nn.Module):
+    """A linear layer, and what is done with its output."""
+
+    def __init__(self, last, inner=None):
+        super().__init__()
+        self.inner, self.last = inner or nn.Linear(6, 3), last
+
+    def forward(self, inputs):
+        return self.last(self.inner(inputs))
+
+
+AFTER = {
+    "tanh": torch.tanh,
+    "written over": torch.relu_,
+    "another layer": nn.Linear(3, 3),
+    "a sum": lambda outputs: outputs + 1.0,
+}
+
+
+@pytest.mark.parametrize("after", AFTER.values(), ids=AFTER)
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6)])
+def test_a_readout_that_something_follows_is_refused_in_the_first_call(after, shape):
+    wrapped = FeatureStrength(Before(after), 4.0, readout="inner")
+    with pytest.raises(InvalidValueError, match="`readout` must be the layer whose output is"):
+        wrapped(torch.randn(shape))
+
+
+def test_a_readout_that_is_called_twice_is_refused():
+    layer = nn.Linear(3, 3)
+    model = Before(lambda outputs: layer(outputs), layer)
+    with pytest.raises(InvalidValueError, match="with nothing after it"):
+        FeatureStrength(model, 4.0, readout="inner")(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("last", "inner", "shape"),
+    [
+        (lambda outputs: outputs.squeeze(-1), nn.Linear(6, 1), (5, 6)),
+        (lambda outputs: outputs[:, -1], nn.Linear(6, 3), (2, 5, 6)),
+        (lambda outputs: outputs, ScaledLinear(6, 3), (5, 6)),
+        (lambda outputs: outputs.flatten(1), nn.Conv1d(2, 3, 1), (4, 2, 6)),
+    ],
+)
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_view_of_the_readout_merges(last, inner, shape, mode):
+    wrapped = nudged(FeatureStrength(Before(last, copy.deepcopy(inner)), 4.0, readout="inner"))
+    inputs = torch.randn(shape)
+    with mode():
+        found = wrapped(inputs)
+        assert found.abs().max() > 0
+        assert torch.allclose(wrapped.merged()(inputs), found, atol=1e-6)
+
+
 def test_a_readout_that_shares_its_weights_is_refused():
     tied = nn.ModuleDict({"embed": nn.Embedding(5, 4), "head": nn.Linear(4, 5, bias=False)})
     tied["head"].weight = tied["embed"].weight
@@ -334,6 +394,49 @@ def test_a_loss_of_the_model_is_made_of_centred_logits(readout, training):
     assert torch.allclose(found["logits"], logits, atol=1e-6)
     assert torch.allclose(found["loss"], nn.functional.cross_entropy(logits, labels))
     assert not wrapped.model.head._forward_hooks
+
+
+class Capped(Judged):
+    """Logits are changed after the last part."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def forward(self, inputs, labels=None):
+        logits = self.after(self.head(torch.relu(self.body(inputs))))
+        found = {"logits": logits}
+        if labels is not None:
+            found["loss"] = nn.functional.cross_entropy(logits, labels)
+        return found
+
+
+CAPS = {
+    "soft cap": lambda logits: 30 * torch.tanh(logits / 30),
+    "scale": lambda logits: 2.0 * logits,
+    "written over": torch.relu_,
+}
+
+
+@pytest.mark.parametrize("after", CAPS.values(), ids=CAPS)
+def test_labels_are_refused_where_logits_are_changed_after_the_last_part(after):
+    inputs, labels = torch.randn(4, 6), torch.arange(4) % 3
+    wrapped = FeatureStrength(Capped(after), 0.5)
+    assert wrapped(inputs)["logits"].shape == (4, 3)
+    with pytest.raises(InvalidTypeError, match="`labels` must be left to the caller"):
+        wrapped(inputs, labels=labels)
+    read = FeatureStrength(Capped(after), 0.5, readout="head")
+    with pytest.raises(InvalidValueError, match="with nothing after it"):
+        read(inputs, labels=labels)
+    assert not read.model.head._forward_hooks
+
+
+def test_labels_are_taken_where_logits_are_a_view_of_the_last_part():
+    inputs, labels = torch.randn(4, 6), torch.arange(2)
+    wrapped = nudged(FeatureStrength(Capped(lambda logits: logits.view(2, -1)), 0.5))
+    found = wrapped(inputs, labels=labels)
+    assert torch.allclose(found["logits"], wrapped(inputs)["logits"], atol=1e-6)
+    assert found["logits"].shape == (2, 6)
 
 
 def test_the_loss_of_the_start_is_that_of_equal_logits():

@@ -40,7 +40,7 @@ TINY = {"seeds": 6, "plane_seeds": 2, "plane_updates": 50, "plane_span": 2, "bey
 
 def runs_of(losses, gamma=1.0):
     """Runs a decade apart from 10⁰ on; NaN for one that diverged."""
-    return [Run(gamma, float(i), sweep.state(x, 1.0), x, 1.0) for i, x in enumerate(losses)]
+    return [Run(gamma, float(i), sweep.state(x), x, 1.0) for i, x in enumerate(losses)]
 
 
 def test_edges_go_from_the_best_rate_to_the_first_that_does_not_learn():
@@ -63,9 +63,9 @@ def test_where_nothing_learned_there_is_no_rate():
 
 def test_the_onset_lies_where_the_line_between_two_runs_crosses():
     runs = runs_of([0.9**3, 0.5]), runs_of([1.0, 0.81]), runs_of([math.nan, math.nan])
-    assert sweep.onset(runs[0], 1.0, 1.0) == 0.0
-    assert sweep.onset(runs[1], 1.0, 1.0) == pytest.approx(0.5)
-    assert math.isnan(sweep.onset(runs[2], 1.0, 1.0))
+    assert sweep.onset(runs[0], 1.0) == 0.0
+    assert sweep.onset(runs[1], 1.0) == pytest.approx(0.5)
+    assert math.isnan(sweep.onset(runs[2], 1.0))
 
 
 def test_an_edge_that_was_not_reached_is_infinite():
@@ -87,22 +87,48 @@ def test_the_best_rate_lies_between_the_edges(losses):
 
 
 def test_a_finite_run_counts_as_trained_only_with_the_fault():
-    assert sweep.state(1.3, 1.0) is State.DEAD
-    assert sweep.state(1.3, 1.0, "any finite run") is State.LEARNED
-    assert sweep.state(math.nan, 1.0, "any finite run") is State.DIVERGED
+    assert sweep.state(1.3) is State.DEAD
+    assert sweep.state(1.3, "any finite run") is State.LEARNED
+    assert sweep.state(math.nan, "any finite run") is State.DIVERGED
+
+
+@pytest.mark.parametrize(("updates", "batch_size"), [(50, 64), (100, 8), (100, 1)])
+def test_a_net_that_stands_still_has_not_learned_on_any_seed(updates, batch_size):
+    setting = Setting(depth=2, updates=updates, width=4, batch_size=batch_size)
+    runs = [
+        one
+        for seed in range(20)
+        for one in sweep._trained(Sweep(setting, (1.0,)), seed, [(1.0, -30.0)])
+    ]
+    assert {one.state for one in runs} == {State.DEAD}
+    assert [one.loss for one in runs] == pytest.approx([1.0] * 20)
+
+
+def test_outputs_that_say_nothing_of_the_labels_hardly_ever_count_as_learned():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, sweep.ENOUGH, 3, generator=rng)
+    output = math.sqrt(0.1) * torch.randn(x.shape[:2], generator=rng).sign()
+    y = nets.target(x)[..., 0]
+
+    def learned(n):
+        share = (output - y)[:, :n].square().mean(1) / y[:, :n].square().mean(1)
+        return sum(sweep.state(float(one)) is State.LEARNED for one in share)
+
+    assert learned(sweep.ENOUGH) == 0
+    assert learned(10) > 100
 
 
 @pytest.mark.parametrize("gamma", [1e-4, 1.0, 1e3])
 def test_a_bisected_edge_is_that_of_a_fine_grid(gamma):
-    setting = Setting(depth=2, updates=60, width=16, batch_size=32)
+    setting = Setting(depth=2, updates=60, width=16)
     coarse = Sweep(setting, (gamma,), per_decade=2, span=1.0, rounds=3)
     found = sweep.run(coarse, seed=1)
     low, high = sweep.edge(found, gamma)
     assert high - low == pytest.approx(0.5 / 8)
     grid = [low, (low + high) / 2, high]
     losses = nets.train(setting, 1, [gamma] * 3, [10.0**rate for rate in grid])
-    finals = losses[:, -6:].mean(1)
-    states = [sweep.state(float(final), 1.0) for final in finals]
+    nothing = nets.stream(setting, 1).labels[-6:].square().mean()
+    states = [sweep.state(float(one / nothing)) for one in losses[:, -6:].mean(1)]
     assert states[0] is State.LEARNED
     assert states[2] is not State.LEARNED
 

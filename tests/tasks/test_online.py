@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, TaskError
@@ -20,6 +20,10 @@ EXACT = Augmentation(0, 0, 0, 0, 0, 0, 0, 0.0)
 
 def loss(outputs, batch):
     return cross_entropy(outputs, batch[1], reduction="none")
+
+
+def squared_error(outputs, batch):
+    return (outputs - batch[1]).square().mean(1)
 
 
 def pictures(count=COUNT, **changes):
@@ -91,6 +95,17 @@ def test_strength_zero_renders_each_picture_with_its_label_in_every_pass():
     rendered = task.forward.at(task.train[0])
     assert torch.equal(rendered, ready.train.tree[0].repeat(3, 1, 1, 1))
     assert torch.equal(task.train[1], ready.train.tree[1].repeat(3))
+
+
+def test_labels_of_two_axes_come_in_every_pass_with_their_picture():
+    images, labels = pictures().train
+    whole = one_hot(labels, 3).float()
+    named = augmented_task(pictures(), passes=3)
+    coded = augmented_task(
+        pictures(train=(images, whole), loss=squared_error, metric="loss"), passes=3
+    )
+    assert torch.equal(coded.train[1].argmax(1), named.train[1])
+    assert torch.equal(coded.train[0], named.train[0])
 
 
 def test_no_picture_comes_twice():

@@ -17,9 +17,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,9 @@ class FeatureStrength(nn.Module):
         model: Any module whose output is a tensor, or a record with ``logits``. It is wrapped, not
             copied.
         gamma: γ, above 0 and finite.
-        readout: Name of the layer whose output is the model's. It is set to zero in place of a
-            copy being subtracted; see the text above for what this changes.
+        readout: Name of the linear layer or convolution whose output is the model's, as it is or
+            as a view. It is set to zero in place of a copy being subtracted; see the text above
+            for what this changes.
 
     Attributes:
         model: The model that is trained.
@@ -88,8 +89,10 @@ class FeatureStrength(nn.Module):
 
     Raises:
         InvalidValueError: If γ is not a finite number above 0, ``readout`` names no linear layer
-            with weights of its own, or the model's names clash with the wrapper's.
-        InvalidTypeError: If ``model`` is no module; in a call, if there is no tensor to centre.
+            with weights of its own, or the model's names clash with the wrapper's; in a call, if
+            the readout's output is not the model's.
+        InvalidTypeError: If ``model`` is no module; in a call, if there is no tensor to centre, or
+            if ``labels`` are given and something follows the model's last part.
 
     Source:
         atanasov2025, section 2.
@@ -115,7 +118,7 @@ class FeatureStrength(nn.Module):
             )
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         value = torch.tensor(checked_gamma(gamma), dtype=like.dtype, device=like.device)
-        self.model, self.readout = model, readout
+        self.model, self.readout, self._checked = model, readout, readout is None
         self.register_buffer("gamma", value)
         self.start = _frozen(model) if readout is None else _silenced(model, readout)
         self.register_state_dict_post_hook(_bare_names)
@@ -129,7 +132,7 @@ class FeatureStrength(nn.Module):
         if labels is not None:
             return self._with_loss(inputs, named, labels)
         if self.start is None:
-            return _with_logits(self.model(*inputs, **named), None, self.gamma)
+            return _with_logits(self._whole(inputs, named), None, self.gamma)
         with _same_masks(self.training) as again:
             before = self.start(*inputs, **named)
             again()
@@ -142,26 +145,35 @@ class FeatureStrength(nn.Module):
             name, before = self._last(inputs, named)
             again()
             with _replaced(self.model.get_submodule(name), before, self.gamma):
-                return self.model(*inputs, labels=labels, **named)
+                return self._whole(inputs, named | {"labels": labels})
+
+    def _whole(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The model's output; at first it is looked whether its readout makes it."""
+        unseen = torch.is_inference_mode_enabled() or torch.compiler.is_compiling()
+        if self._checked or unseen:
+            return self.model(*inputs, **named)
+        assert self.readout is not None
+        with _heard([(self.readout, self.model.get_submodule(self.readout))]) as said:
+            whole = self.model(*inputs, **named)
+        self._checked = len(said) == 1 and _shows(whole, said[0])
+        if not self._checked and _logits(whole) is not None:
+            words = "the layer whose output is the model's, with nothing after it"
+            hint = "Leave it out to subtract a frozen copy."
+            raise InvalidValueError(must("readout", words, self.readout, hint))
+        return whole
 
     def _last(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, Tensor | None]:
         """Name and output of the part that is called last; no output with a ``readout``."""
         if self.readout is not None:
             return self.readout, None
         assert self.start is not None
-        said: list[tuple[str, Any]] = []
-        with ExitStack() as hooks:
-            for name, part in self.start.named_children():
-                hook = part.register_forward_hook(
-                    lambda _, __, output, name=name: said.append((name, output))
-                )
-                hooks.callback(hook.remove)
-            self.start(*inputs, **named)
-        if not said or not isinstance(said[-1][1], Tensor):
+        with _heard(self.start.named_children()) as said:
+            whole = self.start(*inputs, **named)
+        if not said or not _shows(whole, said[-1]):
             hint = "Compute the loss from the centred logits."
-            got = "a model whose last part gives no tensor"
+            got = "a model whose last part does not give its logits"
             raise InvalidTypeError(must("labels", "left to the caller", got, hint))
-        return said[-1]
+        return said[-1].name, said[-1].output
 
     def __getattr__(self, name: str) -> Any:
         """What the wrapper lacks, from the model; no methods, which would not be centred."""
@@ -318,7 +330,8 @@ def _frozen(model: nn.Module) -> nn.Module:
 def _silenced(model: nn.Module, readout: str) -> None:
     """Set the layer that makes the output to zero."""
     layer = dict(model.named_modules()).get(readout)
-    own = {} if layer is None else dict(layer.named_parameters(recurse=False))
+    linear = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
+    own = dict(layer.named_parameters(recurse=False)) if linear else {}
     hint = "Leave it out to subtract a frozen copy."
     if not set(own) <= {"weight", "bias"} or "weight" not in own:
         raise InvalidValueError(must("readout", "the name of a linear layer", readout, hint))
@@ -335,8 +348,8 @@ def _with_logits(now: Any, before: Any, gamma: Tensor) -> Any:
     """An output with its tensor, or its ``logits``, centred and divided."""
     if isinstance(now, Tensor):
         return (now if before is None else now - before) / gamma
-    logits = now.get("logits") if isinstance(now, Mapping) else None
-    if not isinstance(logits, Tensor):
+    logits = _logits(now)
+    if logits is None:
         hint = "Wrap a model that returns one of them."
         got = type(now).__name__
         raise InvalidTypeError(must("model", "one that returns a tensor or `logits`", got, hint))
@@ -347,6 +360,55 @@ def _with_logits(now: Any, before: Any, gamma: Tensor) -> Any:
     whole = copy.copy(now)
     whole["logits"] = centred  # pyright: ignore[reportIndexIssue]
     return whole
+
+
+def _logits(whole: Any) -> Tensor | None:
+    """The tensor of an output, if there is one."""
+    found = whole.get("logits") if isinstance(whole, Mapping) else whole
+    return found if isinstance(found, Tensor) else None
+
+
+class _Said(NamedTuple):
+    """What a part of a model gave.
+
+    Attributes:
+        name: Of the part.
+        output: Its output.
+        writes: How often that had been written to.
+    """
+
+    name: str
+    output: Any
+    writes: int
+
+
+@contextmanager
+def _heard(parts: Iterable[tuple[str, nn.Module]]) -> Iterator[list[_Said]]:
+    """What some parts of a model give for a while, in order."""
+    said: list[_Said] = []
+    with ExitStack() as hooks:
+        for name, part in parts:
+            hook = part.register_forward_hook(
+                lambda _, __, out, name=name: said.append(_Said(name, out, _writes(out)))
+            )
+            hooks.callback(hook.remove)
+        yield said
+
+
+def _writes(output: Any) -> int:
+    """How often a tensor was written to; 0 where that is not counted."""
+    if torch.compiler.is_compiling() or not isinstance(output, Tensor) or output.is_inference():
+        return 0
+    return output._version
+
+
+def _shows(whole: Any, said: _Said) -> bool:
+    """Whether the tensor of an output is what a part gave, untouched, or a view of it."""
+    logits, given = _logits(whole), said.output
+    if logits is None or not isinstance(given, Tensor):
+        return False
+    roots = [one if one._base is None else one._base for one in (logits, given)]
+    return roots[0] is roots[1] and _writes(given) == said.writes
 
 
 @contextmanager

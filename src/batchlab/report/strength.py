@@ -11,6 +11,7 @@ from batchlab._text import Text, plain, same, say
 from batchlab.advisor.record import MetricInfo, Setting
 from batchlab.report import formats, names
 from batchlab.report.findings import Origin, _assumed, _metric, _range, difference, table
+from batchlab.rules import is_sgd_family
 from batchlab.types import Estimate
 
 HEAD = (
@@ -66,7 +67,8 @@ class StrengthRow:
         law: What the law makes of the best rate of the model as it is.
         edge: Whether the best was the smallest or the largest tried.
         metric: On validation data, mean of the last three evaluations.
-        difference: This − the model as it is, paired by seed; the ranges of all γ hold together.
+        difference: This − the model as it is, paired by seed; the ranges of all γ, of differences
+            and speeds, hold together.
         seconds: Of one run alone to the target, infinite if never.
         faster: Time of the model as it is / of this one, likewise.
         sharpness: Largest eigenvalue of the Hessian at the end, loss/parameter².
@@ -239,12 +241,15 @@ class StrengthReport:
         )
 
     def _law(self) -> Text:
+        lazy, rich = ("γ²", "γ^(2/L)") if is_sgd_family(self.today.rule) else ("γ", "γ^(1/L)")
         return say(
-            "For {n} of {m} γ the best learning rate lies within a factor of 2 of the law η·γ² "
-            "(γ ≤ 1), η·γ^(2/L) (γ > 1), η being the best rate of the model as it is and L = {l} "
+            "For {n} of {m} γ the best learning rate lies within a factor of 2 of the law η·{a} "
+            "(γ ≤ 1), η·{b} (γ > 1), η being the best rate of the model as it is and L = {l} "
             "its layers with weights.",
-            "{m}通りのγのうち{n}通りで、最良の学習率が法則η·γ²（γ≤1）・η·γ^(2/L)（γ>1）の2倍以内"
+            "{m}通りのγのうち{n}通りで、最良の学習率が法則η·{a}（γ≤1）・η·{b}（γ>1）の2倍以内"
             "でした（η：元のモデルの最良の学習率、L＝{l}：重みのある層の数）。",
+            a=lazy,
+            b=rich,
             n=len(self.near()),
             m=len(self.strengths),
             l=self.depth,
@@ -253,11 +258,12 @@ class StrengthReport:
     def _method(self) -> Text:
         return say(
             "Every setting has the best learning rate of those tried on {c} seeds; shown are {n} "
-            "fresh ones at {s} samples, differences paired by seed, in ranges that hold for all γ "
-            "together with 90 %. The target: {m} {t}, which at least four in five runs of the "
-            "model as it is reach.",
+            "fresh ones at {s} samples, differences and speeds paired by seed, in ranges that "
+            "hold for all γ and both columns together with 90 %. The target: {m} {t}, which at "
+            "least four in five runs of the model as it is reach.",
             "学習率は設定ごとに{c}個のシードで最良のものを選び、表示は別の{n}個のシード（データ{s}件）に"
-            "よるものです。差はシードごとの対で、範囲は全部のγについて同時に90%で成り立ちます。目標：{m}{t}"
+            "よるものです。差と速さの比はシードごとの対で、範囲は全部のγと両方の列について同時に90%で"
+            "成り立ちます。目標：{m}{t}"
             "（元のモデルの5回中4回以上が達する値）。",
             c=len(self.choosing),
             n=len(self.seeds),

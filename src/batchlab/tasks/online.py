@@ -179,7 +179,7 @@ def augmented_task(
     images = torch.cat([images for images, _ in parts]).to(resolve_device(device))
     return replace(
         task,
-        train=(torch.arange(passes * count), parts[0][1].repeat(passes)),
+        train=(torch.arange(passes * count), torch.cat([parts[0][1]] * passes)),
         validation=held[0],
         test=held[1] if ready.test is not None else None,
         forward=Pictures(images, count, how or Augmentation(), seed),

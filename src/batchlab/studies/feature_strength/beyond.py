@@ -29,6 +29,7 @@ from batchlab.studies.claim import (
 )
 from batchlab.studies.drawing import points
 from batchlab.studies.feature_strength import curves, faults, nets, sweep
+from batchlab.studies.feature_strength.exponents import BEST_LOSS
 from batchlab.studies.feature_strength.inspect import Inspector
 from batchlab.studies.feature_strength.nets import Moment, Setting
 from batchlab.studies.feature_strength.sweep import Sweep
@@ -42,11 +43,11 @@ from batchlab.studies.feature_strength.words import (
 )
 
 EDGES, PASSES, SCALE = "edges", "passes", "scale"
-BATCHES = (1, 8, 64, 512)
 MOMENTA = (0.0, 0.5, 0.9)
 BOTH = (-3, 1)
 """A lazy and a rich decade of γ."""
-UPDATES = 100
+UPDATES = {1: 400, 8: 100, 64: 100, 512: 100}
+"""Batch size → T; of 100 single examples a rich net may learn nothing at any rate."""
 NUMBERS_OF_PASSES = (1, 4, 16, 64)
 SCALES = {"small": (32, 150), "large": (128, 600)}
 """Width and T."""
@@ -57,7 +58,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """A repetition of one value of an axis each."""
     fault, width, n = parameters["fault"], parameters["width"], int(parameters["beyond_seeds"])
     changes = [
-        *({"batch_size": B, "momentum": 0.0} for B in BATCHES),
+        *({"batch_size": B, "momentum": 0.0} for B in UPDATES),
         *({"batch_size": 64, "momentum": beta} for beta in MOMENTA if beta),
     ]
     shared = {"width": width, "fault": fault}
@@ -83,7 +84,7 @@ def edges(cell: Cell, bench: Bench) -> list[Row]:
     given = cell.settings
     setting = Setting(
         depth=3,
-        updates=UPDATES,
+        updates=UPDATES[int(given["batch_size"])],
         width=int(given["width"]),
         batch_size=int(given["batch_size"]),
         momentum=float(given["momentum"]),
@@ -209,7 +210,11 @@ def edge_picture(tables: Tables, column: str) -> Picture:
         y=RATE,
         points=shown,
         series={"-3": Text("γ = 10⁻³", "γ＝10⁻³"), "1": Text("γ = 10", "γ＝10")},
-        caption=captioned(shown, "Depth 3, T = 100.", "深さ3、T＝100。"),
+        caption=captioned(
+            shown,
+            "Depth 3, T = 100; at batch size 1, T = 400.",
+            "深さ3、T＝100（バッチサイズ1ではT＝400）。",
+        ),
     )
 
 
@@ -250,7 +255,7 @@ SCALE_PICTURE = functools.partial(
     column="loss",
     split="scale",
     names={name: Text(f"width {w}, T = {T}", f"幅{w}、T＝{T}") for name, (w, T) in SCALES.items()},
-    y=Axis(Text("final loss at the best rate", "最良の学習率での最終損失"), True),
+    y=BEST_LOSS,
 )
 END_NAMES = {
     "silent": (
@@ -301,11 +306,11 @@ def asked() -> tuple[Asked, ...]:
             Asked(
                 f"batch-size-{name}",
                 Text(
-                    f"At {words.en}, from batch size 1 to 512 the largest rate moves by:",
-                    f"{words.ja}で、バッチサイズを1から512にしたときの最大の学習率の変化：",
+                    f"At {words.en}, from batch size 8 to 512 the largest rate moves by:",
+                    f"{words.ja}で、バッチサイズを8から512にしたときの最大の学習率の変化：",
                 ),
                 Text("decades", "桁"),
-                functools.partial(grows, column="batch_size", small=1, large=512),
+                functools.partial(grows, column="batch_size", small=8, large=512),
                 functools.partial(edge_picture, column="batch_size"),
                 DECADES,
             ),

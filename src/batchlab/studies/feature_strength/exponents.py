@@ -103,11 +103,10 @@ def measure(cell: Cell, bench: Bench) -> list[Row]:
     """A row a γ."""
     plane = asked(cell)
     runs = sweep.run(plane, seed(int(cell.settings["repetition"]), bench))
-    nothing = sweep.losing(plane.setting.loss)
-    return [_row(runs, gamma, nothing) for gamma in plane.gammas]
+    return [_row(runs, gamma) for gamma in plane.gammas]
 
 
-def _row(runs: Sequence[Run], gamma: float, nothing: float) -> Row:
+def _row(runs: Sequence[Run], gamma: float) -> Row:
     """What a plane says of a γ; of cross-entropy, up to which rate the loss does not grow."""
     here = [one for one in runs if one.gamma == gamma]
     learned = [one.loss for one in here if one.state is State.LEARNED]
@@ -116,7 +115,7 @@ def _row(runs: Sequence[Run], gamma: float, nothing: float) -> Row:
         "gamma": round(math.log10(gamma), 3),
         "best": sweep.best(here, gamma),
         "largest": (low + high) / 2,
-        "smallest": sweep.onset(here, gamma, nothing),
+        "smallest": sweep.onset(here, gamma),
         "loss": min(learned, default=math.nan),
         "dead": sum(one.state is State.DEAD and one.rate > low for one in here),
         "calm": sweep.highest(here, gamma, CALM),
@@ -193,6 +192,13 @@ def gain(tables: Tables, low: float = -3, high: float = 0) -> Sample:
 
 # ------------------------------------------------------------------ pictures
 
+BEST_LOSS = Axis(
+    Text(
+        "final loss at the best rate, 1 without learning",
+        "最良の学習率での最終損失（学習なしで1）",
+    ),
+    log=True,
+)
 COLUMNS = {"best": Text("best rate", "最良の学習率"), "largest": Text("largest", "最大の学習率")}
 
 
@@ -246,7 +252,9 @@ def closing_picture(tables: Tables) -> Picture:
             "あるγを超えると、深さ2を除き、更新回数内ではどの学習率でも学習しない。",
         ),
         x=GAMMA,
-        y=Axis(Text("best final loss", "最良の最終損失"), log=True),
+        y=Axis(
+            Text("best final loss, 1 without learning", "最良の最終損失（学習なしで1）"), log=True
+        ),
         points=shown,
         series={f"{L} {T}": Text(f"L = {L}, T = {T}", f"L＝{L}、T＝{T}") for L, T in CLOSINGS},
         caption=captioned(
@@ -581,10 +589,14 @@ def losses_picture(tables: Tables) -> Picture:
             "それぞれ最良の学習率なら、γが1前後以上のネットのほうが損失が小さい。",
         ),
         x=GAMMA,
-        y=Axis(Text("final loss at the best rate", "最良の学習率での最終損失"), log=True),
+        y=BEST_LOSS,
         points=shown,
         series={f"L = {L}": Text(f"L = {L}", f"L＝{L}") for L in DEPTHS},
-        caption=captioned(shown, "Mean over the last tenth.", "最後の1割の平均。"),
+        caption=captioned(
+            shown,
+            "Mean over the last tenth of the updates, over that of predicting 0.",
+            "更新の最後の1割の平均。0と予測したときの損失に対する比。",
+        ),
     )
 
 

@@ -13,11 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from batchlab.studies.feature_strength import faults
-from batchlab.studies.feature_strength.nets import Setting, train
+from batchlab.studies.feature_strength.inspect import Inspector
+from batchlab.studies.feature_strength.nets import (
+    Moment,
+    Setting,
+    Watch,
+    probe,
+    start,
+    stream,
+    train,
+)
 from batchlab.theory.feature_strength import Loss
 
 HIGHEST, LOWEST = 12, -14
@@ -30,7 +40,12 @@ BOUNDED = 1e12
 """A run whose loss exceeds this many times that of predicting 0 is on its way to infinity."""
 FELL = 0.9
 """A run has learned if its final loss is below this share of what predicting 0 loses."""
-
+ENOUGH = 250
+"""Examples that this takes. Over predicting 0, an output F that says nothing of y gains
+mean(2Fy − F²), of mean −F² and, over n examples, of standard deviation 2|F|/√n. To count as
+learned it would have to gain 1 − FELL, at z = (0.1 + F²)√n/(2|F|) ≥ √(0.1n): 5 at n = 250."""
+PROBE = 2048
+"""Fixed examples on which a run is judged that sees fewer in the end."""
 
 TIED = 1.2
 """A run is as good as the best if its final loss is at most this many times the smallest."""
@@ -74,7 +89,9 @@ class Run:
         gamma: γ.
         rate: log₁₀ η.
         state: What became of it.
-        loss: Mean over the last tenth of the updates; NaN if it diverged.
+        loss: Mean over the last tenth of the updates, over that of predicting 0 on the same
+            examples; NaN if it diverged. On :data:`PROBE` others if these are fewer than
+            :data:`ENOUGH`.
         peak: Largest loss of any batch over that of predicting 0.
     """
 
@@ -146,13 +163,12 @@ def lower_edge(runs: Sequence[Run], gamma: float) -> tuple[float, float]:
     return _edge(runs, gamma, -1)
 
 
-def onset(runs: Sequence[Run], gamma: float, nothing: float) -> float:
+def onset(runs: Sequence[Run], gamma: float) -> float:
     """log₁₀ of the smallest rate that learns, between two runs by a straight line in log loss.
 
     Args:
         runs: A plane.
         gamma: γ.
-        nothing: What predicting 0 loses.
 
     Returns:
         NaN where nothing learned.
@@ -162,7 +178,7 @@ def onset(runs: Sequence[Run], gamma: float, nothing: float) -> float:
     if not math.isfinite(below) or not math.isfinite(losses[below]):
         return last
     ends = math.log(losses[last]), math.log(losses[below])
-    return last + (below - last) * (math.log(FELL * nothing) - ends[0]) / (ends[1] - ends[0])
+    return last + (below - last) * (math.log(FELL) - ends[0]) / (ends[1] - ends[0])
 
 
 def highest(runs: Sequence[Run], gamma: float, peak: float) -> float:
@@ -200,47 +216,76 @@ def _tops(sweep: Sweep, seed: int) -> list[float]:
 
 
 def _losses(
-    setting: Setting, fault: str, seed: int, asked: Sequence[tuple[float, float]]
+    setting: Setting,
+    fault: str,
+    seed: int,
+    asked: Sequence[tuple[float, float]],
+    watch: Watch | None = None,
 ) -> Float[Tensor, "R T"]:
     gammas = [faults.divisor(gamma, fault) for gamma, _ in asked]
     rates = [10.0**rate for _, rate in asked]
-    return train(setting, seed, gammas, rates)
+    return train(setting, seed, gammas, rates, watch=watch, at=(setting.updates,))
 
 
 def _trained(sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]) -> list[Run]:
     if not asked:
         return []
-    losses = _losses(sweep.setting, sweep.fault, seed, asked)
+    losses, finals = _judged(sweep, seed, asked)
+    peaks = losses.nan_to_num(0.0).amax(1) / losing(sweep.setting.loss)
+    told = zip(asked, finals.tolist(), peaks.tolist(), strict=True)
     return [
-        _run(sweep, gamma, rate, one) for (gamma, rate), one in zip(asked, losses, strict=True)
+        Run(gamma, rate, state(final, sweep.fault), final, peak)
+        for (gamma, rate), final, peak in told
     ]
 
 
-def _run(sweep: Sweep, gamma: float, rate: float, losses: Float[Tensor, " T"]) -> Run:
-    nothing = losing(sweep.setting.loss)
-    count = max(1, round(LAST * len(losses)))
-    final = float(losses[-count:].mean())
-    peak = float(losses.nan_to_num(0.0).max()) / nothing
-    return Run(gamma, rate, state(final, nothing, sweep.fault), final, peak)
+def _judged(
+    sweep: Sweep, seed: int, asked: Sequence[tuple[float, float]]
+) -> tuple[Float[Tensor, "R T"], Float[Tensor, " R"]]:
+    """Losses, and those in the end over what predicting 0 loses on the same examples."""
+    setting = sweep.setting
+    count = max(1, round(LAST * setting.updates))
+    if count * setting.batch_size >= ENOUGH:
+        losses, labels = _losses(setting, sweep.fault, seed, asked), stream(setting, seed).labels
+        return losses, losses[:, -count:].mean(1) / unlearned(labels[-count:], setting.loss)
+    examples = probe(setting, PROBE)
+    inspector = Inspector(setting, start(setting, seed), examples)
+    gammas = torch.tensor([faults.divisor(gamma, sweep.fault) for gamma, _ in asked])
+    finals = torch.full((len(asked),), math.nan, dtype=torch.float64)
+
+    def watch(moment: Moment) -> None:
+        finals[moment.runs] = inspector.losses(moment.net, gammas[moment.runs])
+
+    losses = _losses(setting, sweep.fault, seed, asked, watch)
+    return losses, finals / unlearned(examples[1], setting.loss)
+
+
+def unlearned(labels: Tensor, loss: Loss) -> float:
+    """What predicting 0 loses on some examples.
+
+    Example:
+        >>> unlearned(torch.tensor([1.0, -3.0]), "squared")
+        5.0
+    """
+    return float(labels.square().mean()) if loss == "squared" else losing(loss)
 
 
 def losing(loss: Loss) -> float:
-    """What predicting 0 loses."""
+    """The same on average over all examples."""
     return 1.0 if loss == "squared" else math.log(2)
 
 
-def state(final: float, nothing: float, fault: str = "none") -> State:
+def state(final: float, fault: str = "none") -> State:
     """What a run's final loss says.
 
     Args:
-        final: NaN if it diverged.
-        nothing: What predicting 0 loses.
+        final: Over what predicting 0 loses on the same examples; NaN if it diverged.
         fault: With ``any finite run``, whatever is finite has learned.
 
     Example:
-        >>> [str(state(loss, 1.0)) for loss in (0.2, 1.3, math.nan)]
+        >>> [str(state(loss)) for loss in (0.2, 1.3, math.nan)]
         ['learned', 'did not learn', 'diverged']
     """
     if not math.isfinite(final):
         return State.DIVERGED
-    return State.LEARNED if final < FELL * nothing or fault == "any finite run" else State.DEAD
+    return State.LEARNED if final < FELL or fault == "any finite run" else State.DEAD
