@@ -22,6 +22,7 @@ from batchlab.models.feature_strength import (
 )
 from batchlab.models.mlp import MLP
 from batchlab.models.parametrization import ScaledLinear
+from batchlab.models.transformer import CausalTransformer, VisionTransformer
 
 GAMMAS = st.floats(1e-3, 1e3)
 
@@ -333,9 +334,28 @@ class Residual(nn.Module):
         return self.short(inputs) + self.long(inputs)
 
 
+class Shifted(nn.Module):
+    """Two linear layers, one of a scaled matrix, and parameters that make no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.matrix = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4))
+        self.positions = nn.Parameter(torch.zeros(1, 9, 4))
+        self.token, self.size = nn.Parameter(torch.zeros(1, 1, 4)), nn.Parameter(torch.ones(4, 4))
+        self.norm = nn.LayerNorm([4, 4])
+
+    def forward(self, inputs):
+        x = self.first(inputs) + self.positions[:, :3]
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) * self.size
+        return self.norm(x) @ (self.matrix * 0.5).T
+
+
 @pytest.mark.parametrize(
     ("model", "inputs", "depth"),
     [
+        (Shifted(), torch.zeros(2, 3, 4), 2),
+        (VisionTransformer(size=8, patch=4, width=8, layers=1), torch.zeros(2, 1, 8, 8), 6),
+        (CausalTransformer(5, 4, 8, layers=1), torch.zeros(2, 3).long(), 6),
         (nn.Linear(6, 2), torch.zeros(2, 6), 1),
         (nn.Linear(6, 2, bias=False), torch.zeros(2, 6), 1),
         (MLP(6, (8, 8, 8), 2), torch.zeros(2, 6), 4),

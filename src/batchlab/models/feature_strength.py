@@ -35,7 +35,14 @@ _DROPOUTS = {
     *(functional.dropout, torch.dropout, torch.dropout_),
     *(functional.dropout1d, functional.dropout2d, functional.dropout3d),
 }
-_VIEWS = ("TBackward", "Transpose", "Permute", "View", "UnsafeView", "Expand", "ToCopy", "Clone")
+_VIEWS = (
+    *("TBackward", "Transpose", "Permute", "View", "UnsafeView", "Expand", "ToCopy", "Clone"),
+    *("Slice", "Select", "Squeeze", "Unsqueeze", "Repeat"),
+)
+_ELEMENTWISE = (
+    *("AddBackward", "SubBackward", "RsubBackward", "MulBackward", "DivBackward", "CatBackward"),
+    "NativeLayerNorm",
+)
 
 
 class _Bound:
@@ -284,8 +291,9 @@ def rate_factor(gamma: float, depth: int) -> float:
 def depth_of(output: Tensor) -> int:
     """L: layers with weights on the longest path from the input to an output.
 
-    A weight is a parameter of two or more axes. A layer that is used in every step of a sequence
-    counts each time.
+    A weight is a parameter of two or more axes. One that is added to what a layer gives, such as
+    positions or a class token, or multiplies its elements, makes no layer. A layer that is used in
+    every step of a sequence counts each time.
 
     Args:
         output: Of a model whose parameters require gradients.
@@ -298,29 +306,43 @@ def depth_of(output: Tensor) -> int:
         >>> depth_of(net(torch.zeros(1, 3)))
         2
     """
-    depths: dict[Node | None, int] = {None: 0}
+    known: dict[Node | None, _Place] = {None: _Place(0, 0)}
     waiting = [output.grad_fn]
     while waiting:
         node = waiting[-1]
-        found = [] if node is None else [n for n, _ in node.next_functions if n is not None]
-        inputs = [n for n in found if not _axes(n)]
-        missing = [n for n in inputs if n not in depths]
-        if missing and node not in depths:
+        inputs = [] if node is None else [n for n, _ in node.next_functions if n is not None]
+        missing = [n for n in inputs if n not in known]
+        if missing:
             waiting += missing
             continue
         waiting.pop()
-        layers = int(any(_axes(n) >= 2 for n in found))
-        depths.setdefault(node, max((depths[n] for n in inputs), default=0) + layers)
-    return max(1, depths[output.grad_fn])
+        if node not in known:
+            known[node] = _place(node, [known[n] for n in inputs])
+    return max(1, known[output.grad_fn].depth)
 
 
-def _axes(node: Node) -> int:
-    """Axes of the parameter that a node is, or a view of; 0 for what is computed."""
-    inner: Node | None = node
-    while inner is not None and inner.name().startswith(_VIEWS):
-        (inner, _), *_ = inner.next_functions
-    variable = getattr(inner, "variable", None)
-    return 0 if variable is None else max(1, variable.ndim)
+class _Place(NamedTuple):
+    """Where a node is.
+
+    Attributes:
+        depth: Layers up to there.
+        axes: Of the parameter that it is, or is made of element by element; else 0.
+    """
+
+    depth: int
+    axes: int
+
+
+def _place(node: Node, inputs: list[_Place]) -> _Place:
+    """Where a node is whose inputs are there."""
+    variable = getattr(node, "variable", None)
+    if variable is not None:
+        return _Place(0, max(1, variable.ndim))
+    axes, depth = [one.axes for one in inputs], max((one.depth for one in inputs), default=0)
+    elementwise = node.name().startswith(_VIEWS + _ELEMENTWISE)
+    if elementwise:
+        return _Place(depth, max(axes) if axes and all(axes) else 0)
+    return _Place(depth + any(n >= 2 for n in axes), 0)
 
 
 def _frozen(model: nn.Module) -> nn.Module:
