@@ -176,14 +176,60 @@ def test_a_slope_is_fitted_to_each_repetition():
     assert found.tolist() == pytest.approx([1.0, 2.0])
 
 
-def test_the_triangle_ends_after_as_many_gammas_as_learned():
-    rows = [
-        {"repetition": i, "depth": 4, "updates": 50, "gamma": g, "loss": loss}
-        for i, losses in enumerate([(0.1, 0.2, math.nan, math.nan), (0.1, math.nan, 0.1, 0.1)])
-        for g, loss in zip((1.0, 1.5, 2.0, 2.5), losses, strict=True)
-    ]
-    found = exponents.last_open({exponents.CLOSING: pl.DataFrame(rows)}, 50)
-    assert found.tolist() == [1.5, 2.0]
+def closings(losses, updates=50, gammas=(2.5, 1.0, 1.5, 2.0)):
+    """Least losses, a repetition each, by γ in this order."""
+    return pl.DataFrame(
+        [
+            {"repetition": i, "depth": 4, "updates": updates, "gamma": g, "least": loss}
+            for i, row in enumerate(losses)
+            for g, loss in zip(gammas, row, strict=True)
+        ]
+    )
+
+
+def test_the_triangle_ends_where_the_least_loss_crosses():
+    rows = closings([(1.0, 0.1, 0.9**2, 1.0), (0.99, 0.1, 0.3, 0.9)])
+    found = exponents.last_open({exponents.CLOSING: rows}, 50)
+    assert found.tolist() == pytest.approx([1.75, 2.0])
+
+
+@pytest.mark.parametrize("losses", [(0.1, 0.1, 0.1, 0.1), (1.0, 1.0, 1.0, 1.0), (1, 1, 0.1, 0.1)])
+def test_a_triangle_that_ends_elsewhere_gives_no_number(losses):
+    rows = pl.concat([closings([losses], updates) for updates in (50, 200)])
+    assert np.isnan(exponents.closes({exponents.CLOSING: rows})).all()
+    judged = judge(CLAIMS["triangle-closes"], np.full(6, math.nan))
+    assert judged.verdict is Outcome.INCONCLUSIVE
+
+
+def test_both_budgets_of_the_triangle_are_trained_at_the_same_gammas():
+    assert exponents.CLOSINGS[4, 50] == exponents.CLOSINGS[4, 200]
+
+
+def curves_of(losses):
+    """A curve for each γ, a repetition; those not named stay at 1."""
+    flat = np.ones(33)
+    return {
+        curves.CURVES: pl.DataFrame(
+            [
+                {"repetition": 0, "gamma": k, "t": int(t), "loss": float(x)}
+                for k in curves.FLOW
+                for t, x in zip(np.linspace(0, 600, 33).round(), losses.get(k, flat), strict=True)
+            ]
+        )
+    }
+
+
+def test_curves_that_do_not_halve_do_not_collapse():
+    falling = np.linspace(1.0, 0.0, 33)
+    assert curves.collapse(curves_of({1: falling, 3: falling})) == pytest.approx([0.0])
+    for some in ({}, {1: falling}, {3: falling}):
+        assert curves.collapse(curves_of(some)) == pytest.approx([math.log(600)])
+
+
+def test_a_stair_counts_above_that_of_the_lazy_net():
+    stepped = np.repeat([1.0, 0.5, 0.1], 11)
+    assert curves.stairs(curves_of({2: stepped})) == pytest.approx([1.0])
+    assert curves.stairs(curves_of({2: stepped, -2: stepped})) == pytest.approx([0.0])
 
 
 # The plane
@@ -230,6 +276,18 @@ def test_curves_are_multiples_of_their_start():
     found = {(row["series"], row["x"]): row["y"] for row in rows}
     assert found["loss", 10] == 0.5
     assert found["sharpness", 10] == 1.5
+
+
+def test_only_runs_that_lasted_count_as_sharper():
+    shared = {"repetition": 0, "depth": 3, "updates": 10, "gamma": 0, "alignment": 1.0}
+    rows = [
+        {**shared, "rate": rate, "t": t, "loss": 1.0 - t / 20, "sharpness": sharpness}
+        for rate, told in enumerate(
+            [((0, 1.0), (5, 2.0)), ((0, 1.0), (10, 2.0)), ((0, 1.0), (10, 0.5))]
+        )
+        for t, sharpness in told
+    ]
+    assert plane.sharpens({plane.RUNS: pl.DataFrame(rows)}).tolist() == [0.5]
 
 
 # The study
