@@ -167,13 +167,31 @@ def test_agreement_is_that_of_functions_not_of_their_signs():
 
 def test_a_slope_is_fitted_to_each_repetition():
     rows = [
-        {"repetition": i, "depth": 3, "gamma": float(k), "best": (1 + i) * k + 5.0}
+        {"repetition": i, "depth": 4, "updates": 9, "gamma": float(k), "best": (1 + i) * k + 5.0}
         for i in (0, 1)
         for k in (0, 1, 2, 3)
     ]
     tables = {exponents.TABLE: pl.DataFrame(rows)}
-    found = exponents.slope(tables, exponents.TABLE, "best", (0, 2), depth=3)
+    found = exponents.slope(tables, exponents.TABLE, "best", (0, 2), depth=4)
     assert found.tolist() == pytest.approx([1.0, 2.0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_reference_is_compared_with_at_its_own_budget(mode):
+    T = STUDY.parameters[mode]["updates"]
+    cells = [c.settings for c in STUDY.cells(STUDY.parameters[mode]) if c.table == exponents.TABLE]
+    rows = [
+        {**one, "gamma": float(k), "best": exponents.REFERENCE[one["depth"]][k + 3] + u - 300}
+        for one in cells
+        if (u := one["updates"]) and one["depth"] in exponents.REFERENCE
+        for k in range(-3, 5)
+    ]
+    rows += [{**one, "gamma": 0.0, "best": 0.0} for one in cells if one["depth"] > 3]
+    tables = {exponents.TABLE: pl.DataFrame(rows)}
+    assert exponents.off_reference(tables) == pytest.approx(
+        np.zeros(STUDY.parameters[mode]["seeds"])
+    )
+    assert set(exponents.tabled(tables)["updates"]) == {T}
 
 
 def closings(losses, updates=50, gammas=(2.5, 1.0, 1.5, 2.0)):
@@ -354,7 +372,7 @@ HOMES = {
     "passes": (beyond.PASSES,),
     "small": (beyond.SCALE,),
     "sparsity": (curves.ENDS,),
-    "noise": (curves.ENDS,),
+    "signal": (curves.ENDS,),
 }
 """First word of a claim → its tables."""
 RATES = ("best-lazy", "best-rich", "largest", "smallest", "reference", "finite", "rich-is")

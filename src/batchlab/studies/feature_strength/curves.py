@@ -123,8 +123,8 @@ def ends(cell: Cell, bench: Bench) -> list[Row]:
             "before": float(seen[0].before[r]),
             "sharpness": float(seen[0].after[r]),
             "silent": float((seen[0].hidden[r] == 0).double().mean()),
-            "noise before": float(seen[0].noise_before[r]),
-            "noise": float(seen[0].noise[r]),
+            "signal before": float(seen[0].signal_before[r]),
+            "signal": float(seen[0].signal[r]),
             "functions": agreement(seen[0].outputs[r], seen[1].outputs[r]),
             "representations": kernel_alignment(seen[0].hidden[r], seen[1].hidden[r]),
         }
@@ -151,8 +151,8 @@ class _Ends:
         self.after = inspector.sharpness(net, gammas)
         same = nets.taken(begin, torch.zeros(len(gammas), dtype=torch.int64))
         self.before = inspector.sharpness(same, gammas)
-        self.noise_before = inspector.noise_scale(same, gammas)
-        self.noise = inspector.noise_scale(net, gammas)
+        self.signal_before = inspector.signal_to_noise(same, gammas)
+        self.signal = inspector.signal_to_noise(net, gammas)
         self.outputs, self.hidden = inspector.outputs(net, gammas), inspector.hidden(net)
 
 
