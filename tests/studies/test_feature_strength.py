@@ -211,7 +211,9 @@ def test_the_triangle_ends_where_the_least_loss_crosses():
     assert found.tolist() == pytest.approx([1.75, 2.0])
 
 
-@pytest.mark.parametrize("losses", [(0.1, 0.1, 0.1, 0.1), (1.0, 1.0, 1.0, 1.0), (1, 1, 0.1, 0.1)])
+@pytest.mark.parametrize(
+    "losses", [(0.1, 0.1, 0.1, 0.1), (1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 0.1, 0.1)]
+)
 def test_a_triangle_that_ends_elsewhere_gives_no_number(losses):
     rows = pl.concat([closings([losses], updates) for updates in (50, 200)])
     assert np.isnan(exponents.closes({exponents.CLOSING: rows})).all()

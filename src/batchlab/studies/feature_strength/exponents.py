@@ -94,7 +94,7 @@ def tabled(tables: Tables) -> pl.DataFrame:
     """The table at the study's own T: that of the depths that have no reference."""
     table = tables[TABLE]
     own = table.filter(~pl.col("depth").is_in(list(REFERENCE)))["updates"].unique()
-    return table.filter(pl.col("updates").is_in(own.implode()))
+    return table.filter(pl.col("updates").is_in(own.to_list()))
 
 
 def asked(cell: Cell) -> Sweep:
