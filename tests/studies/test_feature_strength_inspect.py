@@ -85,7 +85,7 @@ def test_outputs_are_centred_and_divided():
     assert inspector.hidden(net).shape == (1, 6, 5)
 
 
-def test_the_noise_scale_is_that_of_the_gradients_of_single_examples():
+def test_signal_to_noise_is_that_of_the_gradients_of_single_examples():
     begin, net = moved(5)
     x, y = nets.probe(SETTING, 7)
     gamma = 2.0
@@ -99,5 +99,5 @@ def test_the_noise_scale_is_that_of_the_gradients_of_single_examples():
     slopes = torch.stack([slope(flat(net), *one) for one in zip(x, y, strict=True)])
     noise = float(slopes.var(0).sum())
     signal = float(slopes.mean(0).square().sum()) - noise / 7
-    found = Inspector(SETTING, begin, (x, y)).noise_scale(net, torch.tensor([gamma]))
-    assert float(found) == pytest.approx(noise / signal, rel=1e-9)
+    found = Inspector(SETTING, begin, (x, y)).signal_to_noise(net, torch.tensor([gamma]))
+    assert float(found) == pytest.approx(signal / noise, rel=1e-9)

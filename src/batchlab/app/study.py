@@ -264,6 +264,8 @@ def price(asked: Asked, slower: float) -> str:
     """
     seconds = asked.seconds(_platform.available_cores()) * slower
     told = "".join(f"\n  {name} = {value}" for name, value in asked.parameters.items())
+    if asked.mode == "paper" and asked.study.parameters["paper"] == asked.study.parameters["full"]:
+        told += "\nThis study has no larger scale: --paper adds nothing to --full."
     return (
         f"{asked.study.name} --{asked.mode}: {plain(asked.study.title.en)}; "
         f"{len(asked.cells)} cells, {len(asked.claims)} claims; "

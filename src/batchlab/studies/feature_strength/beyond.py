@@ -262,15 +262,15 @@ END_NAMES = {
         Axis(Text("share of hidden activations that are 0", "0である隠れ層の活性の割合")),
         {"silent": Text("after training", "学習後")},
     ),
-    "noise": (
-        Axis(Text("noise scale tr Σ/|G|² (examples)", "ノイズスケールtr Σ/|G|²（件）"), log=True),
-        {"noise before": Text("before training", "学習前"), "noise": Text("after", "学習後")},
+    "signal": (
+        Axis(Text("|G|²/tr Σ, one over the noise scale", "|G|²/tr Σ（ノイズスケールの逆数）")),
+        {"signal before": Text("before training", "学習前"), "signal": Text("after", "学習後")},
     ),
 }
 
 
 def end_picture(tables: Tables, column: str) -> Picture:
-    """Sparsity or noise scale against γ."""
+    """Sparsity or signal-to-noise against γ."""
     y, names = END_NAMES[column]
     return curves.end_picture(tables, columns=names, title=say_against(y.title), y=y)
 
@@ -371,15 +371,16 @@ def asked() -> tuple[Asked, ...]:
             functools.partial(end_picture, column="silent"),
         ),
         Asked(
-            "noise-scale",
+            "signal-to-noise",
             Text(
-                "From γ = 10⁻³ to γ = 100 the noise scale after training changes by:",
-                "γを10⁻³から100にしたときの、学習後のノイズスケールの変化：",
+                "From γ = 10⁻³ to γ = 100 the gradient's signal over its noise, after training, "
+                "changes by:",
+                "γを10⁻³から100にしたときの、学習後の勾配の信号とノイズの比の変化：",
             ),
-            Text("examples", "件"),
-            functools.partial(change, column="noise"),
-            functools.partial(end_picture, column="noise"),
-            "examples",
+            Text("|G|²/tr Σ, per example", "|G|²/tr Σ（1件あたり）"),
+            functools.partial(change, column="signal"),
+            functools.partial(end_picture, column="signal"),
+            "1/examples",
         ),
     )
 
@@ -394,7 +395,7 @@ def findings(parameters: Parameters) -> tuple[Claim, ...]:
     few, many = int(parameters["beyond_seeds"]), int(parameters["seeds"])
     return tuple(
         finding(
-            many if one.id in ("sparsity", "noise-scale") else few,
+            many if one.id in ("sparsity", "signal-to-noise") else few,
             id=one.id,
             sentence=one.sentence,
             measured=one.measured,

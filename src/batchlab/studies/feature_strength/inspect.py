@@ -71,8 +71,11 @@ class Inspector:
         scale = float(self.setting.width) ** self.setting.rate
         return scale * torch.tensor([float(one.values[0]) for one in found])
 
-    def noise_scale(self, net: Net, gammas: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
-        """Tr Σ/|G|², in examples: the batch size at which noise and signal are equally large.
+    def signal_to_noise(self, net: Net, gammas: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+        """|G|²/tr Σ, per example: one over the noise scale.
+
+        Unbiased, |G|² may come out below 0 where it is not resolved, so the noise scale itself,
+        over a number around 0, has no mean; tr Σ is never below 0.
 
         With g_i = ℓ'_i ∂F_i, g_i·g_j = ℓ'_iℓ'_j K_ij/γ². Without bias, Σ from pairs i = j and |G|²
         from pairs i ≠ j.
@@ -84,7 +87,7 @@ class Inspector:
         n = len(self.x)
         own = products.diagonal(dim1=1, dim2=2).mean(1)
         signal = (products.sum((1, 2)) - n * own) / (n * (n - 1))
-        return (own - signal) / signal
+        return signal / (own - signal)
 
     def seen(self, net: Net, gammas: Float[Tensor, " R"]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, sharpness and alignment."""
