@@ -2,6 +2,7 @@
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -91,4 +92,4 @@ def test_every_requirement_is_pinned():
     pinned = {line.split("==")[0] for line in lines}
     extras = PROJECT["optional-dependencies"].values()
     wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
-    assert {w.split(">")[0].lower().replace("_", "-") for w in wanted} - pinned == set()
+    assert {re.split(r"[\[>]", w)[0].lower().replace("_", "-") for w in wanted} - pinned == set()

@@ -29,7 +29,7 @@ class Stages(_Stages):
         self.session = made.session(options=Options(budget=1000.0, robustness=True))
         self.journal = SimpleNamespace(plan=lambda name, made=None: made, out=None)
         self.projection, self.confirmation, self.on_all = made.projection([], {}), None, None
-        self.pilot = self.echoes = self.tuning = None
+        self.pilot = self.echoes = self.tuning = self.strengths = None
         self.survey, self.prices, self._had_confirmation = None, {}, True
         self.insight = Insight(why_not="no hidden layer")
         self.spendable, self.asked = spendable, []

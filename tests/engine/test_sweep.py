@@ -231,7 +231,7 @@ def test_a_task_that_cannot_be_pickled_is_rebuilt_from_its_file(folder, tmp_path
     with pytest.raises(TypeError, match="cannot pickle 'generator' object"):
         cloudpickle.dumps(prepared)
     packed = tmp_path / "task"
-    packed.write_bytes(workers._packed(prepared))
+    packed.write_bytes(workers.packed(prepared))
     rebuilt = workers._read_task(str(packed))
     assert rebuilt is not prepared
     one, other = (tiny.trained(p, SEVERAL[:1])[0] for p in (prepared, rebuilt))

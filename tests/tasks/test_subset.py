@@ -229,7 +229,7 @@ def test_the_same_part_has_one_name(subset, name):
 
 def test_a_worker_trains_on_the_part_and_is_not_sent_the_whole():
     part = subset_of(prepared(), "20%", 5)
-    payload = cloudpickle.loads(workers._packed(part))[-1]
+    payload = cloudpickle.loads(workers.packed(part))[-1]
     sent = cloudpickle.loads(payload)
     assert sent.drawn is None
     assert rows(sent) == rows(part)
@@ -239,7 +239,7 @@ def test_a_task_that_travels_by_name_is_cut_again(tmp_path):
     part = subset_of(prepare(load("digits"), device="cpu"), "10%", 5)
     lock = threading.Lock()
     stuck = replace(part, task=replace(part.task, forward=lambda m, b: (lock, m(b[0]))[1]))
-    packed = workers._packed(stuck)
+    packed = workers.packed(stuck)
     assert cloudpickle.loads(packed)[-1] is None
     (tmp_path / "task").write_bytes(packed)
     before = list(sys.path)

@@ -34,8 +34,8 @@ def factor(gamma: float | None, layers: int, rule: str) -> float:
         atanasov2025, section 3; the root is an assumption of ours.
 
     Example:
-        >>> factor(0.1, 3, "sgd"), factor(1000.0, 3, "adam"), factor(None, 3, "sgd")
-        (0.010000000000000002, 10.0, 1.0)
+        >>> factor(0.5, 3, "sgd"), factor(256.0, 2, "adam"), factor(None, 3, "sgd")
+        (0.25, 16.0, 1.0)
     """
     power = 1.0 if is_sgd_family(rule) else 0.5
     return 1.0 if gamma is None else rate_factor(gamma, layers) ** power
