@@ -40,7 +40,7 @@ def stages(monkeypatch):
     """``(seconds left) → stages``."""
     found = []
 
-    def planned(session, rows, seconds, growing=(), again=()):
+    def planned(session, rows, seconds, growing=(), again=(), stronger=()):
         return PLAN if seconds >= FINALIST else None
 
     def repeats(session, size, seconds):

@@ -308,12 +308,6 @@ def test_the_price_of_a_study_is_said_for_this_machine():
     assert rest[:2] == ["  mean = 1.0", "  n = 1000"]
 
 
-@pytest.mark.parametrize(("mode", "said"), [("paper", True), ("full", False)])
-def test_a_paper_mode_that_is_the_full_one_is_said_to_add_nothing(mode, said):
-    told = app.price(app.plan("feature-strength", mode=mode), slower=1.0)
-    assert ("--paper adds nothing to --full" in told) == said
-
-
 def test_the_sources_of_a_result_can_be_cited(finished):
     made_of = cited([str(finished[1])])
     assert made_of.startswith("@software{batchlab,")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlab._text import plain
+from batchlab.app import study as app
 from batchlab.errors import InvalidValueError
 from batchlab.report.charts import claims as charts
 from batchlab.studies.claim import MODES, Bench, Cell
@@ -442,3 +443,9 @@ def test_a_claim_is_a_number_a_repetition_and_a_picture(name):
     assert picture.points
     assert {row["series"] for row in (*picture.points, *picture.theory)} <= set(picture.series)
     assert charts.drawn(name, picture).specs
+
+
+@pytest.mark.parametrize(("mode", "said"), [("paper", True), ("full", False)])
+def test_a_paper_mode_that_is_the_full_one_is_said_to_add_nothing(mode, said):
+    told = app.price(app.plan("feature-strength", mode=mode), slower=1.0)
+    assert ("--paper adds nothing to --full" in told) == said
