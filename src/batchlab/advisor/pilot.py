@@ -121,11 +121,8 @@ def plan_pilot(
     cap = largest(session)
     if len(ladder(first, cap)) < 2:
         return Pilot(NO_ROOM)
-    plans = [
-        _plan(session, first, projection.best[str(first)], cap, round(share * session.samples))
-        for share in SHARES
-    ]
-    plans = [plan for plan in plans if plan.samples >= LEAST_UPDATES * cap]
+    rate = projection.best[str(first)]
+    plans = [_plan(session, first, rate, cap, samples) for samples in lengths(session, cap)]
     if not plans:
         return Pilot(TOO_SHORT)
     for plan in plans:
@@ -134,6 +131,17 @@ def plan_pilot(
             paid = MOMENTS * curvature_seconds(session.prepared) <= left
             return replace(plan, lemma=paid and session.baseline.rule in RULES_PROVED)
     return Pilot(BUDGET, seconds_of(session, plans[-1]))
+
+
+def lengths(session: Session, batch_size: int) -> list[int]:
+    """How long a pilot may be, longest first: none where its largest batch leaves too few updates.
+
+    Args:
+        session: The advice in the making.
+        batch_size: The largest that it trains with.
+    """
+    found = (round(share * session.samples) for share in SHARES)
+    return [samples for samples in found if samples >= LEAST_UPDATES * batch_size]
 
 
 def largest(session: Session) -> int:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from batchlab.advisor.confirm import finalists
 from batchlab.advisor.judge import Projected, Yardstick
-from batchlab.advisor.pilot import BESIDE, BUDGET, FAILED, SHARES, TOO_SHORT, Race, trained
-from batchlab.advisor.project import LEAST_UPDATES
+from batchlab.advisor.pilot import BESIDE, BUDGET, FAILED, TOO_SHORT, Race, lengths, trained
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Choice, Echoes, Pace, reuse_of, reused
 from batchlab.engine import evaluation_grid
@@ -103,11 +102,8 @@ def plan(
     if not factors:
         return Echoes(CHEAP, price=price)
     seeds = tuple(session.options.seed + TUNING + i for i in range(SEEDS))
-    lengths = [round(share * session.samples) for share in SHARES]
     plans = [
-        EchoPlan(size, rate, factors, samples, seeds, price)
-        for samples in lengths
-        if samples >= LEAST_UPDATES * size
+        EchoPlan(size, rate, factors, samples, seeds, price) for samples in lengths(session, size)
     ]
     if not plans:
         return Echoes(TOO_SHORT, price=price)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from batchlab.advisor import strength
 from batchlab.advisor.judge import Projected, Yardstick
-from batchlab.advisor.pilot import BESIDE, BUDGET, FAILED, SHARES, TOO_SHORT, Race, trained
-from batchlab.advisor.project import LEAST_UPDATES
+from batchlab.advisor.pilot import BESIDE, BUDGET, FAILED, TOO_SHORT, Race, lengths, trained
 from batchlab.advisor.reusing import winner
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Choice, Pace, Strengths, pace_of, strengthened
@@ -75,9 +74,7 @@ def plan(session: Session, rows: Sequence[Projected], seconds: float) -> Strengt
     factors = {repr(g): strength.factor(g, layers, rule) for g in session.options.gammas}
     seeds = tuple(session.options.seed + TUNING + i for i in range(SEEDS))
     plans = [
-        StrengthPlan(size, rate, factors, samples, seeds)
-        for samples in (round(share * session.samples) for share in SHARES)
-        if samples >= LEAST_UPDATES * size
+        StrengthPlan(size, rate, factors, samples, seeds) for samples in lengths(session, size)
     ]
     if not plans:
         return Strengths(TOO_SHORT)
