@@ -229,12 +229,12 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         print(f"{name}: target {target:.4g}, {len(grid)} settings", file=sys.stderr, flush=True)
         found = advices(bench, name, options.data, options.advices, options.budget, target)
         chosen = [tuple(row[k]) for row in found for k in ("B", "C") if row[k] is not None]
-        picked = picks(bench, grid, options.picks, 5, target)
+        picked = picks(bench, grid, options.picks, options.pick_seeds, target)
         truth_seeds = range(TRUTH, TRUTH + options.truth_seeds)
         if options.all_truths:
             near = grid
         else:
-            seeds = range(PICKING, PICKING + 5 * options.picks)
+            seeds = range(PICKING, PICKING + options.pick_seeds * options.picks)
             order = sorted(grid, key=lambda s: np.median(bench.times(s, seeds, target)))
             near = order[: options.near]
         truth = truths(bench, sorted({*near, *picked, *chosen, today}), truth_seeds, target)
@@ -266,6 +266,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         else None,
         "advices": found,
         "picked": picked,
+        "pick_seeds": options.pick_seeds,
         "truth": {f"{s[0]}@{s[1]:g}": v for s, v in truth.items()},
         "truth_seeds": options.truth_seeds,
     }
@@ -280,8 +281,9 @@ def main() -> None:
     parser.add_argument("--advices", type=int, default=10)
     parser.add_argument("--truth-seeds", type=int, default=40)
     parser.add_argument(
-        "--picks", type=int, default=4, help="independent exhaustive grids of 5 seeds"
+        "--picks", type=int, default=4, help="independent exhaustive grids"
     )
+    parser.add_argument("--pick-seeds", type=int, default=5, help="seeds of each of these grids")
     parser.add_argument("--target-runs", type=int, default=20)
     parser.add_argument("--target", type=float)
     parser.add_argument(
