@@ -8,6 +8,9 @@ For each task, in one run on one machine:
 4. Truth of the settings named and of the best of the grid: the median time to target (updates ×
    seconds per update) on seeds that no search uses. Regret = truth / truth of the best − 1.
 
+The grid is one of batch sizes and learning rates, and so are the advices: batches that grow are
+left out.
+
     python benchmarks/advice.py --tasks digits --advices 10 --truth-seeds 40 --json advice.json
 """
 
@@ -146,6 +149,7 @@ def advices(
                 seed=ADVICE * (i + 1),
                 out=out,
                 device="cpu",
+                growing=False,
             )
             wall = time.perf_counter() - began
             machine = from_plain(Machine, json.loads((Path(out) / "machine.json").read_text()))

@@ -19,7 +19,7 @@ RANGES = [
     (value, low, high)
     for low, value, high in itertools.product(ENDS, ENDS, ENDS)
     if low <= value <= high
-] + [(value, math.nan, math.nan) for value in ENDS]
+] + [*((value, math.nan, math.nan) for value in ENDS), (math.nan, 0.0, math.inf)]
 WORST = re.compile(r"(?<![a-z])(nan|inf)(?![a-z])", re.IGNORECASE)
 
 
@@ -37,12 +37,16 @@ def with_ratio(advice, value, low, high):
 
 
 def possible(advice):
-    """Whether the advice's verdict can stand beside such a ratio."""
+    """The advice as its verdict can stand beside such a ratio; None where it never can."""
     ratio = next(c.difference for c in advice.comparisons if c.quantity == "time")
     by_rule = decide(ratio, advice.worth, at_least_met=True)
-    if advice.verdict is Verdict.NOT_ENOUGH_EVIDENCE:
-        return by_rule is advice.verdict or advice.evidence is not Evidence.CONFIRMED
-    return by_rule is advice.verdict
+    if advice.verdict is not Verdict.NOT_ENOUGH_EVIDENCE:
+        return advice if by_rule is advice.verdict else None
+    if advice.evidence is not Evidence.CONFIRMED:
+        return advice
+    if by_rule is Verdict.KEEP:
+        return None
+    return dataclasses.replace(advice, today_chosen=by_rule is Verdict.CHANGE)
 
 
 @pytest.mark.parametrize("price", [None, sample.USD, sample.YEN])
@@ -52,8 +56,8 @@ def possible(advice):
 def test_every_ratio_can_be_written(make, price):
     advice = make(price)
     for value, low, high in RANGES:
-        odd = with_ratio(advice, value, low, high)
-        if not possible(odd):
+        odd = possible(with_ratio(advice, value, low, high))
+        if odd is None:
             continue
         text = report.summary(odd) + report.summary(odd, "ja") + str(wording.headline(odd))
         found = worth.of(odd)

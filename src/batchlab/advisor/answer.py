@@ -104,7 +104,11 @@ def _ratio_row(
         median_estimate(yardstick.measure(quantity, side, pace), unit)
         for side, pace in ((before, b0), (after, b1))
     ]
-    return comparison(quantity, sides[0], sides[1], paired)
+    row = comparison(quantity, sides[0], sides[1], paired)
+    if np.isfinite([*before, *after]).any():
+        return row
+    unknown = replace(row.difference, value=math.nan, low=0.0, high=math.inf)
+    return replace(row, difference=unknown)
 
 
 def _metric_row(

@@ -45,7 +45,9 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         cores=machine.cores,
         builtin=facts.builtin,
         wall_seconds=records.wall_seconds,
-        measurement_cost=answer.price_of(view, records.wall_seconds),
+        measurement_cost=None
+        if records.elsewhere
+        else answer.price_of(view, records.wall_seconds),
         budget_seconds=options.budget,
         stage=view.stage,
         evidence=EVIDENCE[view.stage],
@@ -85,6 +87,8 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
         framework=facts.framework,
+        elsewhere=records.elsewhere,
+        today_chosen=records.confirmation is not None and records.confirmation.today_chosen,
         params=_params(new) | ({} if facts.whole is None else {"samples": facts.whole[1]}),
         part=_part(view),
         robustness=_robustness(view),

@@ -774,6 +774,9 @@ class Advice:
         reusing: Whether it pays to use each batch several times; None likewise.
         searched: The search over all settings at once; None where it was not asked for.
         strengthening: Whether a γ pays, and what it changes; None likewise.
+        today_chosen: Whether the choosing seeds preferred today's settings, so that no result on
+            fresh ones makes it a change.
+        elsewhere: Whether times and prices are of another computer than the one that trained.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -831,6 +834,8 @@ class Advice:
     robustness: Robustness | None = None
     features: FeatureUse | None = None
     watched: int = 0
+    today_chosen: bool = False
+    elsewhere: bool = False
     growing: Growing | None = None
     reusing: Reusing | None = None
     searched: Searched | None = None

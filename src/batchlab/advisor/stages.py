@@ -641,7 +641,7 @@ class OnAll:
 
 @dataclass(frozen=True)
 class Records:
-    """Everything measured so far."""
+    """Everything measured so far; ``elsewhere``: the machine is not the one that trained."""
 
     machine: Machine | None = None
     screening: Screening | None = None
@@ -657,3 +657,4 @@ class Records:
     echoes: Echoes | None = None
     tuning: Tuning | None = None
     strengths: Strengths | None = None
+    elsewhere: bool = False

@@ -67,7 +67,7 @@ from batchlab.measure.repeatability import reading_of
 from batchlab.measure.sturdiness import Survey
 from batchlab.models.feature_strength import checked_gamma
 from batchlab.progress import listening
-from batchlab.report import charts, figures, measured
+from batchlab.report import charts, figures, formats, measured
 from batchlab.report.reuse import ReuseReport
 from batchlab.schedules import sizes_of
 from batchlab.stats import TYPICAL_LOG_SD, smallest_detectable_ratio
@@ -383,7 +383,8 @@ class DryRun:
     def __str__(self) -> str:
         search = f"search over {', '.join(self.tuned)}" if self.tuned else "projection"
         told = {"A": "screening", "B": search, "C": "confirmation"} | PARTS
-        lines = [f"{self.task}: one training of today takes about {self.run_seconds:.3g} s."]
+        one = formats.duration(self.run_seconds).en
+        lines = [f"{self.task}: one training of today takes about {one}."]
         lines += [
             f"  stage {k}, {told[k]}: about {self.stages[k]:.0f} s{self._cost(self.stages[k])}"
             for k in told
@@ -407,7 +408,7 @@ class DryRun:
     def _reach(self, budget: float) -> str:
         """How far the budget should reach; a search can be shorter than usual."""
         a, b, c = (self.stages[letter] for letter in "ABC")
-        names = {"G": PARTS["G"], KEY: "the pair on all data", "R": PARTS["R"]}
+        names = {key: PARTS[key] for key in "GES"} | {KEY: "the pair on all data", "R": PARTS["R"]}
         later = " and ".join(name for key, name in names.items() if key in self.stages)
         whole = a + b + c + sum(self.stages.get(key, 0.0) for key in names)
         if later and whole <= budget:
@@ -514,6 +515,7 @@ def again(
         wall_seconds=kept["wall_seconds"],
         partial=kept["partial"],
         said=tuple(kept["said"]),
+        elsewhere=machine is not None,
     )
     if machine is not None:
         _check_machine(records.machine, facts.task, machine)

@@ -10,7 +10,16 @@ from rich.text import Text as RichText
 
 from batchlab._text import Language, Text, join, markdown, plain
 from batchlab.advisor.record import Advice
-from batchlab.report import echoing, evidence, growing, searching, strengthening, wording, worth
+from batchlab.report import (
+    echoing,
+    evidence,
+    facts,
+    growing,
+    searching,
+    strengthening,
+    wording,
+    worth,
+)
 
 
 def summary(advice: Advice, language: Language = "en") -> str:
@@ -78,13 +87,21 @@ def _row(row: wording.Row) -> Text:
     )
 
 
+def _with_data(advice: Advice) -> Text:
+    paid = facts.pays_for_data(advice)
+    return Text(", data included" if paid else "", "（データ代を含む）" if paid else "")
+
+
 def _worth(advice: Advice) -> Text:
     found = worth.of(advice)
     if found is None:
         return join((worth.unknown(advice), worth.spent(advice)))
     unit = worth.per_hour_unit(advice)
     price = (
-        Text(f" × {found.per_hour:g}{unit.en} per hour", f"×1時間{found.per_hour:g}{unit.ja}")
+        Text(
+            f" × {found.per_hour:g}{unit.en} per hour{_with_data(advice).en}",
+            f"×1時間{found.per_hour:g}{unit.ja}{_with_data(advice).ja}",
+        )
         if advice.price
         else Text("", "")
     )

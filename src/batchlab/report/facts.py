@@ -18,6 +18,11 @@ from batchlab.types import Evidence
 TOO_SMALL_HOURS = 20.0
 """A saving below so many hours of computing a year is called too small to matter."""
 
+LOSS_THAT_MATTERS = 0.01
+"""A range that reaches a loss above one point in a hundred, or above 1 % of a metric that is no
+share, is not called "no loss".
+"""
+
 TRAININGS_A_YEAR = 500
 DEMO_HOURS = 3.0
 _QUANTITY = {"time": "time", "cost": "cost", "samples": "samples"}
@@ -141,6 +146,31 @@ def proved(advice: Advice) -> bool:
     return confirmed(advice) and (advice.part is None or advice.part.repeat is not None)
 
 
+def neither_arrived(advice: Advice) -> bool:
+    """Whether no confirming training, with today's settings or the alternative, reached the goal.
+
+    Args:
+        advice: The record.
+    """
+    compared = gain(advice)
+    return confirmed(advice) and compared is not None and math.isnan(compared.difference.value)
+
+
+def better_but_not_chosen(advice: Advice) -> bool:
+    """Whether fresh trainings favour the alternative, but the choosing ones favoured today's
+    settings: a choice is not exchanged on the numbers that prove it.
+
+    Args:
+        advice: The record.
+    """
+    compared = gain(advice) or metric_comparison(advice)
+    if not advice.today_chosen or compared is None:
+        return False
+    if compared is gain(advice):
+        return compared.difference.low > 1 and compared.difference.value >= advice.worth
+    return harm(advice, compared)[1] < 0
+
+
 def taken_back(advice: Advice) -> bool:
     """Whether all data took back what a part of them said.
 
@@ -198,6 +228,21 @@ def worsened(advice: Advice) -> bool:
     return sign == (-1 if advice.metric.maximise else 1)
 
 
+def loss_not_ruled_out(advice: Advice) -> bool:
+    """Whether the metric at the end is not worse beyond doubt, but may be by more than a reader
+    would let pass: on average it is worse, and its range goes beyond :data:`LOSS_THAT_MATTERS`.
+
+    Args:
+        advice: The record.
+    """
+    compared = metric_comparison(advice)
+    if compared is None or worsened(advice) or not confirmed(advice):
+        return False
+    middle, worst = harm(advice, compared)
+    scale = 1.0 if advice.metric.unit == "%" else abs(compared.today.value)
+    return middle > 0 and worst > LOSS_THAT_MATTERS * scale
+
+
 def decided(low: float, high: float) -> int:
     """The sign that a range leaves no doubt about: −1, 0 or 1.
 
@@ -206,6 +251,15 @@ def decided(low: float, high: float) -> int:
         (1, 0, 0)
     """
     return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def pays_for_data(advice: Advice) -> bool:
+    """Whether every example has a price, so that time alone does not tell the cost.
+
+    Args:
+        advice: The record.
+    """
+    return advice.price is not None and advice.price.per_sample > 0
 
 
 def saving(share: float, trainings: float, hours: float) -> float:

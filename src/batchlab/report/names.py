@@ -150,11 +150,14 @@ def examples(advice: Advice, count: int) -> Text:
 
 
 def device(advice: Advice) -> Text:
-    """The computer that was measured on.
+    """The computer that times and prices are of.
 
     Args:
         advice: The record.
     """
+    if advice.elsewhere:
+        name = advice.provenance.get("processor", "") or advice.device
+        return say("another computer ({d})", "別の計算機（{d}）", d=verbatim(name))
     if advice.device != "cpu":
         return say("this computer ({d})", "この計算機（{d}）", d=verbatim(advice.device))
     en = "this computer (1 core)" if advice.cores == 1 else "this computer ({n} cores)"

@@ -218,10 +218,10 @@
 
   function worthLine(worth, trainings, hours, perHour, to) {
     const year = (ratio) => (ratio > 0 ? trainings * hours * (1 - 1 / ratio) * perHour : NaN);
-    const end = (ratio, infinite) => (ratio === null ? infinite : year(ratio));
+    const end = (ratio) => (ratio === null ? NaN : year(ratio));
     const saved = year(worth.ratio);
-    const low = end(worth.low, NaN);
-    const high = end(worth.high, worth.endless ? trainings * hours * perHour : NaN);
+    const low = end(worth.low);
+    const high = end(worth.high);
     const small = worth.small_hours * perHour;
     const main = fill(worth, outcome(saved, low, high, worth.settled, small), saved, low, high, to);
     const line = worth.condition[to] + main + (to === "ja" ? "。" : ".");

@@ -45,6 +45,7 @@ LABELS = {
     "trainings": Text("Trainings a year", "年間の学習回数"),
     "trainings_unit": Text("", "回"),
     "price": Text("× price per hour", "× 1時間の費用"),
+    "price_with_data": Text("× price per hour, data included", "× 1時間の費用（データ代を含む）"),
     "pick": Text("pick", "選択"),
     "pick_hint": Text(
         "Pick one here, or click it in a picture: it is highlighted in all of them.",
@@ -207,6 +208,7 @@ def _worth_line(advice: Advice) -> dict[str, Any]:
     return {
         "fields": found,
         "priced": advice.price is not None,
+        "price": LABELS["price_with_data" if facts.pays_for_data(advice) else "price"],
         "unit": worth.per_hour_unit(advice),
         "line": worth.line(found, worth.condition(advice)) if found else worth.unknown(advice),
         "example": worth.example(advice),

@@ -28,13 +28,14 @@ class Worth:
     """What the line is computed from.
 
     Attributes:
-        ratio: Time today / recommended.
+        ratio: Time today / recommended; cost today / recommended where data costs something.
         low: Lower end of its range; NaN where there is none.
         high: Upper end.
         settled: Whether a change is advised.
         trainings: A year, the first field.
         hours: Of one training, the second field.
-        per_hour: Price of an hour, the third field; 1 where the line counts hours.
+        per_hour: Price of an hour, the data that it uses included, the third field; 1 where the
+            line counts hours.
         code: Currency, or ``hours`` without a price.
         demo_seconds: Seconds one training of the demonstration saves; 0 for a task of one's own.
     """
@@ -66,14 +67,17 @@ def of(advice: Advice) -> Worth | None:
     Args:
         advice: The record.
     """
-    compared = facts.comparison(advice, "time")
+    compared = facts.comparison(advice, "cost" if facts.pays_for_data(advice) else "time")
     if (
         facts.taken_back(advice)
         or compared is None
         or not 0 < compared.difference.value < math.inf
     ):
         return None
+    per_hour = _per_hour(advice)
     saved = compared.today.value - compared.recommended.value
+    if facts.pays_for_data(advice):
+        saved *= 3600 / per_hour
     return Worth(
         ratio=compared.difference.value,
         # An open end (0 or ∞: too few repeats) is no end.
@@ -82,10 +86,22 @@ def of(advice: Advice) -> Worth | None:
         settled=facts.case(advice) is Case.CHANGE,
         trainings=facts.TRAININGS_A_YEAR,
         hours=facts.hours_of_one(advice),
-        per_hour=advice.price.per_hour if advice.price else 1.0,
+        per_hour=per_hour,
         code=advice.price.currency if advice.price else HOURS,
         demo_seconds=saved if advice.builtin and math.isfinite(saved) else 0.0,
     )
+
+
+def _per_hour(advice: Advice) -> float:
+    """What an hour of training costs today, the data that it uses included; 1 without a price."""
+    if advice.price is None:
+        return 1.0
+    if not facts.pays_for_data(advice):
+        return advice.price.per_hour
+    cost, time = (facts.comparison(advice, quantity) for quantity in ("cost", "time"))
+    assert cost is not None
+    assert time is not None
+    return float(f"{3600 * cost.today.value / time.today.value:.4g}")
 
 
 def outcome(amounts: tuple[float, float, float], settled: bool, small: float) -> str:
@@ -303,8 +319,8 @@ def unknown(advice: Advice) -> Text:
             "データの一部と全データとで結論が異なるため、削減は分かりません。",
         )
     return Text(
-        "A saving cannot be computed: one side never reached the goal.",
-        "一方が目標に達していないため、削減は計算できません。",
+        "A saving cannot be computed: the goal was not reached with both settings.",
+        "両方の設定が目標に達してはいないため、削減は計算できません。",
     )
 
 
@@ -328,7 +344,6 @@ def for_page(advice: Advice) -> dict[str, Any] | None:
         **numbers,
         "clock_hours": worth.clock[0],
         "small_hours": facts.TOO_SMALL_HOURS,
-        "endless": worth.high == math.inf,
         "whole": worth.code in (*formats.WHOLE,),
         "unit": unit(worth.code)._asdict(),
         "condition": condition(advice)._asdict(),

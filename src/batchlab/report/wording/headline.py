@@ -165,6 +165,13 @@ def _loss_clause(advice: Advice) -> Text:
         return EMPTY
     sign = facts.decided(compared.difference.low, compared.difference.high)
     size = formats.metric_size(compared.difference.value, advice.metric)
+    if facts.loss_not_ruled_out(advice):
+        return say(
+            "{metric} at the end of training may be worse by up to {size}",
+            "学習終了時の{metric}は最大{size}悪くなる可能性があります",
+            metric=metric,
+            size=formats.metric_size(facts.harm(advice, compared)[1], advice.metric),
+        )
     if sign:
         return say(
             "{metric} at the end of training {way} by {size}",
@@ -228,6 +235,10 @@ def _reason_to_wait(advice: Advice) -> Text:
         return part.taken_back(advice)
     if facts.unmet(advice):
         return _demand_unmet(advice)
+    if facts.neither_arrived(advice):
+        return _neither_arrived(advice)
+    if facts.better_but_not_chosen(advice):
+        return _NOT_CHOSEN
     compared = facts.gain(advice)
     if phrases.failures(advice).en and compared is not None and compared.difference.low > 1:
         return say(
@@ -248,6 +259,25 @@ def _reason_to_wait(advice: Advice) -> Text:
         whether=_whether(advice, compared),
     )
     return join((trial, _to_decide(advice)))
+
+
+_NOT_CHOSEN = Text(
+    "The best alternative beat today's settings in the last repeats, but not in the earlier ones "
+    "that had to choose: one of the two is chance.",
+    "最も良い候補は、最後の測定では今の設定を上回りましたが、選ぶための測定では下回りました。どちらか"
+    "は偶然です。",
+)
+
+
+def _neither_arrived(advice: Advice) -> Text:
+    compared = facts.gain(advice)
+    assert compared is not None
+    return say(
+        "Neither today's settings nor the best alternative reached {goal} in {n}.",
+        "{n}では、今の設定も最も良い候補も{goal}に達しませんでした。",
+        goal=phrases.goal(advice),
+        n=_trials(compared),
+    )
 
 
 def _wide(difference: Estimate) -> Text:

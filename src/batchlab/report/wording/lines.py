@@ -118,6 +118,8 @@ def _no_next_step(advice: Advice) -> Text:
     if facts.case(advice) is not Case.CHANGE:
         if advice.watched and facts.case(advice) in (Case.OPEN, Case.SCREENED):
             return _SOMETHING_ELSE
+        if facts.case(advice) is Case.OPEN:
+            return _what_would_decide(advice)
         return Text(
             "Nothing to do. Measure again when the model, the data or the computer changes.",
             "対応は不要です。モデル・データ・計算機が変わったときに、改めて測定してください。",
@@ -138,6 +140,56 @@ def _no_next_step(advice: Advice) -> Text:
         side_ja="下回った" if advice.metric.maximise else "上回った",
     )
     return join((use, stop))
+
+
+def _what_would_decide(advice: Advice) -> Text:
+    """What is left to do where the evidence is not enough and more of the same is no help."""
+    if facts.neither_arrived(advice):
+        return _ANOTHER_GOAL
+    if facts.unmet(advice):
+        return _LESS_DEMANDED
+    if facts.better_but_not_chosen(advice):
+        return _OTHER_SEEDS
+    if not facts.confirmed(advice):
+        return _MORE_BUDGET
+    if facts.more_failures(advice):
+        return _LOWER_RATE
+    return _TOO_CLOSE
+
+
+_ANOTHER_GOAL = Text(
+    "Set a goal that trainings reach (`--target`), or train longer, and measure again with "
+    "another `--out`.",
+    "学習で達する目標を`--target`で指定するか、学習を長くし、別の`--out`を指定してもう一度測定して"
+    "ください。",
+)
+_LESS_DEMANDED = Text(
+    "More repeats would not help. Keep today's settings, or ask for less (`--at-least`) and "
+    "measure again.",
+    "繰り返しを増やしても判断できません。今の設定を続けるか、`--at-least`の条件をゆるめてもう一度測定"
+    "してください。",
+)
+_OTHER_SEEDS = Text(
+    "Measure once more from other random starts: the same command with another `--seed` and "
+    "another `--out`.",
+    "別の`--seed`と別の`--out`を指定して、同じ測定をもう一度行ってください。",
+)
+_MORE_BUDGET = Text(
+    "Go on from here: the same command with a longer `--budget` and `--resume`.",
+    "`--budget`を延ばし、`--resume`を付けて同じコマンドを実行すると、続きを測定します。",
+)
+_LOWER_RATE = Text(
+    "Nothing to do: a setting whose trainings fail is no gain. Measure again when the model, the "
+    "data or the computer changes.",
+    "対応は不要です。失敗する学習が多い設定には変更する価値がありません。モデル・データ・計算機が"
+    "変わったときに、改めて測定してください。",
+)
+_TOO_CLOSE = Text(
+    "Keep today's settings: the difference is so close to what is worth a change that more than "
+    "64 further repeats would be needed.",
+    "今の設定を続けてください。差が変更に値する境目に近く、判断にはさらに64回を超える繰り返しが必要"
+    "です。",
+)
 
 
 def not_tested(advice: Advice) -> Text:
@@ -161,7 +213,13 @@ def alone(advice: Advice) -> Text:
     both = {"batch_size", "learning_rate"} <= {c.name for c in advice.changes}
     if advice.batch_only is None or not both:
         return EMPTY
-    found = advice.batch_only.value
+    found, compared = advice.batch_only.value, facts.comparison(advice, "time")
+    if compared is not None and found >= compared.difference.value:
+        return say(
+            "The batch size alone, with the old learning rate, gave about {r}×.",
+            "学習率を元のままにしてバッチサイズだけを変えた場合は約{r}倍でした。",
+            r=formats.ratio(found),
+        )
     warning = Text(
         "**Do not change the batch size alone:**", "**バッチサイズだけを変えないでください：**"
     )

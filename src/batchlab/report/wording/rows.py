@@ -212,6 +212,12 @@ def sure_of_ratio(compared: Comparison, watched: bool = False) -> Text:
         return Text(
             "projected from a short trial, not yet confirmed", "短い試行からの予測で、未確認です"
         )
+    if math.isnan(compared.difference.value):
+        return say(
+            "reached in none of {n} repeats",
+            "{n}回の測定で到達は0回",
+            n=compared.pairs,
+        )
     words = {"time": ("faster", "速かった"), "samples": ("less data", "少なかった")}
     word = words.get(compared.quantity, ("cheaper", "安かった"))
     unclear = compared.difference.low < 1 < compared.difference.high

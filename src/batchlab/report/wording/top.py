@@ -53,8 +53,7 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
             day=date(advice.created),
             time=formats.duration(advice.wall_seconds),
         )
-        private = Text("no data left this computer", "データは一切外部に送信していません")
-        return (measured, private, stage(advice))
+        return (measured, _where_data_went(advice), stage(advice))
     measured = say(
         "measured on {device}, {day}, in {time}",
         "測定：{device}、{day}、所要{time}",
@@ -62,9 +61,26 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
         day=date(advice.created),
         time=formats.duration(advice.wall_seconds),
     )
-    private = Text("no data left this computer", "データは一切外部に送信していません")
-    told = (measured, private, stage(advice), part.used(advice), interrupted(advice))
+    if advice.elsewhere:
+        measured = say(
+            "times of {device}, trainings of {day} on the computer that measured, in {time}",
+            "時間：{device}の値、学習：測定した計算機、{day}、所要{time}",
+            device=names.device(advice),
+            day=date(advice.created),
+            time=formats.duration(advice.wall_seconds),
+        )
+    told = (measured, _where_data_went(advice), stage(advice), part.used(advice))
+    told += (interrupted(advice),)
     return tuple(t for t in told if t.en)
+
+
+def _where_data_went(advice: Advice) -> Text:
+    if "cluster" in advice.provenance:
+        return Text(
+            "the data went to the cluster that trained, nowhere else",
+            "データの送信先は学習に使ったクラスターのみです",
+        )
+    return Text("no data left this computer", "データは一切外部に送信していません")
 
 
 def date(created: str) -> Text:
