@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import mse_loss
 
+import batchlab
 from batchlab.config import RunConfig
 from batchlab.report import said
 from batchlab.tasks import Task, prepare
@@ -97,3 +101,54 @@ def test_what_the_measurement_says_of_itself_is_said_in_japanese(sentence: str) 
 
 def test_an_unknown_sentence_stays_as_it_is() -> None:
     assert said.both("the loss is **mine**").ja == said.both("the loss is **mine**").en
+
+
+SOURCE = Path(batchlab.__file__).parent
+TELLS = re.compile(r"(session\.listener|_fleet|fleet)\.say|self\._said\.append")
+"""Calls whose sentence ends in an advice's record."""
+
+
+def told() -> Iterator[tuple[str, ast.expr]]:
+    """(file and line, what is said) for every such call of the advisor, the engine, the cluster."""
+    for folder in ("advisor", "engine", "cluster"):
+        for path in sorted((SOURCE / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and TELLS.search(ast.unparse(node.func)):
+                    yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
+
+
+def literal(expression: ast.expr) -> str | None:
+    """The sentence with 3 in every gap; None where it is not written at the call."""
+    if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
+        return expression.value
+    if not isinstance(expression, ast.JoinedStr):
+        return None
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "3" for part in expression.values
+    )
+
+
+SENTENCES = sorted({text for _, said_ in told() if (text := literal(said_)) is not None})
+
+
+def test_the_program_s_own_sentences_are_found() -> None:
+    assert len(SENTENCES) > 8
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_every_sentence_in_the_program_is_known_in_japanese(sentence: str) -> None:
+    assert re.search("[ぁ-ん]", japanese(sentence)), "add it to report/said.py"
+
+
+@pytest.mark.parametrize(
+    ("english", "japanese_"),
+    [
+        ("3 hours", "3時間"),
+        ("1.5 minutes", "1.5分"),
+        ("stage A about 4 seconds, stage B about 2.5 minutes", "段階A 約4秒、段階B 約2.5分"),
+        ("batches that grow about 20 seconds", "増やしていくバッチ 約20秒"),
+    ],
+)
+def test_times_and_stages_within_a_sentence_are_said_in_japanese(english, japanese_) -> None:
+    sentence = f"without --budget this stops after stage A; expected: {english}"
+    assert japanese(sentence).endswith(f"（見込み：{japanese_}）")

@@ -83,6 +83,26 @@ _SENTENCES = (
         "このモデルは（f−初期値）/γの形では学習できないため、γは探索していない（{0}）",
     ),
     (
+        r"the bound says nothing of a rate that grows: (.+)",
+        "学習率を上げていく場合について、理論の上限からは何も言えない（{0}）",
+    ),
+    (
+        r"memory ran out with (\d+) runs at a time: (\d+) at a time went on, .+",
+        "同時に{0}回分の学習ではメモリが足りず、{1}回分ずつ続けた（結果は丸め誤差の範囲で計画どおり）",
+    ),
+    (
+        r"cell ([\w-]+): (.+), went on elsewhere from (.+)",
+        "学習{0}は中断し（{1}）、別の計算機で{2}のところから続けた",
+    ),
+    (
+        r"the target is reached soonest on (.+)",
+        "目標に最も早く達する計算機：{0}",
+    ),
+    (
+        r"the target costs least on (.+)",
+        "目標に達する費用が最も小さい計算機：{0}",
+    ),
+    (
         r"a run has too few updates for learning rates to be compared",
         "1回の学習での更新回数が少なすぎて、学習率を比較できない",
     ),
@@ -377,6 +397,24 @@ def both(sentence: str) -> Text:
     return Text(verbatim(sentence), verbatim(sentence))
 
 
+_UNITS = {"days": "日", "hours": "時間", "minutes": "分", "seconds": "秒"}
+_TIME = re.compile(rf"(about )?([\d.e+]+) ({'|'.join(_UNITS)})\b")
+_STAGES = {
+    "batches that grow": "増やしていくバッチ",
+    "batches that are used again": "繰り返し使うバッチ",
+    "feature-learning strengths": "特徴学習の強さγ",
+    "robustness": "頑健さ",
+}
+
+
 def _named(part: str) -> str:
+    """A part of a sentence in Japanese: a field's name, a time, the stages with their times."""
     field = names.FIELDS.get(part)
-    return part if field is None else field.ja
+    if field is not None:
+        return field.ja
+    if not _TIME.search(part):
+        return part
+    written = _TIME.sub(lambda m: ("約" if m[1] else "") + m[2] + _UNITS[m[3]], part)
+    for en, ja in _STAGES.items():
+        written = written.replace(en, ja)
+    return re.sub(r"stage ([ABC])", r"段階\1", written).replace(", ", "、")
