@@ -102,7 +102,9 @@ def test_to_keep_leaves_nothing_to_do():
     assert "Nothing to do" in wording.next_step(sample.keep(next_stage=None)).en
 
 
-@pytest.mark.parametrize(("alone", "warns"), [(1.1, True), (0.7, True), (1.9, False), (2.4, False)])
+@pytest.mark.parametrize(
+    ("alone", "warns"), [(1.1, True), (0.7, True), (1.9, False), (2.4, False)]
+)
 def test_the_batch_size_alone_is_warned_of_only_where_it_did_worse(alone, warns):
     advice = sample.change(batch_only=Estimate(alone, alone, alone, 5))
     assert facts.gain(advice).difference.value == 1.9

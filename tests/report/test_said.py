@@ -109,7 +109,7 @@ TELLS = re.compile(r"(session\.listener|_fleet|fleet)\.say|self\._said\.append")
 
 
 def told() -> Iterator[tuple[str, ast.expr]]:
-    """(file and line, what is said) for every such call of the advisor, the engine, the cluster."""
+    """(file and line, what is said) for every such call."""
     for folder in ("advisor", "engine", "cluster"):
         for path in sorted((SOURCE / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
