@@ -343,7 +343,7 @@ def test_the_death_of_any_process_in_a_command_ends_the_others(
     assert all(one.startswith(lost) for one in said)
 
 
-# -- as the documentation starts it ----------------------------------------------------------------
+# -- as the documentation starts it ---------------------------------------------------------------
 
 
 def torchrun(folder, line, **environment):
