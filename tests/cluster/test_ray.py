@@ -202,7 +202,7 @@ def test_training_here_does_not_import_ray():
 
 @pytest.mark.slow
 def test_nodes_killed_at_random_change_nothing():
-    """Two sweeps; `benchmarks/ray_sweep.py` without arguments does twenty."""
+    """Two sweeps; `benchmarks/ray_sweep.py killed` does twenty."""
     script = str(ROOT / "benchmarks" / "ray_sweep.py")
     done = subprocess.run(
         [sys.executable, script, "killed", "--sweeps", "2"],
