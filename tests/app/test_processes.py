@@ -184,6 +184,21 @@ with gathered() as team:
     os._exit(0)
 """
 
+CANNOT_TRAVEL = """
+from batchlab._team import gathered
+
+def gives(team):
+    return (lambda: 0) if team.rank == 1 else 0
+
+with gathered() as team:
+    try:
+        team.lead(None, lambda: team.ask(gives))
+    except Exception as error:
+        FACTS["said"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(FACTS), flush=True)
+    os._exit(0)
+"""
+
 DIES = """
 from pathlib import Path
 from batchlab.app.measure import fit, noise
@@ -341,6 +356,12 @@ def test_the_death_of_any_process_in_a_command_ends_the_others(
     lost = "LostError: The connection to another process of this start is lost"
     assert len(said) == size - 1
     assert all(one.startswith(lost) for one in said)
+
+
+def test_a_result_that_cannot_travel_ends_all_instead_of_leaving_them_waiting(tmp_path):
+    first, second = together(CANNOT_TRAVEL, tmp_path)
+    assert first["said"].startswith("LostError: The connection to another process")
+    assert "pickle" in second["said"]
 
 
 # -- as the documentation starts it ---------------------------------------------------------------
