@@ -395,8 +395,10 @@ def test_the_documented_lines_run_under_torchrun(tmp_path, command):
     assert code == 0, said
     (written,) = (tmp_path / "batchlab-results").iterdir()
     assert written.name.startswith(command)
+    assert "Traceback" not in said
     # The first process alone prints.
-    assert out.count(str(written.name)) <= 1, out
+    first = next(line for line in out.splitlines() if line.strip())
+    assert out.splitlines().count(first) == 1
 
 
 def test_a_process_that_dies_ends_a_start_of_torchrun(tmp_path):
@@ -411,4 +413,5 @@ def test_a_process_that_dies_ends_a_start_of_torchrun(tmp_path):
     (tmp_path / "my_task.py").write_text(killed, "utf-8")
     code, _, said = torchrun(tmp_path, documented("noise"))
     assert code != 0
-    assert "Traceback" not in said.partition("torch/distributed")[0]
+    # It hears of it by its connection, or by the signal that torchrun sends then.
+    assert "batchlab: The connection to another" in said or "batchlab: interrupted." in said
