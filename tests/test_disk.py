@@ -421,6 +421,14 @@ def test_a_missing_leaf_is_named(mapped, shards):
         MappedArrays((mapped._paths[0].parent / "z.npy",))
 
 
+def test_the_same_files_read_otherwise_are_other_data(shards):
+    """Cells of one would else be taken for those of the other."""
+    folder = shards()._stamps[0].path.parent
+    read = [None, ("x", "y"), ("y", "x"), ("x",)]
+    assert len({Shards(folder, leaves).fingerprint for leaves in read}) == len(read)
+    assert Shards(folder, NAMES).fingerprint == Shards(folder, NAMES).fingerprint
+
+
 def test_leaves_of_different_length_are_refused(folder):
     np.savez(folder / "a.npz", x=np.ones(2), y=np.ones(3))
     with pytest.raises(TaskError, match=r"a.npz` differ in length: x 2, y 3"):

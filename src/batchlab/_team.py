@@ -280,13 +280,12 @@ class Team:
         return message.result
 
     def _join(self, asked: _Ask) -> None:
-        """Whether a failure ends it all is for the first process to say, which has heard of it."""
+        """Whether a failure ends it all is for the first process to say, if it has heard of it."""
         try:
             self.each(lambda: asked.work(self, *asked.arguments))
-        except LostError:
-            raise
-        except Exception:
-            return
+        except Exception as error:  # a user's task may raise anything
+            if isinstance(error, LostError) or not hasattr(error, HEARD):
+                raise
 
     def _told(self, message: Any) -> Any:
         """What the first process tells all."""

@@ -62,6 +62,30 @@ FACTS["sharded"] = failed(
 """
 )
 
+DECIDES = (
+    BEGIN
+    + """
+from batchlab.advisor import session
+from batchlab.measure import together
+from batchlab.measure.throughput import Block
+
+# Alone, an update takes as long as its examples; together, all take 1 s: only there they gain.
+def alone(prepared, config, seconds, *, batch_size, start=0, **_):
+    return Block(batch_size, 1, 0.01 * batch_size, 0.0, start)
+
+def run(part, updates):
+    return (0.0, 0.0) if part is None else (1.0 * updates, 0.0)
+
+session.time_block, together._run = alone, run
+advice = advise(task(), batch_sizes=(16, 32, 64), out=FOLDER / "out", device="cpu",
+                listener=Quiet())
+FACTS["seconds"] = {
+    str(one.setting.batch_size): one.seconds_per_update.value for one in advice.candidates}
+FACTS["source"] = sorted({one.seconds_per_update.source for one in advice.candidates})
+FACTS["knee"] = advice.memory.knee if advice.memory else None
+"""
+)
+
 KILLED = (
     BEGIN
     + """
@@ -125,6 +149,17 @@ def test_a_batch_that_does_not_split_evenly_is_refused(facts):
 def test_a_model_spread_over_the_processes_is_refused_by_name(facts):
     said = agreed(facts, "sharded")
     assert "`model` must be whole in every process; got 'FSDPModule'" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_an_advice_decides_by_the_seconds_of_all_processes_together(tmp_path, size):
+    first, *others = together(DECIDES, tmp_path, size)
+    assert others == [first] * (size - 1)
+    assert first["seconds"] == {"8": 1.0, "16": 1.0, "32": 1.0, "64": 1.0}
+    assert first["source"] == ["processes together"]
+    # By the seconds of one process, no batch size would be faster than 8.
+    assert first["knee"] == 64
 
 
 @pytest.mark.slow

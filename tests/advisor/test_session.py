@@ -3,17 +3,20 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlab._team import Started, Team
 from batchlab.advisor import session as module
 from batchlab.advisor.options import Options
 from batchlab.advisor.session import (
     PARALLEL_SHARE,
     WORKER_START_SECONDS,
+    Stopwatch,
     checkpoint_state,
     over_workers,
 )
@@ -170,6 +173,56 @@ def test_a_visit_leaves_out_sizes_whose_updates_are_too_slow_for_the_budget(monk
     """128 would take 3 × 2 s of the 10 s that are left, 512, not timed yet, still more."""
     session = made.session(options=Options(budget=10.0), rates={32: 0.1, 128: 2.0})
     assert [size for size, _ in _visited(session, monkeypatch, [32, 128, 512])] == [32]
+
+
+class _Team(Team):
+    """Says that there are others, and gives them blocks of its own."""
+
+    def __init__(self, context):
+        super().__init__(Started(0, 4))
+        self.context, self.asked = context, []
+
+    def ask(self, work, config, division, seconds, start, threads, whole):
+        assert work is module.time_together
+        self.asked.append((division, start, config.gamma, whole))
+        return [Block(division.batch_size, 1, 0.5, 0.0, start + 7, division.world_size)]
+
+
+def _of_four(session, monkeypatch, context=None):
+    team = _Team(context or session.prepared)
+    session.stopwatch = Stopwatch(session.prepared, 1, team=team)
+    _visited(session, monkeypatch, [32, 6])
+    return team
+
+
+def test_a_team_is_timed_together_at_as_many_processes_as_divide_a_batch(monkeypatch):
+    session = made.session()
+    team = _of_four(session, monkeypatch)
+    assert [(d.world_size, d.micro_batch_size) for d, *_ in team.asked] == [(4, 8), (2, 3)]
+    session.visit([32])
+    assert team.asked[-1][1] == 7
+
+
+def test_a_decision_takes_the_seconds_of_a_team_and_a_plan_those_of_the_process_that_trains(
+    monkeypatch,
+):
+    session = made.session()
+    _of_four(session, monkeypatch)
+    assert session.machine().seconds(32).value == session.stopwatch.rate(32) == 0.5
+    assert session.stopwatch.own_rate(32) == pytest.approx(0.1)
+    assert session.run_seconds(32, 320) == pytest.approx(10 * 0.1)
+
+
+def test_a_team_that_holds_a_part_of_the_data_is_told_that_all_is_timed(monkeypatch):
+    session = made.session()
+    assert not any(whole for *_, whole in _of_four(session, monkeypatch).asked)
+    part = replace(session.prepared)
+    assert all(whole for *_, whole in _of_four(session, monkeypatch, part).asked)
+
+
+def test_one_process_expects_of_itself_what_the_user_gets(monkeypatch):
+    session = made.session(rates={32: 0.25})
+    assert session.stopwatch.own_rate(32) == session.stopwatch.rate(32) == 0.25
 
 
 # A checkpoint of the user's own.

@@ -1,5 +1,7 @@
 """``fit`` and ``noise`` of several processes: all agree, one writes, none waits."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -7,12 +9,13 @@ import pytest
 from batchlab.app.measure import noise
 from batchlab.tasks import load
 from batchlab.types import to_plain
-from tests.together import together
+from tests.together import SECONDS, SRC, together
 
 SIZES = (2, 4)
 pytestmark = pytest.mark.slow
 
 TASK = """
+import os, signal
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -46,6 +49,20 @@ def coupled():
 
 def weighted():
     return task(weight=lambda batch: 1.0 + batch[1])
+
+CALLS = []
+
+def dying_loss(outputs, batch):
+    # In the process that DIES names, or in the child in which `fit` tries a size for it.
+    where = "itself" if os.environ.get("MAIN") == str(os.getpid()) else "child"
+    if os.environ.get("DIES") == where:
+        CALLS.append(where)
+        if len(CALLS) == int(os.environ["CALLS"]):
+            os.kill(int(os.environ["MAIN"]), signal.SIGKILL)
+    return loss(outputs, batch)
+
+def dying():
+    return task(loss=dying_loss)
 """
 
 PROGRAM = """
@@ -167,6 +184,40 @@ with gathered() as team:
     os._exit(0)
 """
 
+CANNOT_TRAVEL = """
+from batchlab._team import gathered
+
+def gives(team):
+    return (lambda: 0) if team.rank == 1 else 0
+
+with gathered() as team:
+    try:
+        team.lead(None, lambda: team.ask(gives))
+    except Exception as error:
+        FACTS["said"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(FACTS), flush=True)
+    os._exit(0)
+"""
+
+DIES = """
+from pathlib import Path
+from batchlab.app.measure import fit, noise
+from batchlab.progress import Quiet
+
+FOLDER = Path(__file__).parent
+os.environ["MAIN"], os.environ["CALLS"] = str(os.getpid()), CALLS
+if RANK == VICTIM:
+    os.environ["DIES"] = WHERE
+try:
+    {"fit": fit, "noise": noise}[COMMAND](
+        f"{FOLDER}/tiny_task.py:dying", out=FOLDER / "out", device="cpu", listener=Quiet())
+except Exception as error:
+    FACTS["said"] = f"{type(error).__name__}: {error}"
+print(json.dumps(FACTS), flush=True)
+os._exit(0)
+"""
+"""``COMMAND``, in which the process ``VICTIM`` dies of the loss function's ``CALLS``th call."""
+
 
 @pytest.fixture(scope="module", params=SIZES)
 def facts(request, tmp_path_factory):
@@ -284,3 +335,83 @@ def test_the_death_of_the_first_process_ends_the_others(tmp_path, size):
     _, *others = together(KILLED, tmp_path, size, killed=(0,))
     said = "LostError: The connection to another process of this start is lost"
     assert all(fact["said"].startswith(said) for fact in others)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("victim", ["first", "last"])
+@pytest.mark.parametrize(
+    ("command", "where", "calls"),
+    [("noise", "itself", 3), pytest.param("fit", "child", 2, marks=linux), ("fit", "itself", 3)],
+    ids=["noise", "fit-searching", "fit-timing"],
+)
+def test_the_death_of_any_process_in_a_command_ends_the_others(
+    tmp_path, size, victim, command, where, calls
+):
+    number = {"first": 0, "last": size - 1}[victim]
+    (tmp_path / "tiny_task.py").write_text(TASK, "utf-8")
+    given = {"VICTIM": number, "COMMAND": command, "WHERE": where, "CALLS": str(calls)}
+    begin = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    found = together(begin + DIES, tmp_path, size, killed=(number,))
+    said = [fact["said"] for fact in found if fact is not None]
+    lost = "LostError: The connection to another process of this start is lost"
+    assert len(said) == size - 1
+    assert all(one.startswith(lost) for one in said)
+
+
+def test_a_result_that_cannot_travel_ends_all_instead_of_leaving_them_waiting(tmp_path):
+    first, second = together(CANNOT_TRAVEL, tmp_path)
+    assert first["said"].startswith("LostError: The connection to another process")
+    assert "pickle" in second["said"]
+
+
+# -- as the documentation starts it ---------------------------------------------------------------
+
+
+def torchrun(folder, line, **environment):
+    """(exit code, output, what was said) of a line of docs/devices.md, on two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *line.split()[1:]]
+    env = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"} | environment
+    ended = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def documented(command):
+    """The line of the page that starts it on 4 processes, on 2."""
+    page = (SRC.parent / "docs" / "devices.md").read_text("utf-8")
+    (line,) = [
+        one for one in page.splitlines() if one.startswith("torchrun") and f" {command} " in one
+    ]
+    assert "--nproc-per-node 4" in line
+    return line.replace("--nproc-per-node 4", "--nproc-per-node 2")
+
+
+@pytest.mark.parametrize("command", [pytest.param("fit", marks=linux), "noise", "advise"])
+def test_the_documented_lines_run_under_torchrun(tmp_path, command):
+    (tmp_path / "my_task.py").write_text(TASK, "utf-8")
+    line = documented(command).replace("--budget 1h", "--budget 2m")
+    code, out, said = torchrun(tmp_path, line)
+    assert code == 0, said
+    (written,) = (tmp_path / "batchlab-results").iterdir()
+    assert written.name.startswith(command)
+    assert "Traceback" not in said
+    # The first process alone prints.
+    first = next(line for line in out.splitlines() if line.strip())
+    assert out.splitlines().count(first) == 1
+
+
+def test_a_process_that_dies_ends_a_start_of_torchrun(tmp_path):
+    killed = TASK.replace(
+        "def task(model=plain, **changes):",
+        "def dies(outputs, batch):\n"
+        "    if os.environ['RANK'] == '0':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return loss(outputs, batch)\n\n"
+        "def task(model=plain, **changes):",
+    ).replace('"loss": loss', '"loss": dies')
+    (tmp_path / "my_task.py").write_text(killed, "utf-8")
+    code, _, said = torchrun(tmp_path, documented("noise"))
+    assert code != 0
+    # It hears of it by its connection, or by the signal that torchrun sends then.
+    assert "batchlab: The connection to another" in said or "batchlab: interrupted." in said

@@ -45,3 +45,18 @@ def ready(flag=None, **given):
 def runs(samples=2000, count=3, **changes):
     """Of 250 updates each, one a cell in the loop executor."""
     return [tiny.run(seed=seed, samples=samples, **changes) for seed in range(count)]
+
+
+def in_halves(cell, bench):
+    """A study's cell whose process is killed half-way, unless it finds the first half."""
+    half = bench.out / "half"
+    if half.exists():
+        return [{"repetition": 0, "went_on": True}]
+    bench.out.mkdir(parents=True, exist_ok=True)
+    half.write_text("measured", "utf-8")
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        time.sleep(SECONDS)
+        bench.hears.progress("", 0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []

@@ -1,6 +1,7 @@
 """Sweeps on a Ray cluster of this machine: the same results, whatever is lost on the way."""
 
 import contextlib
+import dataclasses
 import re
 import socket
 import subprocess
@@ -24,8 +25,11 @@ from batchlab.errors import (
     SpendError,
     TaskError,
 )
+from batchlab.studies.claim import Bench
+from batchlab.studies.running import measure
 from tests.cluster import slow
 from tests.engine import tiny
+from tests.studies import made
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +94,16 @@ def test_a_killed_process_costs_a_retry_from_the_checkpoint(cluster, folder, tmp
     assert len(said) == 1
     assert "its process was killed, went on elsewhere from" in said[0]
     assert not said[0].endswith("from 0%")
+
+
+@pytest.mark.slow
+def test_a_killed_cell_of_a_study_goes_on_from_what_it_has_written(cluster, tmp_path):
+    study = dataclasses.replace(made.STUDY, measure=slow.in_halves)
+    cells = made.cells(made.STUDY.parameters["quick"])
+    tables = measure(study, cells, Bench(out=tmp_path, hears=(hears := made.Hears())), on=cluster)
+    assert tables["draws"]["went_on"].to_list() == [True] * len(cells)
+    assert len(hears.said) == len(cells)
+    assert all("its process was killed, went on elsewhere from 50%" in one for one in hears.said)
 
 
 def test_a_mistake_of_the_user_is_one_sentence_and_not_tried_again(cluster, tmp_path):
@@ -188,7 +202,7 @@ def test_training_here_does_not_import_ray():
 
 @pytest.mark.slow
 def test_nodes_killed_at_random_change_nothing():
-    """Two sweeps; `benchmarks/ray_sweep.py` without arguments does twenty."""
+    """Two sweeps; `benchmarks/ray_sweep.py killed` does twenty."""
     script = str(ROOT / "benchmarks" / "ray_sweep.py")
     done = subprocess.run(
         [sys.executable, script, "killed", "--sweeps", "2"],

@@ -208,6 +208,14 @@ def test_blocks_of_different_sizes_are_not_joined():
         seconds_per_update([])
 
 
+def test_blocks_of_different_numbers_of_processes_are_not_joined():
+    blocks = [Block(8, 1, 1.0, 0.0, 8, world_size=n) for n in (1, 2)]
+    with pytest.raises(InvalidValueError, match="blocks of one number of processes"):
+        seconds_per_update(blocks)
+    sources = [seconds_per_update([one]).seconds_per_update.source for one in blocks]
+    assert sources == ["plain loop, one run alone", "processes together"]
+
+
 def timing_at(size, samples_per_second):
     return seconds_per_update([Block(size, 1, size / samples_per_second, 0.0, size)])
 

@@ -36,6 +36,15 @@ def test_every_picture_is_there_for_a_full_record(drawn: dict[str, charts.Chart]
     assert list(drawn) == ["speed", "memory", "noise", "plane", "curves", "pareto"]
 
 
+def test_the_picture_of_the_speed_says_how_many_processes_trained() -> None:
+    advice = sample.change()
+    assert "one run alone" in charts.charts(advice)["speed"].caption.en
+    together = dataclasses.replace(advice, today=dataclasses.replace(advice.today, world_size=4))
+    caption = charts.charts(together)["speed"].caption
+    assert "one run of 4 processes together" in caption.en
+    assert "4プロセス" in caption.ja
+
+
 def test_after_screening_only_what_was_measured_is_drawn() -> None:
     assert list(charts.charts(sample.screened())) == ["speed", "memory", "noise"]
 

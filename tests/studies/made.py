@@ -7,9 +7,20 @@ import numpy as np
 from batchlab import _random
 from batchlab._text import Text, same
 from batchlab.errors import InvalidValueError
+from batchlab.progress import Quiet
 from batchlab.studies import Axis, Cell, Claim, Picture, Statistic, Study, points
 
 WORDS = Text("words", "言葉")
+
+
+class Hears(Quiet):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, sentence):
+        self.said.append(sentence)
 
 
 def claim(**changes):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from batchlab.watch.journal import read
 from batchlab.watch.noise import Squares, block_of, estimate, pair
 from batchlab.watch.record import NoiseBlock
 from tests.together import together
@@ -134,6 +135,59 @@ def test_where_examples_cannot_be_told_apart_processes_give_the_noise_before_cli
     assert {block["batch_size"] for block in blocks} == {4 * len(found)}
     # Clipped, ‖G‖² + tr Σ/B would be 1e-6.
     assert all(b["signal"] + b["noise"] / b["batch_size"] > 1e-3 for b in blocks)
+
+
+# -- a process that dies ---------------------------------------------------------------------------
+
+DIES = """
+import signal
+from pathlib import Path
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from batchlab.watch import Watch
+
+torch.manual_seed(0)
+model = DistributedDataParallel(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1)))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+watching = Watch(Path(__file__).parent / "watched", model, optimizer, noise="processes",
+                 quiet=True, share=1e9)
+try:
+    with watching:
+        for update, x in enumerate(watching.data(torch.randn(60, 4, 3).unbind())):
+            if RANK == VICTIM and update == 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            watching.loss(loss)
+except RuntimeError as error:
+    FACTS["said"] = str(error)
+FACTS["open"], FACTS["updates"] = watching.is_open, watching.updates
+FACTS["verdict"] = watching.verdict is not None
+print(json.dumps(FACTS), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("victim", ["first", "last"])
+def test_a_process_that_dies_ends_the_watched_training_of_the_others(tmp_path, size, victim):
+    """Torch raises in the user's loop; what was watched until then stays readable."""
+    number = {"first": 0, "last": size - 1}[victim]
+    found = together(f"VICTIM = {number}\n" + DIES, tmp_path, size, killed=(number,))
+    others = [fact for fact in found if fact is not None]
+    assert len(others) == size - 1
+    assert all("said" in fact and "imed out" not in fact["said"] for fact in others)
+    assert [fact["open"] for fact in others] == [False] * (size - 1)
+    assert {fact["updates"] for fact in others} == {30}
+    assert [fact["verdict"] for fact in others] == [
+        victim == "last" and rank == 0 for rank in range(size - 1)
+    ]
+    watched = read(tmp_path / "watched")
+    assert watched.starts[-1].world_size == size
+    assert (watched.end is None) == (victim == "first")
 
 
 # -- coverage -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from batchlab._team import Team
 from batchlab.advisor import answer, inner, reusing, strengthening, sturdy
 from batchlab.advisor.confirm import (
     FRESH,
@@ -157,6 +158,7 @@ def run_stages(
     listener: Listener | None = None,
     workers: int | None = None,
     on: Place | None = None,
+    team: Team | None = None,
 ) -> Outcome:
     """Measure as far as the budget pays.
 
@@ -169,6 +171,8 @@ def run_stages(
         listener: Hears progress.
         workers: Worker processes; one per core if left out.
         on: Machines that train, instead of worker processes here.
+        team: Processes that the user trains on together, led by this one: seconds per update are
+            theirs.
 
     Returns:
         What was found. After an interruption whatever stages had ended, marked partial.
@@ -181,7 +185,7 @@ def run_stages(
     with Engine(prepared, out, workers, on=on) as engine:
         task = _task_facts(prepared) | {"content": _content(prepared, engine)}
         journal = Journal(out, {"task": task, **_fields(options)}, resume)
-        session = _session(prepared, options, engine, journal, notes, began)
+        session = _session(prepared, options, engine, journal, notes, began, team)
         stages = _Stages(session, journal)
         if not journal.finished:
             try:
@@ -242,10 +246,11 @@ def _session(
     journal: Journal,
     notes: Notes,
     began: float,
+    team: Team | None,
 ) -> Session:
     machine = journal.load("machine", Machine)
     known = (machine.blocks, machine.wrapped) if machine else (None, None)
-    stopwatch = Stopwatch(prepared, 1, known[0], wrapped=known[1])
+    stopwatch = Stopwatch(prepared, 1, known[0], wrapped=known[1], team=team)
     # Nothing is measured for a finished result, so its clock stands still.
     began = math.inf if journal.finished else began
     session = Session(prepared, options, engine, notes, stopwatch, began=began)

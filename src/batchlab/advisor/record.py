@@ -241,7 +241,7 @@ class MemoryPoint:
         fits: Whether it ran within the limit.
         bytes: Peak bytes, 0 if unknown.
         samples_per_second: Throughput of the plain loop, or None.
-        seconds_per_update: Of one run alone, data loading included, or None.
+        seconds_per_update: Of a run on ``world_size`` processes, data loading included, or None.
         reason: Why it did not fit.
     """
 

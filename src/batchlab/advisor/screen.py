@@ -199,7 +199,7 @@ def probe_moments(end: int) -> tuple[int, ...]:
 
 def _engine_factor(session: Session, run: RunResult, probe_seconds: float) -> float:
     """Seconds of an update in the engine / seconds of one in the plain loop."""
-    plain = max(1, run.updates) * session.stopwatch.rate(session.batch_size)
+    plain = max(1, run.updates) * session.stopwatch.own_rate(session.batch_size)
     evaluations = len(run.series["loss"].values) * session.evaluation_seconds
     return min(4.0, max(0.5, (run.seconds - probe_seconds - evaluations) / plain))
 

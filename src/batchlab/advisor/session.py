@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from batchlab import _platform, schedules
+from batchlab._team import Team
 from batchlab.advisor.options import Options
 from batchlab.advisor.stages import (
     Blocks,
@@ -38,7 +39,8 @@ from batchlab.engine.loop import program_of
 from batchlab.engine.step import DTYPES, rule_of, start_of
 from batchlab.errors import TaskError, cannot_read, must
 from batchlab.measure.fit import FitResult
-from batchlab.measure.throughput import time_block
+from batchlab.measure.throughput import Block, time_block
+from batchlab.measure.together import time_together, widest
 from batchlab.tasks import Prepared
 from batchlab.tasks.source import Source
 
@@ -79,7 +81,9 @@ class Silent:
 
 
 class Stopwatch:
-    """Timed blocks of one run alone, spread over the whole measurement."""
+    """Timed blocks of a run as the user trains it, spread over the whole measurement: alone, or
+    together on the processes of a team, one of which then also times what it takes by itself.
+    """
 
     def __init__(
         self,
@@ -88,10 +92,13 @@ class Stopwatch:
         blocks: Blocks | None = None,
         apart: bool = False,
         wrapped: Blocks | None = None,
+        team: Team | None = None,
     ) -> None:
         self._prepared, self.threads, self._apart = prepared, threads, apart
         self.blocks: Blocks = dict(blocks or {})
         self.wrapped: Blocks = dict(wrapped or {})
+        self.team = team or Team()
+        self._alone: Blocks = {}
 
     def visit(
         self,
@@ -104,29 +111,57 @@ class Stopwatch:
         model as it is or with a γ (which one does not change its time).
         """
         blocks, baseline = self.timed(wrapped), self._prepared.baseline
+        config = baseline.replace(gamma=1.0) if wrapped else baseline
         for size in sizes:
             earlier = blocks.get(str(size), ())
-            block = time_block(
-                self._prepared,
-                baseline.replace(gamma=1.0) if wrapped else baseline,
-                seconds,
-                batch_size=size,
-                micro_batch_size=micro,
-                threads=self.threads,
-                start=earlier[-1].end if earlier else 0,
-                apart=self._apart,
-            )
+            start = earlier[-1].end if earlier else 0
+            if self.team.size == 1:
+                block = self._by_itself(config, size, seconds, micro, start)
+            else:
+                block = self._together(config, size, seconds, micro, start)
+                if str(size) not in self._alone:
+                    self._alone[str(size)] = (self._by_itself(config, size, seconds, micro, 0),)
             blocks[str(size)] = (*earlier, block)
+
+    def _by_itself(
+        self, config: RunConfig, size: int, seconds: float, micro: int | None, start: int
+    ) -> Block:
+        return time_block(
+            self._prepared,
+            config,
+            seconds,
+            batch_size=size,
+            micro_batch_size=micro,
+            threads=self.threads,
+            start=start,
+            apart=self._apart,
+        )
+
+    def _together(
+        self, config: RunConfig, size: int, seconds: float, micro: int | None, start: int
+    ) -> Block:
+        division = widest(size, self.team.size, micro or size)
+        # The other processes hold the task of the team, of which this may be all the data.
+        whole = self._prepared is not self.team.context
+        asked = config, division, seconds, start, self.threads, whole
+        return self.team.ask(time_together, *asked)[0]
 
     def timed(self, wrapped: bool) -> Blocks:
         """The blocks of the model with a γ, or as it is."""
         return self.wrapped if wrapped else self.blocks
 
     def rate(self, batch_size: int, wrapped: bool = False) -> float:
-        """Seconds per update; with a γ by the model as it is as long as none was timed."""
+        """Seconds per update, as the user trains; with a γ by the model as it is as long as none
+        was timed.
+        """
         found = seconds_at(self.timed(wrapped and bool(self.wrapped)), batch_size)
         assert found is not None
         return found.value
+
+    def own_rate(self, batch_size: int, wrapped: bool = False) -> float:
+        """Seconds per update of one process, by which to expect what training here takes."""
+        found = seconds_at(self._alone, batch_size)
+        return self.rate(batch_size, wrapped) if found is None else found.value
 
 
 @dataclass
@@ -228,11 +263,11 @@ class Session:
         return micro_of(batch_size, self.fit, self.batch_size)
 
     def run_seconds(self, pace: Pace, samples: int) -> float:
-        """One run alone: updates × seconds per update, evaluation left out."""
+        """One run in this process: updates × seconds per update, evaluation left out."""
         (batch_size, reuse), wrapped = size_and_reuse(pace, self.baseline.reuse), gamma_of(pace)
         parts = parts_of(batch_size, np.array([float(samples)]), self.prepared.examples)
         return sum(
-            float(part[0]) / size * reuse * self.stopwatch.rate(size, wrapped is not None)
+            float(part[0]) / size * reuse * self.stopwatch.own_rate(size, wrapped is not None)
             for size, part in parts
         )
 
@@ -246,14 +281,15 @@ class Session:
             self.visit(all_sizes(wrapped), wrapped=True)
 
     def visit(self, sizes: Sequence[int], wrapped: bool = False) -> None:
-        """Time one more block of one run alone at each batch size, in a small part of the
-        budget. A size whose updates are too slow for that keeps the blocks it has.
+        """Time one more block of a run at each batch size, in a small part of the budget. A size
+        whose updates are too slow for that keeps the blocks it has.
         """
         budget = 100.0 if self.options.budget is None else self.options.budget
         seconds = min(BLOCK_SECONDS, max(0.02, TIMED_SHARE * budget / len(sizes)))
         most = max(BLOCK_SECONDS, VISIT_SHARE * self.left / len(sizes))
+        what = "one run alone" if self.stopwatch.team.size == 1 else "the processes together"
         for i, size in enumerate(sizes):
-            self.listener.progress("timing one run alone", i / len(sizes))
+            self.listener.progress(f"timing {what}", i / len(sizes))
             expected = seconds_at(self.stopwatch.timed(wrapped) or self.stopwatch.blocks, size)
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
                 self.stopwatch.visit([size], seconds, self.micro(size), wrapped)

@@ -27,7 +27,7 @@ from batchlab.stats import LogMean, log_mean
 from batchlab.types import Status
 
 Blocks: TypeAlias = dict[str, tuple[Block, ...]]
-"""Batch size (as text, for JSON) → timed blocks of one run alone."""
+"""Batch size (as text, for JSON) → timed blocks of a run, alone or on processes together."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Machine:
 
     Attributes:
         fit: What fits in memory, or None if not measured.
-        blocks: Of one run alone.
+        blocks: Of a run as the user trains it: alone, or on several processes together.
         threads: Torch threads of the plain loop.
         device: ``cpu``, ``cuda`` …
         name: The processor or accelerator in words.
@@ -625,7 +625,7 @@ class OnAll:
     Attributes:
         examples: Training examples, all of them.
         samples: Length of a training on them.
-        blocks: Batch size (as text) → timed blocks of one run alone on all data.
+        blocks: Batch size (as text) → timed blocks of a run on all data.
         today: Runs of today's settings on fresh seeds.
         recommended: Runs of the best alternative on the same seeds.
         wrapped: Blocks with γ on all data.

@@ -28,6 +28,7 @@ from batchlab.advisor.stages import (
     reuse_of,
 )
 from batchlab.config import RunConfig
+from batchlab.measure.together import widest
 from batchlab.schedules import batch_schedule, sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
@@ -254,10 +255,8 @@ class View:
         grown = choice if isinstance(choice, Grown) else None
         fit = self.records.machine.fit if self.records.machine else None
         largest = max(sizes_of(size))
-        micro = micro_of(size, fit, self.today[0]) or largest
-        # Of processes that cannot all have an equal part, those that can.
-        world = math.gcd(largest, self.options.world_size)
-        micro = min(micro, largest // world)
+        fits = micro_of(size, fit, self.today[0]) or largest
+        _, world, micro = widest(largest, self.options.world_size, fits)
         made = Setting(
             id=self.id(choice),
             rule=self.rule,

@@ -100,7 +100,7 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
     """
     pairs = [(session.batch_size, session.learning_rate), plan.choice]
     whole = _on_all(session)
-    stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads)
+    stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads, team=session.stopwatch.team)
     session.engine.close()  # its workers hold the part of the data
     with Engine(whole.prepared, out, session.engine.workers, on=session.engine.on) as engine:
         whole = replace(whole, engine=engine, stopwatch=stopwatch)

@@ -237,6 +237,7 @@ def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
                 builtin=builtin,
                 listener=hears,
                 on=cluster,
+                team=team,
             )
             if builtin and options.budget is None:
                 options = replace(options, budget=DEMO_SECONDS)

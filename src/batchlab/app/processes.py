@@ -80,7 +80,8 @@ def together(
     told = tuple(plain(sentence.en) for sentence in gained(found))
     alone = (
         f"Of the {team.size} processes of this start one alone trained, since a run does not "
-        "depend on their number beyond round-off; times in this advice are those of one."
+        "depend on their number beyond round-off; times in this advice are those of all "
+        f"{team.size} together, of fewer where {team.size} do not divide a batch."
     )
     return (alone, *told)
 

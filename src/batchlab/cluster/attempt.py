@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from batchlab import _platform
+from batchlab.cluster.parcel import Parcel
 from batchlab.errors import UserError
+
+FOLDER_SECONDS = 60.0
+"""Between two times that a whole folder is sent."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,17 @@ class Post:
         self._hub, self._seconds = hub, seconds
         self.name, self._attempt = name, attempt
         self._last = time.monotonic()
-        self._file: Path | None = None
-        self._shared, self._seen = True, 0
+        self._parcel: Parcel | None = None
+        self._shared, self._seen, self._sent = True, 0, self._last
 
     def begin(self, node: str) -> None:
         """The cell begins here."""
         self._hub.begin.remote(self.name, self._attempt, node)
 
-    def follow(self, file: Path, shared: bool) -> None:
-        """Tell of checkpoints; send them too if nobody else sees their file."""
-        self._file, self._shared = file, shared
-        self._seen = _written(self._file)
+    def follow(self, parcel: Parcel, shared: bool) -> None:
+        """Tell of what is written for the next attempt; send it too if nobody else sees it."""
+        self._parcel, self._shared = parcel, shared
+        self._seen = parcel.written()
 
     def tick(self, share: float) -> None:
         """The cell has come this far."""
@@ -100,15 +103,16 @@ class Post:
             return
         self._last = time.monotonic()
         self._hub.share.remote(self.name, self._attempt, share)
-        if self._file is not None and (written := _written(self._file)) != self._seen:
-            self._seen = written
-            state = None if self._shared else self._file.read_bytes()
-            self._hub.keep.remote(self.name, share, state)
+        if self._parcel is not None:
+            self._keep(self._parcel, share)
 
-
-def _written(path: Path) -> int:
-    """When a file was written last, in nanoseconds; 0: never."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    def _keep(self, parcel: Parcel, share: float) -> None:
+        written = parcel.written()
+        travels = parcel.whole and not self._shared
+        if written == self._seen or (travels and self._last - self._sent < FOLDER_SECONDS):
+            return
+        self._seen, self._sent = written, self._last
+        self._hub.keep.remote(self.name, share, None if self._shared else parcel.packed())
 
 
 Function = Callable[[Any, Any, bytes | None, Post], Any]

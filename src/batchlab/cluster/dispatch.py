@@ -8,13 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from batchlab import _platform
 from batchlab.cluster.attempt import Answer, Function, carry_out
 from batchlab.cluster.fleet import Fleet
-from batchlab.engine.checkpoint import NAME
+from batchlab.cluster.parcel import Parcel
 from batchlab.errors import ClusterError, SpendError, TaskError, reason
 
 POLL_SECONDS = 0.25
@@ -43,14 +41,14 @@ class Call:
         function: What is called.
         given: The cell's own argument.
         memory: Bytes that are kept free for it.
-        folder: Where its checkpoints are kept here, or None.
+        kept: Where what it has written for the next attempt is kept here, or None.
         node: Where it has to run, or None for anywhere.
     """
 
     function: Function
     given: Any
     memory: int = 0
-    folder: Path | None = None
+    kept: Parcel | None = None
     node: str | None = None
 
 
@@ -70,7 +68,7 @@ class Trial:
         began: When, by the clock here.
         tried: Nodes on which it failed.
         why: What went wrong, attempt by attempt.
-        state: The last checkpoint, where no folder keeps it.
+        state: What it has written, where nothing here keeps it.
     """
 
     name: str
@@ -88,21 +86,15 @@ class Trial:
 
     def checkpoint(self) -> bytes | None:
         """What the next attempt goes on from."""
-        if self.call.folder is None:
-            return self.state
-        path = self.call.folder / NAME
-        return path.read_bytes() if path.is_file() else None
+        return self.state if self.call.kept is None else self.call.kept.packed()
 
     def keep(self, share: float, state: bytes | None) -> None:
-        """A checkpoint was written; one that lies on no shared path came along."""
+        """Something was written; what lies on no shared path came along."""
         self.kept = max(self.kept, share)
-        if state is None:
-            return
-        if self.call.folder is None:
-            self.state = state
+        if self.call.kept is None:
+            self.state = state or self.state
         else:
-            self.call.folder.mkdir(parents=True, exist_ok=True)
-            _platform.write_whole(self.call.folder / NAME, state)
+            self.call.kept.unpack(state)
 
     def seconds_left(self, now: float, usual: float) -> float:
         """Of this attempt: by its pace, else by what cells took so far.

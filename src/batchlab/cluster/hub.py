@@ -10,9 +10,9 @@ class News:
     """What was told since somebody asked last; by (cell, number of the attempt).
 
     Attributes:
-        began: Attempt → (node, when it began there by that node's clock and facts about it).
+        began: Attempt → the node on which it began.
         shares: Attempt → share of the cell that is done.
-        kept: Cell → (share, checkpoint); None where the checkpoint lies on a shared path.
+        kept: Cell → (share, what it has written); None where that lies on a shared path.
     """
 
     began: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Hub:
         self._news.shares[name, attempt] = share
 
     def keep(self, name: str, share: float, state: bytes | None) -> None:
-        """A cell has written a checkpoint."""
+        """A cell has written something for its next attempt."""
         self._news.kept[name] = (share, state)
 
     def news(self) -> News:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from batchlab.cluster.attempt import Post
+from batchlab.cluster.parcel import Parcel
 from batchlab.engine.cell import Results, Work, run_cell
 from batchlab.engine.checkpoint import NAME
 from batchlab.engine.workers import SCRATCH, unpacked
@@ -44,23 +45,38 @@ class Beacon:
 
 @contextmanager
 def workplace(
-    folder: Path | None, beacon: Beacon | None, state: bytes | None, post: Post
+    folder: Path | None,
+    beacon: Beacon | None,
+    state: bytes | None,
+    post: Post,
+    whole: bool = False,
 ) -> Iterator[Path]:
     """Where a cell keeps its state: the result directory if it is shared, else a scratch folder
     whose checkpoints are sent back.
+
+    Args:
+        folder: The cell's part of the result directory, or None.
+        beacon: By which the node sees whether that is shared.
+        state: What the last attempt left, where it is not.
+        post: Hears of what is written.
+        whole: Whether all that is written goes on, not only the checkpoint of a cell's run.
     """
     if folder is not None and beacon is not None and beacon.seen():
-        post.follow(folder / NAME, shared=True)
+        post.follow(_left_in(folder, whole), shared=True)
         yield folder
         return
     scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}ray-"))
     try:
-        if state is not None:
-            (scratch / NAME).write_bytes(state)
-        post.follow(scratch / NAME, shared=False)
+        parcel = _left_in(scratch, whole)
+        parcel.unpack(state)
+        post.follow(parcel, shared=False)
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _left_in(folder: Path, whole: bool) -> Parcel:
+    return Parcel(folder, whole=True) if whole else Parcel(folder / NAME)
 
 
 def train_cell(

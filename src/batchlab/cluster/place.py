@@ -18,7 +18,9 @@ from batchlab.cluster.connection import need
 from batchlab.cluster.dispatch import Call, Dispatch
 from batchlab.cluster.fleet import Fleet, gpus_of
 from batchlab.cluster.node import Beacon, call, train_cell
+from batchlab.cluster.parcel import Parcel
 from batchlab.engine.cell import Results, Work
+from batchlab.engine.checkpoint import NAME
 from batchlab.engine.workers import packed
 from batchlab.tasks import Prepared
 
@@ -140,7 +142,7 @@ class Crew:
                     train_cell,
                     (digest, cloudpickle.dumps((work, beacon))),
                     work.memory,
-                    work.folder,
+                    None if work.folder is None else Parcel(work.folder / NAME),
                 )
                 for name, work in works.items()
             }

@@ -57,7 +57,7 @@ class Purse:
         """Of an hour of a node.
 
         Args:
-            kind: Its kind; one that ends in a GPU's name may be priced as ``gpu``, any as ``cpu``.
+            kind: Its kind.
 
         Raises:
             InvalidValueError: If there are prices by kind and none for this one.

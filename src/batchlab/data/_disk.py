@@ -78,6 +78,8 @@ class OnDisk(Dataset[Any], ABC):
     """
 
     in_memory = False
+    leaves: Sequence[str] | None = None
+    """Which of the tensors in the files make an example, where not all do."""
 
     @property
     @abstractmethod
@@ -118,9 +120,12 @@ class OnDisk(Dataset[Any], ABC):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Short hash of the names, sizes and times of the files, and of how they are shuffled."""
+        """Short hash of the names, sizes and times of the files, of what is read from them, and of
+        how they are shuffled.
+        """
         files = [(path.name, size, written) for path, size, written in self.stamps]
-        return hashlib.sha256(repr((files, self.blocks)).encode()).hexdigest()[:16]
+        read = self.blocks if self.leaves is None else (self.blocks, *self.leaves)
+        return hashlib.sha256(repr((files, read)).encode()).hexdigest()[:16]
 
     def elements(self) -> Int[Tensor, " N"]:
         """Elements of each example."""

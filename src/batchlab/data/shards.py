@@ -89,7 +89,7 @@ class Shards(OnDisk):
     ) -> None:
         if block is not None and (isinstance(block, bool) or block < 1):
             raise InvalidValueError(must("block", "at least 1 row", block))
-        self._leaves = leaves
+        self.leaves = leaves
         self._memory = parse_bytes(memory, "memory")
         self._format, paths = _files(Path(folder).absolute())
         self._stamps = tuple(map(Stamp.of, paths))
@@ -138,7 +138,7 @@ class Shards(OnDisk):
                 if coming is not None:
                     self._ahead.expect(coming, self._from(*coming))
                 self._fill(batch, index, block, places)
-        return as_tree(batch, self._leaves)
+        return as_tree(batch, self.leaves)
 
     def _asked(self, index: Sequence[int]) -> Tree:
         if not isinstance(index, Drawn):

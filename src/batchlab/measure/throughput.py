@@ -26,6 +26,7 @@ from batchlab.types import Estimate
 KNEE = 1.2
 """The knee is the smallest batch size with at least 1/1.2 of the best throughput."""
 SOURCE = "plain loop, one run alone"
+TOGETHER = "processes together"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Block:
         seconds: Wall time of these updates.
         loader_seconds: Part of it in which the next batch was read.
         end: Place in the stream of samples where the next block of this kind may start.
+        world_size: Processes that trained together.
     """
 
     batch_size: int
@@ -45,6 +47,7 @@ class Block:
     seconds: float
     loader_seconds: float
     end: int
+    world_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def time_block(
     """
     size = _batch_size(prepared, config, batch_size)
     micro = _check(seconds, start, warmup_updates, micro_batch_size, size)
-    with _random.seeded(config.seed, "throughput", start), _threads(threads):
+    with _random.seeded(config.seed, "throughput", start), with_threads(threads):
         loop = _Loop(prepared, config, size, micro, start, apart)
         for _ in range(warmup_updates):
             loop.update(clock)
@@ -133,13 +136,13 @@ def seconds_per_update(blocks: Iterable[Block]) -> Timing:
     differ by what the machine did meanwhile, which is what the interval must cover.
 
     Args:
-        blocks: At least one, all of one batch size.
+        blocks: At least one, all of one batch size and number of processes.
 
     Returns:
         The timing; its interval is NaN for a single block.
 
     Raises:
-        InvalidValueError: If there is no block or they differ in batch size.
+        InvalidValueError: If there is no block or they differ in batch size or processes.
 
     Assumes:
         Independent blocks: spread over the measurement, not one after the other.
@@ -153,10 +156,15 @@ def seconds_per_update(blocks: Iterable[Block]) -> Timing:
     sizes = {block.batch_size for block in blocks}
     if len(sizes) != 1:
         raise InvalidValueError(must("blocks", "blocks of one batch size", sorted(sizes)))
+    worlds = {block.world_size for block in blocks}
+    if len(worlds) != 1:
+        constraint = "blocks of one number of processes"
+        raise InvalidValueError(must("blocks", constraint, sorted(worlds)))
+    source = SOURCE if worlds == {1} else TOGETHER
     each = np.array([block.seconds / block.updates for block in blocks])
     mean, logs = stats.log_mean(each), stats.mean_estimate(np.log(each))
     low, high = float(np.exp(logs.low)), float(np.exp(logs.high))
-    estimate = Estimate(mean.value, low, high, len(blocks), "s/update", SOURCE, logs.level)
+    estimate = Estimate(mean.value, low, high, len(blocks), "s/update", source, logs.level)
     share = sum(b.loader_seconds for b in blocks) / sum(b.seconds for b in blocks)
     updates = sum(b.updates for b in blocks)
     return Timing(sizes.pop(), estimate, mean.log_var, mean.dof, share, updates)
@@ -275,7 +283,8 @@ class _Loop:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def with_threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch for a while; None: as they are."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

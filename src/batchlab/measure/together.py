@@ -24,14 +24,19 @@ from batchlab.accumulation import identity
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.measure import plain
-from batchlab.measure.throughput import Block, Timing, seconds_per_update
+from batchlab.measure.throughput import (
+    TOGETHER,
+    Block,
+    Timing,
+    seconds_per_update,
+    with_threads,
+)
 from batchlab.stats import Part, half_width
 from batchlab.tasks import Prepared
 from batchlab.tasks.task import total_weight
 from batchlab.types import Estimate
 
 LEVEL = 0.9
-SOURCE = "processes together"
 WARMUP = 2
 """Updates before the clock starts; the first says how many fill a block."""
 
@@ -106,7 +111,7 @@ def speedup(alone: Gain, more: Gain) -> Estimate:
     wide = half_width(parts, LEVEL)
     blocks = min(one.timing.seconds_per_update.n for one in (alone, more))
     return Estimate(
-        ratio, ratio * math.exp(-wide), ratio * math.exp(wide), blocks, "×", SOURCE, LEVEL
+        ratio, ratio * math.exp(-wide), ratio * math.exp(wide), blocks, "×", TOGETHER, LEVEL
     )
 
 
@@ -138,6 +143,22 @@ def divisions(sizes: Sequence[int], size: int, largest: int) -> tuple[Division, 
         for count in worlds(size)
         if batch % count == 0
     )
+
+
+def widest(batch_size: int, size: int, largest: int) -> Division:
+    """A batch on as many processes as can all have an equal part of it.
+
+    Args:
+        batch_size: Examples of an update, all processes together.
+        size: Processes there are.
+        largest: Largest micro-batch that fits.
+
+    Example:
+        >>> [widest(batch, 4, largest=8).world_size for batch in (32, 6, 9)]
+        [4, 2, 1]
+    """
+    count = math.gcd(batch_size, size)
+    return Division(batch_size, count, min(largest, batch_size // count))
 
 
 class Share:
@@ -240,7 +261,13 @@ class Share:
 
 
 def time_together(
-    team: Team, config: RunConfig, division: Division, seconds: float, start: int = 0
+    team: Team,
+    config: RunConfig,
+    division: Division,
+    seconds: float,
+    start: int = 0,
+    threads: int | None = None,
+    whole: bool = False,
 ) -> Block:
     """Train a fresh model on the first processes for about ``seconds`` and time its updates.
 
@@ -252,6 +279,8 @@ def time_together(
         division: Batch size and number of processes.
         seconds: Length of the block, above 0.
         start: Place in the stream of samples to read from.
+        threads: Threads of torch in each process; as they are if left out.
+        whole: Whether the data are all of which the task holds a part.
 
     Returns:
         The block, the same in all: the time of the slowest.
@@ -261,10 +290,13 @@ def time_together(
         UserError: In all processes, if it failed in one.
     """
     prepared: Prepared = team.context
+    if whole:
+        assert prepared.drawn is not None
+        prepared = prepared.drawn.whole
     takes_part = team.rank < division.world_size
     # Every process makes the group, also one that is not in it.
     group = team.group_of(division.world_size)
-    with _random.seeded(config.seed, "throughput", start):
+    with _random.seeded(config.seed, "throughput", start), with_threads(threads):
         part = team.own(lambda: Share(prepared, config, division, start) if takes_part else None)
         if part is not None:
             part.join(group, team.rank)
@@ -278,15 +310,16 @@ def _timed(team: Team, part: Share | None, seconds: float) -> Block:
     count = max(1, round(seconds * WARMUP / max(warm[0], 1e-9)))
     found = team.each(lambda: _run(part, count))
     slowest = max(one[0] for one in found)
-    size, updates, seen = team.each(lambda: _facts(part, count))[0]
-    return Block(size, updates, slowest, max(one[1] for one in found), seen)
+    size, world, updates, seen = team.each(lambda: _facts(part, count))[0]
+    return Block(size, updates, slowest, max(one[1] for one in found), seen, world)
 
 
-def _facts(part: Share | None, count: int) -> tuple[int, int, int]:
+def _facts(part: Share | None, count: int) -> tuple[int, int, int, int]:
     """What the first process, which always takes part, knows of the block."""
     if part is None:
-        return 0, 0, 0
-    return part.division.batch_size, count * part.config.reuse, part.seen
+        return 0, 0, 0, 0
+    division = part.division
+    return division.batch_size, division.world_size, count * part.config.reuse, part.seen
 
 
 def _run(part: Share | None, updates: int) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from batchlab import _platform, _random
 from batchlab.cluster.attempt import Post
 from batchlab.cluster.dispatch import Call
 from batchlab.cluster.node import workplace
+from batchlab.cluster.parcel import Parcel
 from batchlab.cluster.place import Cluster, lit
 from batchlab.engine.cell import one_thread
 from batchlab.engine.store import seal, sealed
@@ -183,7 +184,7 @@ def _away(
             name: Call(
                 _measured_there,
                 cloudpickle.dumps((study.measure, due.cell, due.bench, beacon)),
-                folder=due.bench.out,
+                kept=None if due.bench.out is None else Parcel(due.bench.out, whole=True),
             )
             for name, due in dues.items()
         }
@@ -198,13 +199,25 @@ def _measured_there(
     shared: np.ndarray, given: bytes, state: bytes | None, post: Post
 ) -> list[Row]:
     """Measure a cell on a node, in the result directory if that is shared, else in a folder that
-    is gone afterwards.
+    is sent back from time to time; what an attempt before has left there is not measured again.
     """
     search_path, origin = cloudpickle.loads(shared.data)
     _find(search_path, origin)
     measure, cell, bench, beacon = cloudpickle.loads(given)
-    with workplace(bench.out, beacon, state, post) as folder:
-        return _measured(measure, cell, replace(bench, out=bench.out and folder))
+    with workplace(bench.out, beacon, state, post, whole=True) as folder:
+        here = replace(bench, out=bench.out and folder, hears=_Posting(post))
+        return _measured(measure, cell, here)
+
+
+class _Posting(Quiet):
+    """Tells whoever asked how far a cell is."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    def progress(self, what: str, share: float) -> None:
+        """Told to the hub, which asks for no words."""
+        self._post.tick(share)
 
 
 def _begin(parent: int, search_path: list[str], origin: str | None) -> None:

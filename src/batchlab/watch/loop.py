@@ -92,7 +92,8 @@ class Watch:
         scaler: The ``GradScaler``, if one is used. Without it the noise scale is the same, but
             signal and noise carry the square of its factor.
         noise: How to measure the noise scale: ``per example`` (hooks on layers), ``micro-batches``
-            (of accumulated gradients), ``auto`` for the better of the two, or ``off``. Choose
+            (of accumulated gradients), ``processes`` (of those that DistributedDataParallel
+            exchanges), ``auto`` for the best that can be had, or ``off``. Choose
             ``micro-batches`` where examples meet in the loss, as in contrastive learning.
         share: Largest share of training time that measuring the noise scale may take.
         tensorboard: Also write there: True for a folder in ``directory``, a folder, or a

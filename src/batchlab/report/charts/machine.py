@@ -53,11 +53,11 @@ def speed(advice: Advice) -> Chart | None:
         n=len(rows),
     )
     caption = say(
-        "Points: measured on one run alone, data loading included; lines: 90 % range, n = {n} "
-        "blocks "
-        "each. Larger point: the candidate picked.",
-        "点：1つの学習だけを動かした実測値（データ読み込みを含む）。縦線：90%の範囲（各n＝{n}）。"
+        "Points: measured on {w}, data loading included; lines: 90 % range, n = {n} blocks each. "
+        "Larger point: the candidate picked.",
+        "点：{w}の実測値（データ読み込みを含む）。縦線：90%の範囲（各n＝{n}）。"
         "大きい点：選択中の候補。",
+        w=_trained_on(advice.today.world_size),
         n=repeats,
     )
     columns = (
@@ -67,6 +67,17 @@ def speed(advice: Advice) -> Chart | None:
     )
     specs = {"": {lang: _speed_spec(advice, rows, description, lang) for lang in LANGUAGES}}
     return Chart("speed", rows, columns, caption, description, specs, height=260)
+
+
+def _trained_on(processes: int) -> Text:
+    """What was timed."""
+    if processes == 1:
+        return Text("one run alone", "1つの学習だけを動かした場合")
+    return say(
+        "one run of {n} processes together",
+        "{n}プロセスで1つの学習を動かした場合",
+        n=processes,
+    )
 
 
 def _speed_spec(advice: Advice, rows: tuple[Row, ...], text: Text, language: Language) -> Spec:
