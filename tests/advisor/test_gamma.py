@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from batchlab import _platform
-from batchlab.advisor import answer, evidence, strengthening
+from batchlab.advisor import answer, evidence, screen, strengthening
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.assemble import assemble
 from batchlab.advisor.confirm import CHOOSING, plan_confirmation
@@ -38,6 +38,7 @@ from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.engine.trace import Trace
 from batchlab.errors import InvalidValueError
 from batchlab.measure import plain
+from batchlab.measure.fit import FitResult
 from batchlab.measure.insight import insight, reader_of
 from batchlab.patching.snippets import snippet
 from batchlab.report import strengthening as words
@@ -326,6 +327,30 @@ def test_a_record_with_gamma_survives_the_file():
     assert read.choice == RICH
     known = answer.strengthening(view())
     assert from_plain(Strengthening, json.loads(json.dumps(to_plain(known)))) == known
+
+
+@pytest.mark.parametrize(
+    ("options", "today", "tried"),
+    [
+        (Options(), None, None),
+        (Options(gammas=(8.0,)), None, 1.0),
+        (Options(gammas=(8.0,)), 2.0, 2.0),
+        (Options(tune=("gamma",)), None, 1.0),
+        (Options(tune=("all",)), None, 1.0),
+        (Options(tune=("momentum",)), None, None),
+    ],
+)
+def test_what_fits_fits_with_the_frozen_copy_where_a_gamma_is_tried(
+    monkeypatch, options, today, tried
+):
+    asked_for = []
+    found = FitResult(32, "data set", 0, "", 0, ())
+    monkeypatch.setattr(screen, "fit", lambda _, config, **__: asked_for.append(config) or found)
+    session = made.session(options=options)
+    baseline = session.baseline.replace(gamma=today)
+    session.prepared = replace(session.prepared, baseline=baseline)
+    assert screen.measure_fit(session) is found
+    assert asked_for == [baseline.replace(gamma=tried)]
 
 
 # ------------------------------------------------------------------ the pilot
