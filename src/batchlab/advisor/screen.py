@@ -97,7 +97,7 @@ def measure_fit(session: Session) -> FitResult:
 
 
 def _heaviest(session: Session) -> RunConfig:
-    """Today's recipe; with a γ where one is going to be tried: its frozen copy takes memory too."""
+    """Today's recipe; with a γ where one is going to be tried: its copy takes memory too."""
     options, baseline = session.options, session.baseline
     tried = options.gammas or {"gamma", ALL} & set(options.tune)
     if baseline.gamma is not None or not tried or why_not(session.prepared):
