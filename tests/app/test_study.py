@@ -1,6 +1,7 @@
 """``study`` end to end on a study that takes no time."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import pytest
 
 import batchlab
 from batchlab import _platform
+from batchlab._text import Text
 from batchlab.app import study as app
 from batchlab.app.cite import cited
 from batchlab.citations import entries
@@ -106,6 +108,31 @@ def test_the_page_says_each_claim_with_its_verdict_in_both_languages(finished):
     assert str(studying.headline(report).en) == (
         "3 of 3 claims reproduced; 1 findings beyond the source."
     )
+
+
+def test_claims_with_the_same_picture_stand_below_it_once(finished):
+    report, _ = finished
+    one, *others = report.concluded
+    again = dataclasses.replace(one, judged=dataclasses.replace(one.judged, id="again"))
+    doubled = dataclasses.replace(report, concluded=(one, *others, again))
+    page = studying.render(doubled, studying.pictures(doubled))
+    ids = re.findall(r'<section id="claim-([^"]+)"', page)
+    assert ids == [one.judged.id, "again", *(other.judged.id for other in others)]
+    assert page.count("<figure id=") == len(report.concluded)
+    below = page.split('<section id="claim-again"')[1].split("</section>")[0]
+    assert f'href="#figure-{one.judged.id}"' in below
+    assert one.meaning.en not in below
+    assert studying.section(report, again, (one,)).charts == ()
+
+
+def test_a_claim_with_another_picture_has_its_own(finished):
+    report, _ = finished
+    one = report.concluded[0]
+    moved = dataclasses.replace(one.picture, caption=Text("Otherwise.", "別の図。"))
+    assert len(studying.grouped((one, dataclasses.replace(one, picture=moved)))) == 2
+    gap = dataclasses.replace(one.picture, points=({"x": math.nan, "y": 1.0},))
+    twice = (dataclasses.replace(one, picture=gap), dataclasses.replace(one, picture=gap))
+    assert len(studying.grouped(twice)) == 1
 
 
 def test_every_link_of_the_page_leads_somewhere(finished):
