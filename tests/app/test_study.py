@@ -110,29 +110,31 @@ def test_the_page_says_each_claim_with_its_verdict_in_both_languages(finished):
     )
 
 
+def with_picture(one, **changes):
+    return dataclasses.replace(one, picture=dataclasses.replace(one.picture, **changes))
+
+
 def test_claims_with_the_same_picture_stand_below_it_once(finished):
     report, _ = finished
-    one, *others = report.concluded
-    again = dataclasses.replace(one, judged=dataclasses.replace(one.judged, id="again"))
-    doubled = dataclasses.replace(report, concluded=(one, *others, again))
-    page = studying.render(doubled, studying.pictures(doubled))
+    first, other, again, last = report.concluded
+    other = with_picture(other, caption=Text("Otherwise.", "別の図。"))
+    report = dataclasses.replace(report, concluded=(first, other, again, last))
+    page = studying.render(report, studying.pictures(report))
     ids = re.findall(r'<section id="claim-([^"]+)"', page)
-    assert ids == [one.judged.id, "again", *(other.judged.id for other in others)]
-    assert page.count("<figure id=") == len(report.concluded)
-    below = page.split('<section id="claim-again"')[1].split("</section>")[0]
-    assert f'href="#figure-{one.judged.id}"' in below
-    assert one.meaning.en not in below
-    assert studying.section(report, again, (one,)).charts == ()
+    assert ids == [one.judged.id for one in (first, again, last, other)]
+    assert re.findall(r'<figure id="figure-([^"]+)"', page) == [first.judged.id, other.judged.id]
+    below = page.split(f'<section id="claim-{again.judged.id}"')[1].split("</section>")[0]
+    assert f'href="#figure-{first.judged.id}"' in below
+    assert first.meaning.en not in below
+    assert studying.section(report, again, (first,)).charts == ()
+    assert first.meaning.en in page.split(f'<section id="claim-{other.judged.id}"')[1]
 
 
-def test_a_claim_with_another_picture_has_its_own(finished):
-    report, _ = finished
-    one = report.concluded[0]
-    moved = dataclasses.replace(one.picture, caption=Text("Otherwise.", "別の図。"))
-    assert len(studying.grouped((one, dataclasses.replace(one, picture=moved)))) == 2
-    gap = dataclasses.replace(one.picture, points=({"x": math.nan, "y": 1.0},))
-    twice = (dataclasses.replace(one, picture=gap), dataclasses.replace(one, picture=gap))
-    assert len(studying.grouped(twice)) == 1
+def test_pictures_with_gaps_are_told_to_be_the_same(finished):
+    one = with_picture(finished[0].concluded[0], points=({"x": math.nan, "y": 1.0},))
+    other = with_picture(one, points=({"x": math.nan, "y": 1.0},))
+    assert len(studying.grouped((one, other))) == 1
+    assert len(studying.grouped((one, with_picture(one, points=())))) == 2
 
 
 def test_every_link_of_the_page_leads_somewhere(finished):
