@@ -32,11 +32,11 @@ from batchlab.advisor.stages import (
 )
 from batchlab.advisor.strength import depth, factor, why_not
 from batchlab.advisor.tuning import propose, search, space
-from batchlab.app.advise import APPLIED, advise, dry_run, options_from
+from batchlab.app.advise import APPLIED, _check_wrapped, advise, dry_run, options_from
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.engine.trace import Trace
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.measure import plain
 from batchlab.measure.fit import FitResult
 from batchlab.measure.insight import insight, reader_of
@@ -267,6 +267,16 @@ def test_the_candidate_is_named_and_its_update_has_its_own_price():
     assert one.seconds_per_update.value == pytest.approx(WRAPPED[32])
     last = [p for p in evidence.curves(view()) if p.id != "today"][-1]
     assert last.seconds == pytest.approx(made.SAMPLES / 32 * WRAPPED[32])
+
+
+def test_a_machine_without_times_of_gamma_is_refused_with_the_command_that_measures_them():
+    seen = view()
+    _check_wrapped(seen.records, "gpu")
+    untimed = replace(seen.records, machine=made.machine(made.RATES))
+    with pytest.raises(ResultError, match="batchlab fit TASK --with-gamma --out gpu"):
+        _check_wrapped(untimed, "gpu")
+    plain = replace(untimed, confirmation=made.confirmation(TODAY_AT, TODAY_AT))
+    _check_wrapped(plain, "gpu")
 
 
 def test_what_is_told_is_whether_gamma_pays():
