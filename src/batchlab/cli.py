@@ -95,8 +95,8 @@ def advise(
     """Measure which batch size and learning rate to use, what each costs, and how sure that is.
 
     Args:
-        task: Built-in name (digits, mnist, cifar10, teacher), file.py:function or
-            module:function.
+        task: Built-in name (digits, mnist, cifar10, teacher or teacher@TARGET), file.py:function
+            or module:function.
         objective: What to make small (or, for accuracy, good).
         at_least: METRIC=VALUE that the recommendation must keep on validation data.
         target: Metric value that counts as trained; default: what four in five runs of today's
