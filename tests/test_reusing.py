@@ -321,15 +321,50 @@ def test_more_trained_than_handed_out_is_refused(trained):
 # Counts and weights
 
 
-@given(cases(st.sampled_from(["run-on", "short"])), REUSE, st.integers(0, 30))
+def starts(sampler, count):
+    """Where the first batches start, walking through the stream batch by batch."""
+    examples, at, place, found = sampler.stream.examples, sampler.schedule.at, 0, []
+    while len(found) < count:
+        left = examples - place % examples
+        if sampler.last == "drop" and at(place) > left:
+            place += left
+            continue
+        found.append(place)
+        place += min(at(place), left) if sampler.last == "short" else at(place)
+    return found
+
+
+@given(cases(st.sampled_from(LAST)), REUSE, st.integers(0, 60))
 def test_samples_processed_and_updates_are_those_counted_by_hand(make, reuse, done):
     first, second = (ReusingBatchSampler(make(), reuse) for _ in range(2))
     go(first, done)
     second.load_state_dict(first.state_dict())
     sizes = [len(batch) for batch in go(ReusingBatchSampler(make(), reuse), done)]
-    counted = sum(sizes[::reuse]), sum(sizes), len(sizes)
+    whole, left = divmod(done, reuse)
+    places = starts(make(), whole + 1)
+    samples = places[-1] + (sizes[-1] if left else 0)
     for sampler in (first, second):
-        assert (sampler.samples, sampler.processed, sampler.updates) == counted
+        counted = sampler.samples, sampler.processed, sampler.updates
+        assert counted == (samples, sum(sizes), len(sizes))
+
+
+def test_what_was_passed_over_is_not_processed():
+    sampler = ReusingBatchSampler(GrowingBatchSampler(10, "0:4 10:3", last="drop"), 3)
+    assert [len(batch) for batch in sampler] == [4] * 6
+    assert (sampler.samples, sampler.processed) == (10, 24)
+    assert [len(batch) for batch in sampler] == [3] * 9
+    assert (sampler.samples, sampler.processed) == (20, 51)
+    assert sampler.processed != sampler.samples * 3  # the fault: what nobody saw counted
+
+
+@pytest.mark.parametrize("schedule", ["0:4", "0:4 10:3", "0:2 15:7", "0:5 3:4 23:6 40:3"])
+def test_passed_over_is_counted_as_walking_does(schedule):
+    sampler = GrowingBatchSampler(10, schedule, last="drop")
+    places = starts(sampler, 60)
+    handed = 0
+    for place in places:
+        assert sampler.passed_over(place) == place - handed
+        handed += sampler.schedule.at(place)
 
 
 def test_loader_counts_what_it_handed_out_not_what_workers_fetched():

@@ -95,8 +95,8 @@ def advise(
     """Measure which batch size and learning rate to use, what each costs, and how sure that is.
 
     Args:
-        task: Built-in name (digits, mnist, cifar10, teacher), file.py:function or
-            module:function.
+        task: Built-in name (digits, mnist, cifar10, teacher or teacher@TARGET), file.py:function
+            or module:function.
         objective: What to make small (or, for accuracy, good).
         at_least: METRIC=VALUE that the recommendation must keep on validation data.
         target: Metric value that counts as trained; default: what four in five runs of today's
@@ -186,6 +186,7 @@ def fit(
     init_val: Count = None,
     margin: Words = None,
     memory_limit: Words = None,
+    with_gamma: bool = False,
     out: Place = None,
     device: str = "auto",
     data: Place = None,
@@ -199,6 +200,8 @@ def fit(
         init_val: First size tried; default: the recipe's.
         margin: Memory to keep free, such as 500MiB; default: a twentieth of the limit.
         memory_limit: Such as 2GiB; default: what the machine has.
+        with_gamma: Time the model with a feature-learning strength, too, for results that compare
+            one; every size then runs with the frozen copy that it takes.
         out: Folder for machine.json, with which `batchlab report DIR --machine OUT` judges for
             this machine; default: batchlab-results/fit-<task>.
         device: auto, cpu, cuda or mps.
@@ -212,6 +215,7 @@ def fit(
             init_val=init_val,
             margin=margin,
             memory_limit=memory_limit,
+            with_gamma=with_gamma,
             out=out,
             device=device,
             data=data,

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from batchlab import _platform
-from batchlab.advisor import answer, evidence, strengthening
+from batchlab.advisor import answer, evidence, screen, strengthening
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.assemble import assemble
 from batchlab.advisor.confirm import CHOOSING, plan_confirmation
@@ -32,12 +32,13 @@ from batchlab.advisor.stages import (
 )
 from batchlab.advisor.strength import depth, factor, why_not
 from batchlab.advisor.tuning import propose, search, space
-from batchlab.app.advise import APPLIED, advise, dry_run, options_from
+from batchlab.app.advise import APPLIED, _check_wrapped, advise, dry_run, options_from
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunResult, Series
 from batchlab.engine.trace import Trace
-from batchlab.errors import InvalidValueError
+from batchlab.errors import InvalidValueError, ResultError
 from batchlab.measure import plain
+from batchlab.measure.fit import FitResult
 from batchlab.measure.insight import insight, reader_of
 from batchlab.patching.snippets import snippet
 from batchlab.report import strengthening as words
@@ -268,6 +269,16 @@ def test_the_candidate_is_named_and_its_update_has_its_own_price():
     assert last.seconds == pytest.approx(made.SAMPLES / 32 * WRAPPED[32])
 
 
+def test_a_machine_without_times_of_gamma_is_refused_with_the_command_that_measures_them():
+    seen = view()
+    _check_wrapped(seen.records, "gpu")
+    untimed = replace(seen.records, machine=made.machine(made.RATES))
+    with pytest.raises(ResultError, match="batchlab fit TASK --with-gamma --out gpu"):
+        _check_wrapped(untimed, "gpu")
+    plain = replace(untimed, confirmation=made.confirmation(TODAY_AT, TODAY_AT))
+    _check_wrapped(plain, "gpu")
+
+
 def test_what_is_told_is_whether_gamma_pays():
     found = answer.strengthening(view())
     assert (found.setting.gamma, found.rival.id, found.tried) == (10.0, "today", 1)
@@ -326,6 +337,30 @@ def test_a_record_with_gamma_survives_the_file():
     assert read.choice == RICH
     known = answer.strengthening(view())
     assert from_plain(Strengthening, json.loads(json.dumps(to_plain(known)))) == known
+
+
+@pytest.mark.parametrize(
+    ("options", "today", "tried"),
+    [
+        (Options(), None, None),
+        (Options(gammas=(8.0,)), None, 1.0),
+        (Options(gammas=(8.0,)), 2.0, 2.0),
+        (Options(tune=("gamma",)), None, 1.0),
+        (Options(tune=("all",)), None, 1.0),
+        (Options(tune=("momentum",)), None, None),
+    ],
+)
+def test_what_fits_fits_with_the_frozen_copy_where_a_gamma_is_tried(
+    monkeypatch, options, today, tried
+):
+    asked_for = []
+    found = FitResult(32, "data set", 0, "", 0, ())
+    monkeypatch.setattr(screen, "fit", lambda _, config, **__: asked_for.append(config) or found)
+    session = made.session(options=options)
+    baseline = session.baseline.replace(gamma=today)
+    session.prepared = replace(session.prepared, baseline=baseline)
+    assert screen.measure_fit(session) is found
+    assert asked_for == [baseline.replace(gamma=tried)]
 
 
 # ------------------------------------------------------------------ the pilot

@@ -88,6 +88,36 @@ def test_fit_tells_how_far_it_has_come(fitted):
     ]
 
 
+@linux
+def test_fit_with_gamma_tries_and_times_the_wrapped_model_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_SECONDS", 0.01)
+    ran, search = [], module.finder.fit
+    monkeypatch.setattr(
+        module.finder,
+        "fit",
+        lambda *a, **given: ran.append(given["config"]) or search(*a, **given),
+    )
+    report = fit(task(), max_val=4, with_gamma=True, out=tmp_path, device="cpu")
+    assert [config.gamma for config in ran] == [1.0]
+    assert set(report.machine.wrapped) == set(report.machine.blocks) == {"1", "2", "4"}
+    assert all(len(blocks) == 3 for blocks in report.machine.wrapped.values())
+    assert "With a feature-learning strength γ an update takes" in str(report)
+    assert from_plain(Machine, json.loads((tmp_path / "machine.json").read_text("utf-8"))).wrapped
+    assert "γを使うと1回の更新時間は" in (tmp_path / "fit.html").read_text("utf-8")
+
+
+def test_a_recipe_with_gamma_is_timed_once(monkeypatch):
+    monkeypatch.setattr(module, "_fit", lambda team, search, *_: search)
+    assert "config" not in fit(task(gamma=2.0), with_gamma=True, device="cpu")
+    assert "config" not in fit(task(), device="cpu")
+
+
+def test_a_model_that_cannot_have_a_gamma_is_not_timed_with_one(monkeypatch):
+    monkeypatch.setattr(module, "why_not", lambda prepared: "its output is no tensor")
+    with pytest.raises(InvalidValueError, match="`with_gamma` must be left out for this task"):
+        fit(task(), with_gamma=True, device="cpu")
+
+
 def test_no_size_above_what_fits_is_timed():
     assert sizes_to_time(11, [64]) == (1, 2, 4, 8, 11)
     assert sizes_to_time(0, [8]) == ()

@@ -1,6 +1,7 @@
 """``study`` end to end on a study that takes no time."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import pytest
 
 import batchlab
 from batchlab import _platform
+from batchlab._text import Text
 from batchlab.app import study as app
 from batchlab.app.cite import cited
 from batchlab.citations import entries
@@ -106,6 +108,33 @@ def test_the_page_says_each_claim_with_its_verdict_in_both_languages(finished):
     assert str(studying.headline(report).en) == (
         "3 of 3 claims reproduced; 1 findings beyond the source."
     )
+
+
+def with_picture(one, **changes):
+    return dataclasses.replace(one, picture=dataclasses.replace(one.picture, **changes))
+
+
+def test_claims_with_the_same_picture_stand_below_it_once(finished):
+    report, _ = finished
+    first, other, again, last = report.concluded
+    other = with_picture(other, caption=Text("Otherwise.", "別の図。"))
+    report = dataclasses.replace(report, concluded=(first, other, again, last))
+    page = studying.render(report, studying.pictures(report))
+    ids = re.findall(r'<section id="claim-([^"]+)"', page)
+    assert ids == [one.judged.id for one in (first, again, last, other)]
+    assert re.findall(r'<figure id="figure-([^"]+)"', page) == [first.judged.id, other.judged.id]
+    below = page.split(f'<section id="claim-{again.judged.id}"')[1].split("</section>")[0]
+    assert f'href="#figure-{first.judged.id}"' in below
+    assert first.meaning.en not in below
+    assert studying.section(report, again, (first,)).charts == ()
+    assert first.meaning.en in page.split(f'<section id="claim-{other.judged.id}"')[1]
+
+
+def test_pictures_with_gaps_are_told_to_be_the_same(finished):
+    one = with_picture(finished[0].concluded[0], points=({"x": math.nan, "y": 1.0},))
+    other = with_picture(one, points=({"x": math.nan, "y": 1.0},))
+    assert len(studying.grouped((one, other))) == 1
+    assert len(studying.grouped((one, with_picture(one, points=())))) == 2
 
 
 def test_every_link_of_the_page_leads_somewhere(finished):

@@ -1,5 +1,6 @@
 """A wrapped transformer in the Trainer: columns, loss, saving, and the same training here."""
 
+import functools
 import math
 
 import pytest
@@ -13,8 +14,15 @@ from tests.huggingface import tiny
 KEPT = "eval_loss"
 
 
-def wrapped(gamma=2.0, **named):
-    return FeatureStrength(tiny.bert(), gamma, **named)
+def wrapped(gamma=2.0, model=tiny.bert, **named):
+    return FeatureStrength(model(), gamma, **named)
+
+
+MODELS = {
+    "bert": tiny.bert,
+    "gpt2": functools.partial(tiny.last_token, "gpt2"),
+    "llama": functools.partial(tiny.last_token, "llama"),
+}
 
 
 def test_a_trainer_keeps_columns_and_labels_of_a_wrapped_model(tmp_path):
@@ -28,8 +36,9 @@ def test_a_trainer_keeps_columns_and_labels_of_a_wrapped_model(tmp_path):
     assert trainer.model.config.num_labels == 3
 
 
-def test_the_loss_of_a_trainer_is_that_of_centred_logits(tmp_path):
-    trainer = tiny.classifier(tmp_path, model=wrapped)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_loss_of_a_trainer_is_that_of_centred_logits(tmp_path, model):
+    trainer = tiny.classifier(tmp_path, model=lambda: wrapped(model=model))
     assert trainer.evaluate()[KEPT] == pytest.approx(math.log(3), abs=1e-6)
     before, after = tiny.trainer_updates(trainer)
     moved = [name for name in after if not torch.equal(before[name], after[name])]
@@ -44,6 +53,22 @@ def test_the_loss_of_a_trainer_is_that_of_centred_logits(tmp_path):
     assert torch.allclose(torch.tensor(logits), expected, atol=1e-5)
     loss = float(torch.nn.functional.cross_entropy(expected, labels))
     assert trainer.evaluate()[KEPT] == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_gradient_of_a_last_token_is_that_of_centred_logits(kind, training):
+    model = wrapped(model=MODELS[kind]).train(training)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    batch = tiny.pad(tiny.rows(8))
+    weights = list(model.model.parameters())
+    found = torch.autograd.grad(model(**batch).loss, weights)
+    labels = batch.pop("labels")
+    loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels)
+    for one, other in zip(found, torch.autograd.grad(loss, weights), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_a_checkpoint_of_a_trainer_restores_the_wrapper(tmp_path):

@@ -8,7 +8,10 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     Trainer,
     TrainingArguments,
 )
@@ -56,6 +59,38 @@ def gpt(dropout=0.0):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         return GPT2LMHeadModel(config)
+
+
+def last_token(kind="gpt2"):
+    """A classifier that picks the logits of the last token that is no padding."""
+    sizes = {"vocab_size": WORDS, "pad_token_id": PAD, "num_labels": 3}
+    made = {
+        "gpt2": lambda: GPT2ForSequenceClassification(
+            GPT2Config(
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                n_positions=16,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                **sizes,
+            )
+        ),
+        "llama": lambda: LlamaForSequenceClassification(
+            LlamaConfig(
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                **sizes,
+            )
+        ),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return made[kind]()
 
 
 def rows(examples=EXAMPLES, seed=0):

@@ -16,8 +16,9 @@ from torch import nn
 from batchlab import _platform
 from batchlab._finder import Failure
 from batchlab.config import RunConfig
+from batchlab.engine.memory import LiveBytes
 from batchlab.errors import InvalidValueError, TaskError
-from batchlab.measure import _trial
+from batchlab.measure import _trial, plain
 from batchlab.measure import fit as module
 from batchlab.measure.fit import FitResult, Trial, fit, obituary, sentence_of, with_timings
 from batchlab.measure.throughput import Block, seconds_per_update
@@ -28,6 +29,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 MIB = 2**20
 
 TASK_FILE = '''
+import dataclasses
 import os
 import signal
 import torch
@@ -60,6 +62,21 @@ def task(**options):
 
 def plain():
     return task()
+
+class Wide(Net):
+    """Sixteen MiB of weights besides."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Linear(2**11, 2**11)
+
+    def forward(self, x):
+        return super().forward(x) + self.more(x[:, :1].expand(-1, 2**11)).mean(1, keepdim=True)
+
+def strong():
+    made = task()
+    baseline = RunConfig(rule="sgd", batch_size=4, learning_rate=0.01, samples="1ep", gamma=2.0)
+    return dataclasses.replace(made, model=Wide, baseline=baseline)
 
 def raises():
     def fail():
@@ -151,6 +168,28 @@ def test_bytes_bind_below_the_limit_less_the_margin(prepared_from):
     assert result.largest >= 0.95 * (beyond - 1)
     assert (result.limit_bytes, result.limit_source) == (limit, "--memory-limit")
     assert "16.0 MiB are kept free" in result.sentence
+
+
+@linux
+@pytest.mark.slow
+def test_a_size_that_fits_holds_the_frozen_copy_of_a_gamma(prepared_from):
+    prepared = prepared_from("strong")
+    bare_recipe = prepared.baseline.replace(gamma=None)
+    strong, bare = (
+        fit(prepared, config, memory_limit="160MiB", margin="8MiB", threads=1)
+        for config in (prepared.baseline, bare_recipe)
+    )
+    taken = {point.batch_size: point.bytes for point in strong.points if point.fits}
+    with LiveBytes() as live:
+        model = prepared.objective(0, gamma=2.0).train()
+        optimizer = plain.make_optimizer(model, prepared.baseline)
+        rows = prepared.train.batch(torch.arange(strong.largest))
+        plain.update(model, optimizer, [rows], lambda batch: len(batch[0]))
+    assert strong.bound_by == bare.bound_by == "memory"
+    assert (
+        32 * MIB < live.peak <= taken[strong.largest] <= strong.limit_bytes - strong.margin_bytes
+    )
+    assert strong.largest < bare.largest  # the twin: without the copy more would fit
 
 
 @linux
@@ -356,6 +395,16 @@ def test_a_trial_is_two_micro_steps_and_an_evaluation(passes):
         (True, True),
         (False, False),
     ]
+
+
+@pytest.mark.parametrize(("gamma", "copies"), [(None, 0), (2.0, 1)])
+def test_a_trial_runs_the_model_that_the_recipe_trains(monkeypatch, gamma, copies):
+    prepared, made = prepare(recorded_task([]), device="cpu"), []
+    make = plain.make_optimizer
+    monkeypatch.setattr(plain, "make_optimizer", lambda m, c: made.append(m) or make(m, c))
+    assert _trial.Trials(prepared, prepared.baseline.replace(gamma=gamma))(3).fits
+    logs = [part.log for part in made[0].modules() if isinstance(part, Recorder)]
+    assert [len(log) for log in logs] == [3] * (1 + copies)
 
 
 def test_the_second_micro_step_runs_while_gradients_are_held(passes):

@@ -432,23 +432,116 @@ class Capped(Judged):
 
 
 CAPS = {
-    "soft cap": lambda logits: 30 * torch.tanh(logits / 30),
-    "scale": lambda logits: 2.0 * logits,
+    "soft cap": lambda logits: torch.tanh(logits),
     "written over": torch.relu_,
+    "picked": lambda logits: logits[torch.arange(len(logits)).flip(0)],
 }
 
 
+def before_what_follows(wrapped, inputs):
+    """The fault that a hook on the last part would be: the tail of a centred output."""
+    now, start = (
+        model.head(torch.relu(model.body(inputs))) for model in (wrapped.model, wrapped.start)
+    )
+    return wrapped.model.after((now - start) / wrapped.gamma)
+
+
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("after", CAPS.values(), ids=CAPS)
-def test_labels_are_refused_where_logits_are_changed_after_the_last_part(after):
+def test_a_loss_is_made_of_centred_logits_where_something_follows_the_last_part(after, training):
     inputs, labels = torch.randn(4, 6), torch.arange(4) % 3
-    wrapped = FeatureStrength(Capped(after), 0.5)
-    assert wrapped(inputs)["logits"].shape == (4, 3)
-    with pytest.raises(InvalidTypeError, match="`labels` must be left to the caller"):
-        wrapped(inputs, labels=labels)
-    read = FeatureStrength(Capped(after), 0.5, readout="head")
+    wrapped = nudged(FeatureStrength(Capped(after), 0.5)).train(training)
+    found = wrapped(inputs, labels=labels)
+    logits = wrapped(inputs)["logits"]
+    assert torch.allclose(found["logits"], logits, atol=1e-6)
+    assert torch.allclose(found["loss"], nn.functional.cross_entropy(logits, labels))
+    is_linear = torch.allclose(before_what_follows(wrapped, inputs), logits, atol=1e-6)
+    assert is_linear == (after is CAPS["picked"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_a_loss_of_the_model_are_those_of_centred_logits(training):
+    inputs, labels = torch.randn(4, 6), torch.arange(4) % 3
+    wrapped = nudged(FeatureStrength(Capped(torch.tanh), 0.5)).train(training)
+    weights = list(wrapped.model.parameters())
+    found = torch.autograd.grad(wrapped(inputs, labels=labels)["loss"], weights)
+    loss = nn.functional.cross_entropy(wrapped(inputs)["logits"], labels)
+    for one, other in zip(found, torch.autograd.grad(loss, weights), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_first_look_without_gradients_leaves_no_graph():
+    inputs, labels = torch.randn(4, 6), torch.arange(4) % 3
+    wrapped = FeatureStrength(Capped(torch.tanh), 0.5)
+    with torch.no_grad():
+        found = wrapped(inputs, labels=labels)
+    assert not any(value.requires_grad for value in found.values())
+    assert wrapped(inputs, labels=labels)["loss"].requires_grad
+
+
+def test_a_readout_that_something_follows_is_refused():
+    wrapped = FeatureStrength(Capped(torch.tanh), 0.5, readout="head")
     with pytest.raises(InvalidValueError, match="with nothing after it"):
-        read(inputs, labels=labels)
-    assert not read.model.head._forward_hooks
+        wrapped(torch.randn(4, 6), labels=torch.arange(4) % 3)
+    assert not wrapped.model.head._forward_hooks
+
+
+class Beside(Judged):
+    """Its loss is made of something else than the logits that it gives."""
+
+    def forward(self, inputs, labels=None):
+        raw = self.head(torch.relu(self.body(inputs)))
+        found = {"logits": torch.tanh(raw)}
+        if labels is not None:
+            found["loss"] = nn.functional.cross_entropy(raw, labels)
+        return found
+
+
+class Both(Beside):
+    """Partly so."""
+
+    def forward(self, inputs, labels=None):
+        found = super().forward(inputs, labels)
+        if labels is not None:
+            found["loss"] = found["loss"] + nn.functional.cross_entropy(found["logits"], labels)
+        return found
+
+
+class Otherwise(Judged):
+    """Logits come by another way where there are labels."""
+
+    def forward(self, inputs, labels=None):
+        raw = self.head(torch.relu(self.body(inputs)))
+        logits = torch.tanh(raw if labels is None else 2 * raw)
+        found = {"logits": logits}
+        if labels is not None:
+            found["loss"] = nn.functional.cross_entropy(logits, labels)
+        return found
+
+
+class Silent(Judged):
+    """Logits are written over, and what that returns is not used."""
+
+    def forward(self, inputs, labels=None):
+        logits = self.head(torch.relu(self.body(inputs)))
+        torch.relu_(logits)
+        loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
+        return {"logits": logits} | loss
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("model", [Beside, Both, Otherwise, Silent])
+def test_labels_are_refused_where_the_loss_is_not_made_of_centred_logits(model, grad):
+    inputs, labels = torch.randn(4, 6), torch.arange(4) % 3
+    wrapped = FeatureStrength(model(), 0.5)
+    assert wrapped(inputs)["logits"].shape == (4, 3)
+    with (
+        torch.set_grad_enabled(grad),
+        pytest.raises(InvalidTypeError, match="compute the loss from the centred logits"),
+    ):
+        wrapped(inputs, labels=labels)
+    assert not wrapped.model.head._forward_hooks
+    assert not wrapped.model.head._forward_pre_hooks
 
 
 def test_labels_are_taken_where_logits_are_a_view_of_the_last_part():

@@ -1,5 +1,6 @@
 """Feature strength as claims: what is read from sweeps and curves, and planted faults."""
 
+import dataclasses
 import functools
 import math
 
@@ -141,6 +142,29 @@ def test_the_descent_finds_the_decade_below_which_runs_survive():
         states = [run.state for run in found if run.gamma == gamma]
         assert states[-1] is State.DIVERGED
         assert State.LEARNED in states
+
+
+def test_rates_go_down_until_the_smallest_is_calm():
+    setting = Setting(depth=2, updates=60, width=16, loss="cross-entropy")
+    gammas = (1e-4, 1e-2)
+    narrow = Sweep(setting, gammas, per_decade=2, span=0.0, calm=exponents.CALM)
+    wide = Sweep(setting, gammas, per_decade=2, span=8.0)
+    found, expected = (sweep.run(one, seed=0) for one in (narrow, wide))
+    for gamma in gammas:
+        calm = sweep.highest(found, gamma, exponents.CALM)
+        assert calm == sweep.highest(expected, gamma, exponents.CALM)
+        low = [one for one in found if one.gamma == gamma and one.rate < calm - 1]
+        assert not low  # no decade more than is needed
+    cut = sweep.run(dataclasses.replace(narrow, calm=None), seed=0)
+    assert math.isnan(sweep.highest(cut, gammas[0], exponents.CALM))  # the twin
+
+
+def test_rates_do_not_go_down_for_ever():
+    restless = [Run(1.0, float(sweep.LOWEST), State.DEAD, 1.0, 9.0)]
+    asked = Sweep(Setting(), (1.0,), per_decade=2, calm=2.0)
+    assert sweep._below(asked, restless) == []
+    above = [dataclasses.replace(restless[0], rate=sweep.LOWEST + 1.0)]
+    assert sweep._below(asked, above) == [(1.0, sweep.LOWEST + 0.5), (1.0, sweep.LOWEST)]
 
 
 # Numbers

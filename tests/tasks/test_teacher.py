@@ -46,6 +46,20 @@ def test_the_built_in_teacher_loads_and_takes_no_folder():
         load("teacher", "/tmp")
 
 
+def test_the_target_of_the_teacher_is_part_of_its_name():
+    made, expected = load("teacher@He3(z)"), teacher("He3(z)")
+    assert made.name == made.origin == "teacher@He3(z)"
+    for one, other in zip(
+        (*made.train, *made.test), (*expected.train, *expected.test), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert not torch.equal(made.train[1], load("teacher").train[1])
+    with pytest.raises(InvalidValueError, match="`target` must be in the variables z or z1"):
+        load("teacher@He3(x)")
+    with pytest.raises(InvalidValueError, match="`data` must be left out for teacher"):
+        load("teacher@He3(z)", "/tmp")
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher", "uniform", "correlated"])
 def test_inputs_have_the_covariance_they_state(kind):
     n = 20_000

@@ -10,6 +10,9 @@ import torch
 from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Screening
+from batchlab.advisor.strength import why_not
+from batchlab.advisor.tuning.space import ALL
+from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult, RunState
 from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
@@ -78,12 +81,12 @@ def _fitting(session: Session) -> tuple[int, ...] | None:
 
 
 def measure_fit(session: Session) -> FitResult:
-    """The largest batch that fits."""
+    """The largest batch that fits every model that is going to be trained."""
     session.listener.progress("finding the largest batch that fits", 0.0)
     left = session.left
     found = fit(
         session.prepared,
-        session.baseline,
+        _heaviest(session),
         memory_limit=session.options.memory_limit,
         max_size=session.prepared.examples,
         time_limit=max(LEAST_FIT_SECONDS, FIT_SHARE * left) if math.isfinite(left) else None,
@@ -91,6 +94,15 @@ def measure_fit(session: Session) -> FitResult:
     if not found.largest and found.bound_by == "nothing fits":
         raise TaskError(f"Nothing can be measured: {found.sentence}")
     return found
+
+
+def _heaviest(session: Session) -> RunConfig:
+    """Today's recipe; with a γ where one is going to be tried: its copy takes memory too."""
+    options, baseline = session.options, session.baseline
+    tried = options.gammas or {"gamma", ALL} & set(options.tune)
+    if baseline.gamma is not None or not tried or why_not(session.prepared):
+        return baseline
+    return baseline.replace(gamma=1.0)
 
 
 def _check_metric(session: Session, run: RunResult) -> None:

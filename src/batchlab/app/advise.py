@@ -550,8 +550,8 @@ def _check_wrapped(records: Records, folder: str | Path) -> None:
     strengths = [gamma_of(choice_of(one)) for one in here.finalists]
     if any(gamma is not None for gamma in strengths) and there is not None and not there.wrapped:
         raise ResultError(
-            f"`{folder}` holds no times of the model with a γ, which this result compares. Repeat "
-            "the advice on that machine."
+            f"`{folder}` holds no times of the model with a γ, which this result compares. "
+            f"Measure them on that machine: batchlab fit TASK --with-gamma --out {folder}."
         )
 
 

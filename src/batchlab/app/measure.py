@@ -15,8 +15,10 @@ from batchlab.advisor.options import Options
 from batchlab.advisor.screen import noise_along
 from batchlab.advisor.session import Listener, Stopwatch, machine_of
 from batchlab.advisor.stages import Machine
+from batchlab.advisor.strength import why_not
 from batchlab.app.advise import default_out, found, provenance
 from batchlab.app.processes import Beating, check_same
+from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, evaluation_grid
 from batchlab.engine.job import updates_of
 from batchlab.errors import InvalidValueError, ResultError, must
@@ -45,6 +47,7 @@ def fit(
     init_val: int | None = None,
     margin: str | int | None = None,
     memory_limit: str | int | None = None,
+    with_gamma: bool = False,
     out: str | Path | None = None,
     device: str = "auto",
     data: str | Path | None = None,
@@ -62,6 +65,9 @@ def fit(
         init_val: First size tried; the recipe's if left out.
         margin: Bytes to keep free, such as ``"500MiB"``; a twentieth of the limit if left out.
         memory_limit: Such as ``"2GiB"``; what the machine has if left out.
+        with_gamma: Whether the model is timed with a feature-learning strength γ, too; every size
+            is then tried with the frozen copy that this takes. Of no effect where the recipe has
+            a γ.
         out: Folder for ``machine.json``, ``fit.json`` and ``fit.html``; by default
             ``batchlab-results/fit-<task>``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -86,7 +92,17 @@ def fit(
     began = time.perf_counter()
     with gathered() as team:
         prepared, folder = _ready("fit", task, out, device, data, team)
+        if with_gamma and prepared.baseline.gamma is None:
+            search["config"] = team.own(lambda: _strong(prepared))
         return team.lead(prepared, lambda: _fit(team, search, folder, began, listener))
+
+
+def _strong(prepared: Prepared) -> RunConfig:
+    """The recipe with a γ, if the model can have one."""
+    if why := why_not(prepared):
+        hint = f"The model cannot be trained as (f − its start)/γ: {why}."
+        raise InvalidValueError(must("with_gamma", "left out for this task", True, hint))
+    return prepared.baseline.replace(gamma=1.0)
 
 
 def _fit(
@@ -98,7 +114,7 @@ def _fit(
         hears = Beating(told, team)
         hears.progress("finding the largest batch that fits", 0.0)
         fits = team.ask(_searched, search)[0]
-        machine = _timed(prepared, fits, hears)
+        machine = _timed(prepared, fits, "config" in search, hears)
         today = setting_of(prepared.baseline, "today", _today(prepared), _rate(prepared))
         report = FitReport(
             prepared.task.name,
@@ -309,8 +325,10 @@ def _ready(
     return prepared, folder
 
 
-def _timed(prepared: Prepared, fits: finder.FitResult, hears: Listener) -> Machine:
-    """One run alone at every size worth a point, in rounds; joined to what fits."""
+def _timed(prepared: Prepared, fits: finder.FitResult, strong: bool, hears: Listener) -> Machine:
+    """One run alone at every size worth a point, in rounds, and with a γ where that is asked for;
+    joined to what fits.
+    """
     stopwatch = Stopwatch(prepared, 1)
     sizes = sizes_to_time(fits.largest, _sizes(prepared))
     began = time.perf_counter()
@@ -320,7 +338,8 @@ def _timed(prepared: Prepared, fits: finder.FitResult, hears: Listener) -> Machi
         for i, size in enumerate(sizes):
             share = (done + i / len(sizes)) / BLOCKS
             hears.progress("timing one run alone", share)
-            stopwatch.visit([size], BLOCK_SECONDS)
+            for wrapped in (False, True)[: 1 + strong]:
+                stopwatch.visit([size], BLOCK_SECONDS, wrapped=wrapped)
     timings = {s: seconds_per_update(stopwatch.blocks[str(s)]) for s in sizes}
     today = timings.get(max(_sizes(prepared)))
     whole = finder.with_timings(fits, timings.values(), today.loader_share if today else None)

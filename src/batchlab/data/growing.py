@@ -220,6 +220,25 @@ class GrowingBatchSampler(BatchSampler):
         epoch = self.epoch + (self._next >= self._end)
         return (self._place(first, size) for first, size in self._batches(self._next, epoch))
 
+    def passed_over(self, place: int) -> int:
+        """Examples before a place that are in no batch: rests of passes, with ``last="drop"``.
+
+        Args:
+            place: In the stream, examples.
+
+        Example:
+            >>> GrowingBatchSampler(10, 4, last="drop").passed_over(20)
+            4
+        """
+        if not self.drop_last:
+            return 0
+        examples = self.stream.examples
+        passes = place // examples
+        # From the pass after the last step on, all are alike.
+        known = min(passes, int(self.schedule.steps[-1].start.value) // examples + 2)
+        rests = [self._rest(p) for p in range(known)]
+        return sum(rests) + (passes - known) * (rests[-1] if rests else 0)
+
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch.
 
@@ -323,7 +342,7 @@ class GrowingBatchSampler(BatchSampler):
             length = len(index) // self.accumulation
             pieces = map(self._listed, index.split(length), passes.split(length))
             yield from itertools.islice(pieces, self.accumulation - 1)
-            self._next, self._drawn = self._after(first + size), self._drawn + 1
+            self._next, self._drawn = self.after(first + size), self._drawn + 1
             yield next(pieces)
 
     def _listed(self, index: Tensor, passes: Tensor) -> list[int]:
@@ -347,8 +366,16 @@ class GrowingBatchSampler(BatchSampler):
             elif self.last == "short":
                 yield first, end - first
 
-    def _after(self, place: int) -> int:
-        """Where the next batch starts: a rest that is dropped is passed over at once."""
+    def _rest(self, epoch: int) -> int:
+        """Examples of a pass that are left after its last whole batch."""
+        end = (epoch + 1) * self.stream.examples
+        begun = self.schedule.progress(epoch * self.stream.examples, end)
+        return begun.last - (begun.samples - end) if begun.samples > end else 0
+
+    def after(self, place: int) -> int:
+        """Where the batch after one of this epoch starts that ends at a place: a rest that is
+        dropped is passed over at once.
+        """
         dropped = self.drop_last and place + self.schedule.at(place) > self._end
         return self._end if dropped else place
 
@@ -360,7 +387,7 @@ class GrowingBatchSampler(BatchSampler):
             raise InvalidValueError(must("trained", words, trained))
         batches = self._batches(place, self.epoch)
         for first, size in itertools.islice(batches, trained - before):
-            place = self._after(first + size)
+            place = self.after(first + size)
         return place
 
     def _must_reach_every_process(self) -> None:

@@ -69,20 +69,22 @@ class _Reusing(ABC, Generic[Element]):
     def samples(self) -> int:
         """Fresh examples up to here: each counts once, however often it is used. With
         ``last="drop"`` those that were passed over are among them, as in
-        :attr:`GrowingBatchSampler.samples`.
+        :attr:`GrowingBatchSampler.samples`; the rest of a pass from the last use of its last batch
+        on.
         """
-        self._must_know_places()
-        return self._place.samples + self._place.size
+        sampler = self._must_know_places()
+        before, size, _, use = self._place
+        return sampler.after(before + size) if use + 1 == self.reuse else before + size
 
     @property
     def processed(self) -> int:
-        """Examples × uses up to here: ``reuse`` times :attr:`samples`, less the uses that are left
-        of the batch in hand. Right where ``reuse`` has been the same all along and nothing was
-        passed over.
+        """Examples × uses up to here: ``reuse`` times :attr:`samples`, less what was passed over
+        and the uses that are left of the batch in hand. Right where ``reuse`` and the schedule
+        have been the same all along and no epoch was jumped over.
         """
-        self._must_know_places()
+        sampler = self._must_know_places()
         before, size, _, use = self._place
-        return before * self.reuse + size * (use + 1)
+        return (before - sampler.passed_over(before)) * self.reuse + size * (use + 1)
 
     def __len__(self) -> int:
         """Elements in this epoch's iteration, those already handed out included."""

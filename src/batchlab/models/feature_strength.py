@@ -18,7 +18,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from batchlab.errors import InvalidTypeError, InvalidValueError, must
 
@@ -76,7 +77,8 @@ class FeatureStrength(nn.Module):
     start in training too. The copy costs a second forward pass and no backward pass.
 
     What is no method of the model, such as ``config``, can be read here as well. Where ``labels``
-    are given, the model computes its loss itself: what its last part gives is centred before.
+    are given, the model computes its loss itself, of centred logits: they are put where it
+    computes its own, after its last part or from what that gives.
 
     Where γ is small, F is a small difference divided by a small number: its round-off is that of
     f, divided by γ. Use float64 below γ = 0.01 and no bfloat16 below 1.
@@ -99,7 +101,7 @@ class FeatureStrength(nn.Module):
             with weights of its own, or the model's names clash with the wrapper's; in a call, if
             the readout's output is not the model's.
         InvalidTypeError: If ``model`` is no module; in a call, if there is no tensor to centre, or
-            if ``labels`` are given and something follows the model's last part.
+            if ``labels`` are given and the model's loss is made of more than its logits.
 
     Source:
         atanasov2025, section 2.
@@ -125,7 +127,7 @@ class FeatureStrength(nn.Module):
             )
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         value = torch.tensor(checked_gamma(gamma), dtype=like.dtype, device=like.device)
-        self.model, self.readout, self._checked = model, readout, readout is None
+        self.model, self.readout, self._checked = model, readout, False
         self.register_buffer("gamma", value)
         self.start = _frozen(model) if readout is None else _silenced(model, readout)
         self.register_state_dict_post_hook(_bare_names)
@@ -148,16 +150,40 @@ class FeatureStrength(nn.Module):
 
     def _with_loss(self, inputs: tuple[Any, ...], named: dict[str, Any], labels: Any) -> Any:
         """The model's output with the loss that it makes of centred logits."""
-        with _same_masks(self.training and self.start is not None) as again:
-            name, before = self._last(inputs, named)
+        labelled = named | {"labels": labels}
+        if self.readout is not None:
+            with _replaced(self.model.get_submodule(self.readout), self.gamma):
+                return self._whole(inputs, labelled)
+        assert self.start is not None
+        with _same_masks(self.training) as again:
+            with _followed(self.start) as tail:
+                whole = self.start(*inputs, **named)
+            place = tail.place_of(whole)
+            before = tail.said[place.after].output
             again()
-            with _replaced(self.model.get_submodule(name), before, self.gamma):
-                return self._whole(inputs, named | {"labels": labels})
+            known = self._checked or _unseen()
+            graph = nullcontext() if known else torch.enable_grad()  # a check reads it, once
+            with graph, _followed(self.model, place, before, self.gamma) as tail:
+                whole = self.model(*inputs, **labelled)
+        self._check_loss(tail, whole)
+        return whole if known or torch.is_grad_enabled() else tree_map(_detached, whole)
+
+    def _check_loss(self, tail: _Tail, whole: Any) -> None:
+        """The logits are the centred ones, and the loss is made of them alone."""
+        if not tail.put or not _shows(whole, tail.put[-1]):
+            raise InvalidTypeError(
+                _no_labels("a model whose logits cannot be centred in its loss")
+            )
+        loss = whole["loss"] if isinstance(whole, Mapping) and "loss" in whole else None
+        if self._checked or not isinstance(loss, Tensor) or loss.grad_fn is None:
+            return
+        self._checked = _is_made_of(loss, tail.put[-1].output, tail.part)
+        if not self._checked:
+            raise InvalidTypeError(_no_labels("a model whose loss is not made of its logits"))
 
     def _whole(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The model's output; at first it is looked whether its readout makes it."""
-        unseen = torch.is_inference_mode_enabled() or torch.compiler.is_compiling()
-        if self._checked or unseen:
+        if self._checked or _unseen():
             return self.model(*inputs, **named)
         assert self.readout is not None
         with _heard([(self.readout, self.model.get_submodule(self.readout))]) as said:
@@ -168,19 +194,6 @@ class FeatureStrength(nn.Module):
             hint = "Leave it out to subtract a frozen copy."
             raise InvalidValueError(must("readout", words, self.readout, hint))
         return whole
-
-    def _last(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, Tensor | None]:
-        """Name and output of the part that is called last; no output with a ``readout``."""
-        if self.readout is not None:
-            return self.readout, None
-        assert self.start is not None
-        with _heard(self.start.named_children()) as said:
-            whole = self.start(*inputs, **named)
-        if not said or not _shows(whole, said[-1]):
-            hint = "Compute the loss from the centred logits."
-            got = "a model whose last part does not give its logits"
-            raise InvalidTypeError(must("labels", "left to the caller", got, hint))
-        return said[-1].name, said[-1].output
 
     def __getattr__(self, name: str) -> Any:
         """What the wrapper lacks, from the model; no methods, which would not be centred."""
@@ -434,13 +447,140 @@ def _shows(whole: Any, said: _Said) -> bool:
 
 
 @contextmanager
-def _replaced(part: nn.Module, before: Tensor | None, gamma: Tensor) -> Iterator[None]:
-    """A part of the model gives its output centred and divided for a while."""
-    hook = part.register_forward_hook(lambda _, __, output: _with_logits(output, before, gamma))
+def _replaced(part: nn.Module, gamma: Tensor) -> Iterator[None]:
+    """A part of the model gives its output divided for a while."""
+    hook = part.register_forward_hook(lambda _, __, output: _with_logits(output, None, gamma))
     try:
         yield
     finally:
         hook.remove()
+
+
+class _Spot(NamedTuple):
+    """Where a tensor is computed in a forward pass.
+
+    Attributes:
+        part: How many parts of the model have been called until then.
+        after: How many results came since the last of them, its own output included.
+    """
+
+    part: int
+    after: int
+
+
+class _Tail(TorchFunctionMode):
+    """Follows what a model computes between its parts, and centres one result.
+
+    Args:
+        place: Of the result that is centred, or None.
+        before: What is subtracted from it.
+        gamma: What it is divided by.
+
+    Attributes:
+        said: What the latest part gave, and the results since then.
+        part: What the part before ``place`` gave.
+        put: The centred result.
+    """
+
+    def __init__(
+        self, place: _Spot | None = None, before: Any = None, gamma: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self._place, self._before, self._gamma = place, before, gamma
+        self._parts = self._inside = 0
+        self.said: list[_Said] = []
+        self.put: list[_Said] = []
+        self.part: Any = None
+
+    def enter(self, *_: Any) -> None:
+        """A part is called."""
+        self._inside += 1
+
+    def leave(self, _: Any, __: Any, output: Any) -> Any:
+        """A part has been called."""
+        if self._inside == 1:
+            self._parts, self.said = self._parts + 1, []
+            if self._place is not None and self._parts == self._place.part:
+                self.part = output
+            output = self._result(output)
+        self._inside -= 1  # only now: what is computed above is none of the model's
+        return output
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Number what is computed outside the parts."""
+        result = func(*args, **(kwargs or {}))
+        return result if self._inside else self._result(result)
+
+    def _result(self, result: Any) -> Any:
+        here = _Spot(self._parts, len(self.said))
+        if here == self._place and isinstance(result, Tensor) and self._fits(result):
+            assert self._gamma is not None
+            result = (result - self._before) / self._gamma
+            self.put.append(_Said("", result, _writes(result)))
+        self.said.append(_Said("", result, _writes(result)))
+        return result
+
+    def _fits(self, result: Tensor) -> bool:
+        return isinstance(self._before, Tensor) and result.shape == self._before.shape
+
+    def place_of(self, whole: Any) -> _Spot:
+        """Where the logits of an output were computed; what is made of them comes later."""
+        for i, one in enumerate(self.said):
+            if self._parts and _shows(whole, one):
+                return _Spot(self._parts, i)
+        raise InvalidTypeError(_no_labels("a model whose logits are not computed in its forward"))
+
+
+@contextmanager
+def _followed(model: nn.Module, *centring: Any) -> Iterator[_Tail]:
+    """Follow the next pass of a model."""
+    tail = _Tail(*centring)
+    with ExitStack() as stack:
+        for part in model.children():
+            stack.callback(part.register_forward_pre_hook(tail.enter).remove)
+            stack.callback(part.register_forward_hook(tail.leave).remove)
+        stack.enter_context(tail)
+        yield tail
+
+
+def _no_labels(got: str) -> str:
+    """That a loss cannot be made by the model, and what can be done."""
+    hint = (
+        "Call it without labels and compute the loss from the centred logits; in a Trainer, "
+        "with compute_loss_func."
+    )
+    return must("labels", "left to the caller", got, hint)
+
+
+def _is_made_of(loss: Tensor, logits: Tensor, part: Any) -> bool:
+    """Whether a loss depends on logits, and on the part that they come from only through them."""
+    behind = {one.grad_fn for one in tree_leaves(part) if isinstance(one, Tensor)} - {None}
+    seen: set[Node | None] = {logits.grad_fn}
+    waiting, reached = [loss.grad_fn], False
+    while waiting:
+        node = waiting.pop()
+        reached = reached or node is logits.grad_fn
+        if node in behind and node is not logits.grad_fn:
+            return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [inputs for inputs, _ in node.next_functions]
+    return reached
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _unseen() -> bool:
+    """Whether a pass leaves nothing that could be looked at."""
+    return torch.is_inference_mode_enabled() or torch.compiler.is_compiling()
 
 
 class _Masks(TorchFunctionMode):

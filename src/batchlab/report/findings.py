@@ -12,6 +12,7 @@ from typing import Any
 from batchlab import _html
 from batchlab._platform import format_bytes
 from batchlab._text import Language, Text, plain, say, usual_language, verbatim
+from batchlab.advisor.judge import Yardstick
 from batchlab.advisor.record import (
     CurvePoint,
     FeatureSide,
@@ -134,7 +135,28 @@ class FitReport:
             )
         if found.loader_share is not None:
             notes.append(f"reading the data takes {100 * found.loader_share:.0f} % of an update")
+        notes += [str(sentence.en) for sentence in self.strong()]
         return notes + self._together() + _assumed(self.origin)
+
+    def strong(self) -> tuple[Text, ...]:
+        """How much longer an update with a γ takes, where that was timed."""
+        known = sorted(map(int, self.machine.wrapped))
+        if not known:
+            return ()
+        today = self.today.batch_size
+        slower = Yardstick(self.machine, None).slower(today if today in known else known[-1])
+        assert slower is not None
+        return (
+            say(
+                "With a feature-learning strength γ an update takes {v}× as long ({r}, n = {n}); "
+                "what fits, fits with the frozen copy of the model that it needs.",
+                "特徴学習の強さγを使うと1回の更新時間は{v}倍（{r}、n＝{n}）になります。"
+                "動作の確認は、γに必要な固定した複製も含めて行いました。",
+                v=formats.ratio(slower.value),
+                r=formats.ratio_range(slower),
+                n=slower.n,
+            ),
+        )
 
     def _together(self) -> list[str]:
         """What more processes gain."""

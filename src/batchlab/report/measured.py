@@ -72,7 +72,7 @@ def fit_page(found: FitReport) -> str:
     section = Section("memory-and-speed", heading, notes, tuple(drawn))
     answer = evidence.speed_title(advice)
     tables = (_fit_table(found), *((_gains_table(found),) if found.gains else ()))
-    told = gained(found.gains)
+    told = (*found.strong(), *gained(found.gains))
     return _page(advice, found.origin, title, answer, told, tables, (section,), drawn)
 
 

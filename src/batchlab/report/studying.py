@@ -35,7 +35,8 @@ LABELS = {
 
 
 def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
-    """Verdicts first, then one picture a claim with what it means.
+    """Verdicts first, then every claim with what it means; those that have the same picture
+    follow each other below it.
 
     Args:
         report: The finished study.
@@ -45,14 +46,19 @@ def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
         HTML; nothing in it is fetched from anywhere.
     """
     title = say("{n}: {t}", "{n}：{t}", n=verbatim(report.study), t=report.title)
-    charts = {chart.id: chart for chart in drawn}
+    groups = grouped(report.concluded)
+    first = {group[0].judged.id for group in groups}
+    charts = {chart.id: chart for chart in drawn if chart.id in first}
+    rows = [chart.rows for chart in charts.values()]
     return page._template("measured.html.j2").render(
         **page._shared(title),
         circumstances=_circumstances(report),
         answer=headline(report),
         told=_told(report),
         tables=(_table(report),),
-        sections=tuple(section(report, one) for one in report.concluded),
+        sections=tuple(
+            section(report, one, group[:i]) for group in groups for i, one in enumerate(group)
+        ),
         charts=charts,
         assumptions=None,
         sentences=True,
@@ -62,8 +68,8 @@ def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
             {
                 "charts": page._embedded(charts),
                 "config": shared.CONFIG,
-                "picked": next(filter(None, (drawing.first_pick(c.rows) for c in drawn)), ""),
-                "ids": sorted({row["id"] for c in drawn for row in c.rows if row.get("id")}),
+                "picked": next(filter(None, map(drawing.first_pick, rows)), ""),
+                "ids": sorted({row["id"] for part in rows for row in part if row.get("id")}),
                 "sizes": {},
                 "worth": None,
                 "copied": page.LABELS["copied"]._asdict(),
@@ -71,6 +77,18 @@ def render(report: StudyReport, drawn: Sequence[Chart]) -> str:
             }
         ),
     )
+
+
+def grouped(concluded: Sequence[Concluded]) -> tuple[tuple[Concluded, ...], ...]:
+    """Claims that have the same picture together, in the order of the first of each.
+
+    Args:
+        concluded: All claims.
+    """
+    groups: dict[str, list[Concluded]] = {}
+    for one in concluded:
+        groups.setdefault(repr(one.picture), []).append(one)  # NaN does not equal itself
+    return tuple(map(tuple, groups.values()))
 
 
 def pictures(report: StudyReport) -> tuple[Chart, ...]:
@@ -183,12 +201,13 @@ def anchor(one: Concluded) -> str:
     return f"claim-{one.judged.id}"
 
 
-def section(report: StudyReport, one: Concluded) -> Section:
+def section(report: StudyReport, one: Concluded, before: Sequence[Concluded] = ()) -> Section:
     """A claim with its evidence.
 
     Args:
         report: Whose it is.
         one: The claim.
+        before: Claims above it that have the same picture; what they say is not said again.
     """
     found = one.judged
     numbers = say(
@@ -213,11 +232,15 @@ def section(report: StudyReport, one: Concluded) -> Section:
     more = tuple(
         say("**{a}** {b}", "**{a}** {b}", a=LABELS[name], b=text)
         for name, text in labelled
-        if text != EMPTY
+        if text != EMPTY and all(text != getattr(other, name) for other in before)
     )
-    return Section(
-        anchor(one), one.sentence, (numbers, *_notes(one, report.mode), *more), (found.id,)
-    )
+    paragraphs = (numbers, *_notes(one, report.mode), *more, *map(_above, before[:1]))
+    return Section(anchor(one), one.sentence, paragraphs, () if before else (found.id,))
+
+
+def _above(first: Concluded) -> Text:
+    name = f"figure-{first.judged.id}"
+    return say("[The same picture](#{i}) as above.", "図は[上](#{i})と同じです。", i=name)
 
 
 def _notes(one: Concluded, mode: str) -> tuple[Text, ...]:

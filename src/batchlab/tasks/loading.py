@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,9 +29,9 @@ def load(name: str, data: str | Path | None = None) -> Task:
     """Load a task.
 
     Args:
-        name: ``digits``, ``mnist``, ``cifar10``, ``teacher``, ``file.py:function`` or
-            ``package.module:function``. The function takes no required arguments and returns a
-            Task.
+        name: ``digits``, ``mnist``, ``cifar10``, ``teacher``, ``teacher@TARGET`` such as
+            ``teacher@He3(z)``, ``file.py:function`` or ``package.module:function``. The function
+            takes no required arguments and returns a Task.
         data: Folder with the data of ``mnist`` or ``cifar10``.
 
     Returns:
@@ -43,9 +44,11 @@ def load(name: str, data: str | Path | None = None) -> Task:
         >>> load("digits").name
         'digits'
     """
-    kind, _, folder = name.partition("@")
+    kind, _, rest = name.partition("@")
+    if kind == "teacher" and rest and data is None:
+        return replace(_maker(kind)(rest), origin=name)
     if kind in BUILTIN:
-        return _builtin(kind, data if data is not None else folder or None)
+        return _builtin(kind, data if data is not None else rest or None)
     if data is not None:
         hint = "It belongs to mnist and cifar10; your own task reads its own data."
         raise InvalidValueError(must("data", f"left out for {name}", str(data), hint))
@@ -62,10 +65,7 @@ def load(name: str, data: str | Path | None = None) -> Task:
 
 def _builtin(kind: str, data: str | Path | None) -> Task:
     """A task of this package; the folder of its data becomes part of its name for workers."""
-    try:
-        make = importlib.import_module(f"batchlab.tasks.{kind}").task
-    except ModuleNotFoundError as error:
-        raise missing("advise", error.name or "scikit-learn") from None
+    make = _maker(kind)
     if kind in SELF_CONTAINED:
         if data is not None:
             hint = SELF_CONTAINED[kind]
@@ -73,6 +73,13 @@ def _builtin(kind: str, data: str | Path | None) -> Task:
         return replace(make(), origin=kind)
     folder = None if data is None else Path(data).expanduser()
     return replace(make(folder), origin=kind if folder is None else f"{kind}@{folder.resolve()}")
+
+
+def _maker(kind: str) -> Callable[..., Task]:
+    try:
+        return importlib.import_module(f"batchlab.tasks.{kind}").task
+    except ModuleNotFoundError as error:
+        raise missing("advise", error.name or "scikit-learn") from None
 
 
 def module_of(name: str) -> tuple[ModuleType, str]:

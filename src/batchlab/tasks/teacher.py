@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -125,6 +126,15 @@ def teacher(
     )
 
 
-def task() -> Task:
-    """A target of two directions, one of which a single pass cannot find; 200 features."""
-    return teacher()
+def task(target: str | None = None) -> Task:
+    """A target of two directions, one of which a single pass cannot find, or any other; 200
+    features.
+
+    Args:
+        target: As :func:`teacher` reads it.
+
+    Example:
+        >>> task("He3(z)").name
+        'teacher@He3(z)'
+    """
+    return teacher() if target is None else replace(teacher(target), name=f"teacher@{target}")

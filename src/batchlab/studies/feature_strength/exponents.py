@@ -113,6 +113,7 @@ def asked(cell: Cell) -> Sweep:
         per_decade=3 if table == ENTROPY else 4,
         span=CALM_REACH if table == ENTROPY else 2.25,
         rounds=2 if table == TABLE else 0,
+        calm=CALM if table == ENTROPY else None,
         fault=str(given["fault"]),
     )
 

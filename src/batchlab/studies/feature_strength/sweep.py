@@ -70,6 +70,8 @@ class Sweep:
         per_decade: Rates a decade.
         span: Decades of rates below the first that survives the short descent, and one above.
         rounds: Bisections of the largest rate.
+        calm: Below which peak the smallest rate has to stay: rates go down by decades until it
+            does. None: as far as ``span``.
         fault: A name in ``faults.FAULTS``.
     """
 
@@ -78,6 +80,7 @@ class Sweep:
     per_decade: int = 4
     span: float = 3.0
     rounds: int = 0
+    calm: float | None = None
     fault: str = "none"
 
 
@@ -114,6 +117,8 @@ def run(sweep: Sweep, seed: int) -> list[Run]:
     """
     sweep = replace(sweep, setting=faults.altered(sweep.setting, sweep.fault))
     found = _trained(sweep, seed, grid(sweep, seed))
+    while wanted := _below(sweep, found):
+        found += _trained(sweep, seed, wanted)
     for _ in range(sweep.rounds):
         edges = [edge(found, gamma) for gamma in sweep.gammas]
         between = [
@@ -133,6 +138,17 @@ def grid(sweep: Sweep, seed: int) -> list[tuple[float, float]]:
         for gamma, top in zip(sweep.gammas, tops, strict=True)
         for k in range(count + 1)
     ]
+
+
+def _below(sweep: Sweep, found: Sequence[Run]) -> list[tuple[float, float]]:
+    """The next decade down at each γ whose smallest rate is not calm yet."""
+    wanted = []
+    for gamma in sweep.gammas if sweep.calm is not None else ():
+        least = min(one.rate for one in found if one.gamma == gamma)
+        if least > LOWEST and math.isnan(highest(found, gamma, sweep.calm)):
+            steps = range(1, sweep.per_decade + 1)
+            wanted += [(gamma, least - k / sweep.per_decade) for k in steps]
+    return wanted
 
 
 def best(runs: Sequence[Run], gamma: float) -> float:
