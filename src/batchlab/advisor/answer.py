@@ -46,9 +46,9 @@ from batchlab.advisor.stages import (
     Confirmation,
     Curve,
     Grown,
-    changes_more,
     choice_of,
     gamma_of,
+    goes_by_size,
     others_of,
     reuse_of,
 )
@@ -469,7 +469,7 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown) or changes_more(chosen) or view.today[0] == chosen[0]:
+    if not goes_by_size(chosen) or view.today[0] == chosen[0]:
         return None
     if chosen[1] == view.today[1]:
         return None

@@ -30,9 +30,9 @@ from batchlab.advisor.stages import (
     Grown,
     Pace,
     Tuned,
-    changes_more,
     choice_of,
     gamma_of,
+    goes_by_size,
     others_of,
     pace_of,
 )
@@ -130,7 +130,7 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not changes_more(c)),
+        any(c[0] != session.batch_size for c in finalists if goes_by_size(c)),
     )
 
 
@@ -232,7 +232,7 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
     batch grows or is used again, or there is a γ.
     """
-    if isinstance(chosen, Grown) or changes_more(chosen):
+    if not goes_by_size(chosen):
         return ()
     if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
         return ()
@@ -402,7 +402,7 @@ def _without_idle_growth(
     Such a setting changes more, and was found among more: a draw is not enough.
     """
     beyond = [] if session.options.tune else names
-    grown = [n for n in beyond if changes_more(groups[n][0].choice)]
+    grown = [n for n in beyond if not goes_by_size(groups[n][0].choice)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant

@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, changes_more, pace_of
+from batchlab.advisor.stages import Choice, Curve, Pace, Projection, goes_by_size, pace_of
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -395,7 +395,7 @@ def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoin
 
 def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
     """Seconds at each evaluation of a run, NaN where nothing was timed."""
-    if isinstance(choice, Grown) or changes_more(choice):
+    if not goes_by_size(choice):
         reached = np.array(curve.samples, float)
         return view.yardstick.measure("time", reached, pace_of(choice)).tolist()
     rate = view.yardstick.machine.seconds(choice[0])

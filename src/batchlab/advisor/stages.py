@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from jaxtyping import Float
@@ -265,15 +265,15 @@ def strengthened(batch_size: int, learning_rate: float, gamma: float) -> Tuned:
     return Tuned(batch_size, learning_rate, (("gamma", gamma),))
 
 
-def changes_more(choice: Choice) -> bool:
-    """Whether a setting grows its batch, uses it again or has a γ of its own, so that its time or
-    its learning rate does not follow from the batch size alone.
+def goes_by_size(choice: Choice) -> TypeGuard[tuple[int, float] | Tuned]:
+    """Whether time and learning rate of a setting follow from its batch size alone: it neither
+    grows its batch nor uses it again, and has no γ of its own.
 
     Example:
-        >>> changes_more(Tuned(64, 0.2, (("gamma", 10.0),))), changes_more((64, 0.2))
+        >>> goes_by_size((64, 0.2)), goes_by_size(Tuned(64, 0.2, (("gamma", 10.0),)))
         (True, False)
     """
-    return isinstance(choice, Grown) or reuse_of(choice) > 0 or gamma_of(choice) is not None
+    return not (isinstance(choice, Grown) or reuse_of(choice) or gamma_of(choice) is not None)
 
 
 def size_and_reuse(pace: Pace, usual: int) -> tuple[int | str, int]:
