@@ -140,13 +140,31 @@ def test_a_model_that_cannot_have_a_gamma_is_told_from_one_that_can():
 
 
 def test_all_leaves_gamma_out_of_a_model_that_cannot_and_naming_it_is_refused():
-    prepared = prepare(refused(), device="cpu")
-    names, why = space.names_in(("all",), prepared)
+    def cannot():
+        return why_not(prepare(refused(), device="cpu"))
+
+    names, why = space.names_in(("all",), "sgd", cannot)
     assert "gamma" not in names
     assert why
     with pytest.raises(InvalidValueError, match="`tune` must be without gamma for this task"):
-        space.names_in(("gamma",), prepared)
-    assert space.names_in(("all",), prepare(tiny.task(), device="cpu"))[0][-1] == "gamma"
+        space.names_in(("gamma",), "sgd", cannot)
+    able = space.names_in(("all",), "sgd", lambda: why_not(prepare(tiny.task(), device="cpu")))
+    assert able[0][-1] == "gamma"
+
+
+def test_whether_a_model_can_have_a_gamma_is_tried_once_in_an_advice(monkeypatch):
+    asked = []
+
+    def why(prepared):
+        asked.append(prepared)
+        return "it cannot"
+
+    monkeypatch.setattr("batchlab.advisor.strength.why_not", why)
+    found = made.session(options=Options(gammas=(2.0,), tune=("all",)))
+    assert isinstance(strengthening.plan(found, [], math.inf), Strengths)
+    strengthening.price(found)
+    search.price(found)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

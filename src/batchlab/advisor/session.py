@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from batchlab import _platform, schedules
+from batchlab.advisor import strength
 from batchlab.advisor.options import Options
 from batchlab.advisor.stages import (
     Blocks,
@@ -186,6 +188,11 @@ class Session:
         """Today's learning rate."""
         assert self.baseline.learning_rate is not None
         return self.baseline.learning_rate
+
+    @cached_property
+    def no_gamma(self) -> str:
+        """Why the model cannot be trained with a γ; empty if it can. Tried once."""
+        return strength.why_not(self.prepared)
 
     @property
     def elapsed(self) -> float:

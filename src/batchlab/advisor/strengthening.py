@@ -64,7 +64,7 @@ def plan(session: Session, rows: Sequence[Projected], seconds: float) -> Strengt
     Returns:
         The plan, or a record that says why there is none.
     """
-    if strength.why_not(session.prepared):
+    if session.no_gamma:
         return Strengths(MODEL)
     size, rate = winner(session, rows)
     if not session.stopwatch.wrapped:
@@ -85,7 +85,7 @@ def price(session: Session) -> float:
     """What a pilot of a whole training's length takes, before any search."""
     factors = dict.fromkeys(map(repr, session.options.gammas), 1.0)
     seeds, size = tuple(range(SEEDS)), session.batch_size
-    if not session.stopwatch.wrapped and not strength.why_not(session.prepared):
+    if not session.stopwatch.wrapped and not session.no_gamma:
         session.visit([size], wrapped=True)
     usual = StrengthPlan(size, session.learning_rate, factors, session.samples, seeds)
     return seconds_of(session, usual)

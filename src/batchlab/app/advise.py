@@ -349,7 +349,7 @@ def dry_run(
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
-    names, _ = names_in(options.tune, prepared)
+    names, _ = _tuned(options, prepared)
     return DryRun(
         loaded.name, whole, prices, detectable, said, options.budget, options.price, names
     )
@@ -647,7 +647,7 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         _check_gammas(prepared)
     if options.tune:
         library()
-        names_in(options.tune, prepared)
+        _tuned(options, prepared)
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
@@ -658,6 +658,11 @@ def _gammas(asked: Sequence[float] | None) -> tuple[float, ...]:
     if isinstance(asked, int | float):
         raise InvalidTypeError(must("gammas", "a list", asked, f"Write gammas=[{asked}]."))
     return tuple(sorted({checked_gamma(gamma) for gamma in asked or ()}))
+
+
+def _tuned(options: Options, prepared: Prepared) -> tuple[tuple[str, ...], str]:
+    """What is tuned, and why γ is left out of ``all``, if it is."""
+    return names_in(options.tune, prepared.baseline.rule, lambda: why_not(prepared))
 
 
 def _check_gammas(prepared: Prepared) -> None:
