@@ -160,11 +160,13 @@ def test_whether_a_model_can_have_a_gamma_is_tried_once_in_an_advice(monkeypatch
         return "it cannot"
 
     monkeypatch.setattr("batchlab.advisor.strength.why_not", why)
-    found = made.session(options=Options(gammas=(2.0,), tune=("all",)))
-    assert isinstance(strengthening.plan(found, [], math.inf), Strengths)
-    strengthening.price(found)
-    search.price(found)
+    piloted = made.session(options=Options(gammas=(2.0,)))
+    assert strengthening.plan(piloted, [], math.inf).why_not == strengthening.MODEL
+    strengthening.price(piloted)
     assert len(asked) == 1
+    tuned = made.session(options=Options(tune=("all",)))
+    assert search.price(tuned) == search.price(tuned) > 0
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(
