@@ -9,7 +9,7 @@ import torch
 
 from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Screening
+from batchlab.advisor.stages import Screening, all_sizes
 from batchlab.engine import Job, RunResult, RunState
 from batchlab.engine.cell import one_thread
 from batchlab.engine.evaluate import Evaluator
@@ -46,7 +46,7 @@ def screen(session: Session, end: int) -> Screening:
     """
     session.fit = measure_fit(session)
     time_evaluation(session)
-    session.visit([session.batch_size])
+    session.visit(all_sizes([session.today]))
     reused, probe = session.engine.reused, _probe(session)
     run, _ = short_run(session, end, probe)
     if session.engine.reused == reused:

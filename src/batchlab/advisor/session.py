@@ -22,6 +22,7 @@ from batchlab.advisor.stages import (
     Grown,
     Machine,
     Pace,
+    Today,
     Tuned,
     all_sizes,
     gamma_of,
@@ -30,6 +31,7 @@ from batchlab.advisor.stages import (
     parts_of,
     seconds_at,
     size_and_reuse,
+    today_of,
 )
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
@@ -178,10 +180,16 @@ class Session:
         return self.baseline.samples
 
     @property
+    def today(self) -> Today:
+        """Today's setting."""
+        return today_of(self.baseline)
+
+    @property
     def batch_size(self) -> int:
-        """Today's batch size; of a schedule, the one it starts with."""
-        assert self.baseline.batch_size is not None
-        return schedules.batch_schedule(self.baseline.batch_size).sizes[0]
+        """Today's batch size; of a schedule the one it starts with, which the search compares
+        with.
+        """
+        return schedules.batch_schedule(self.today[0]).sizes[0]
 
     @property
     def learning_rate(self) -> float:
@@ -224,7 +232,7 @@ class Session:
         config = self.baseline.replace(
             learning_rate=learning_rate, seed=seed, samples=samples or self.samples
         )
-        if batch_size == self.batch_size:
+        if batch_size == self.today[0]:
             return config
         micro = self.micro(batch_size)
         config = config.replace(batch_size=batch_size)
@@ -232,7 +240,7 @@ class Session:
 
     def micro(self, batch_size: int | str) -> int | None:
         """Examples of a forward pass where the batch is larger than what fits; None: as today."""
-        return micro_of(batch_size, self.fit, self.batch_size)
+        return micro_of(batch_size, self.fit, max(schedules.sizes_of(self.today[0])))
 
     def run_seconds(self, pace: Pace, samples: int) -> float:
         """One run alone: updates × seconds per update, evaluation left out."""

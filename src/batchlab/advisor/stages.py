@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from batchlab.advisor.candidates import Proposal
+from batchlab.config import RunConfig
 from batchlab.engine import RunResult
 from batchlab.measure.fit import FitResult
 from batchlab.measure.insight import Insight
@@ -145,7 +146,7 @@ def micro_of(batch_size: int | str, fit: FitResult | None, ran: int) -> int | No
     Args:
         batch_size: Examples per update, or a schedule.
         fit: What fits in memory, or None if not measured.
-        ran: A batch size that is trained whole whatever was measured: today's.
+        ran: A batch size that is trained whole whatever was measured: today's largest.
 
     Returns:
         Examples of a forward pass; None for whole batches.
@@ -200,9 +201,32 @@ class Tuned(NamedTuple):
 Choice: TypeAlias = tuple[int, float] | Grown | Tuned
 """A setting that may be advised: (batch size, learning rate), a batch that grows, or a setting of
 which more was searched."""
+Today: TypeAlias = tuple[int, float] | Grown
+"""The setting of a baseline: one batch size, or a batch that grows."""
 Pace: TypeAlias = int | str | Tuned
 """What decides how long a sample takes: a batch size, a schedule of them, or a setting that has
 updates per batch or a γ of its own."""
+
+
+def today_of(baseline: RunConfig) -> Today:
+    """The setting of a recipe.
+
+    Args:
+        baseline: Names its batch size and learning rate.
+
+    Example:
+        >>> today_of(RunConfig(batch_size=64, learning_rate=0.2))
+        (64, 0.2)
+        >>> today_of(RunConfig(batch_size="0:16 1ep:64", learning_rate=0.2))[:3]
+        ('0:16 1ep:64', 0.2, 0.0)
+    """
+    size, rate = baseline.batch_size, baseline.learning_rate
+    assert size is not None
+    assert rate is not None
+    schedule = batch_schedule(size)
+    if schedule.is_constant:
+        return schedule.sizes[0], rate
+    return Grown(str(size), rate, baseline.rate_growth, baseline.lr_schedule)
 
 
 def others_of(choice: Choice) -> Others:

@@ -605,6 +605,14 @@ def _prepared(task: Task, options: Options, device: str) -> Prepared:
     if prepared.drawn is not None and (options.target is not None or options.at_least):
         said = "a target and demands on the metric are judged by trainings on the part"
         prepared = replace(prepared, assumptions=(*prepared.assumptions, said))
+    size = prepared.baseline.batch_size or 1
+    if len(sizes_of(size)) > 1:
+        said = (
+            f"today's batch size is a schedule ({size}): the short run, the search over batch "
+            f"sizes and the pilots compare with {sizes_of(size)[0]} throughout, whole trainings "
+            "with the schedule itself"
+        )
+        prepared = replace(prepared, assumptions=(*prepared.assumptions, said))
     return prepared
 
 
