@@ -103,7 +103,7 @@ def searched(end):
     curves = [
         made.curve(np.linspace(1.0, loss, 21), size=size, rate=rate, seed=seed)
         for seed in range(3)
-        for loss, size, rate in ((0.4, 32, 0.1), (end - 0.01 * seed, 128, 0.4))
+        for loss, size, rate in ((0.4, 32, 0.1), (end - 0.01 * (seed - 1), 128, 0.4))
     ]
     return made.projection(curves, {32: 0.1, 128: 0.4})
 
