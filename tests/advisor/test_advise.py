@@ -409,12 +409,12 @@ def test_a_screened_advice_never_says_change_and_keeps_its_next_step(tmp_path):
     )
 
 
-def test_a_schedule_in_the_baseline_is_refused_by_name(tmp_path):
+def test_a_schedule_in_the_baseline_is_refused_by_name_where_all_settings_are_searched(tmp_path):
     task = dataclasses.replace(
         tiny.task(), baseline=RunConfig(batch_size="0:8 2ep:16", learning_rate=0.1, samples="4ep")
     )
     with pytest.raises(TaskError, match="`batch_size` must be one number in the baseline"):
-        advise(task, out=tmp_path / "out", device="cpu")
+        advise(task, out=tmp_path / "out", device="cpu", tune="learning_rate")
 
 
 def test_a_start_that_does_not_say_which_process_this_is_is_refused(monkeypatch, tmp_path):

@@ -141,13 +141,33 @@ def test_a_model_that_cannot_have_a_gamma_is_told_from_one_that_can():
 
 
 def test_all_leaves_gamma_out_of_a_model_that_cannot_and_naming_it_is_refused():
-    prepared = prepare(refused(), device="cpu")
-    names, why = space.names_in(("all",), prepared)
+    def cannot():
+        return why_not(prepare(refused(), device="cpu"))
+
+    names, why = space.names_in(("all",), "sgd", cannot)
     assert "gamma" not in names
     assert why
     with pytest.raises(InvalidValueError, match="`tune` must be without gamma for this task"):
-        space.names_in(("gamma",), prepared)
-    assert space.names_in(("all",), prepare(tiny.task(), device="cpu"))[0][-1] == "gamma"
+        space.names_in(("gamma",), "sgd", cannot)
+    able = space.names_in(("all",), "sgd", lambda: why_not(prepare(tiny.task(), device="cpu")))
+    assert able[0][-1] == "gamma"
+
+
+def test_whether_a_model_can_have_a_gamma_is_tried_once_in_an_advice(monkeypatch):
+    asked = []
+
+    def why(prepared):
+        asked.append(prepared)
+        return "it cannot"
+
+    monkeypatch.setattr("batchlab.advisor.strength.why_not", why)
+    piloted = made.session(options=Options(gammas=(2.0,)))
+    assert strengthening.plan(piloted, [], math.inf).why_not == strengthening.MODEL
+    strengthening.price(piloted)
+    assert len(asked) == 1
+    tuned = made.session(options=Options(tune=("all",)))
+    assert search.price(tuned) == search.price(tuned) > 0
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 
 from batchlab import _platform
 from batchlab.advisor import answer, confirm, evidence, pilot
-from batchlab.advisor.advise import run_stages
+from batchlab.advisor.advise import Notes, _Stages, run_stages
 from batchlab.advisor.confirm import CHOOSING, FRESH, ConfirmationPlan, plan_confirmation
+from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import Projected, Yardstick
 from batchlab.advisor.options import Options
 from batchlab.advisor.pilot import KEPT, SEEDS, TUNING, PilotPlan, burden, plan_pilot, run_pilot
@@ -26,6 +27,7 @@ from batchlab.engine import RunResult, Series
 from batchlab.engine.trace import Trace
 from batchlab.measure import plain
 from batchlab.measure.fit import FitResult
+from batchlab.measure.insight import Insight
 from batchlab.patching.snippets import snippet
 from batchlab.report import growing as words
 from batchlab.schedules import batch_schedule
@@ -468,6 +470,71 @@ def test_fresh_runs_of_growing_are_those_of_the_baselines_seeds(session):
     found = confirm.grown_afresh(made_.session, record, [GROWN], (1000, 1001, 1002))
     assert [(c.choice, c.seed) for c in found.growers] == [(GROWN, 1000 + i) for i in range(3)]
     assert (found.today, found.recommended) == (record.today, record.recommended)
+
+
+@pytest.fixture
+def stages(session, tmp_path):
+    """``resume → stages`` of an advice whose constant finalist was proved on three fresh seeds,
+    and whose batch that grows was ahead on the seeds that chose.
+    """
+    made_ = session(rates={32: 0.001, 64: 0.002, 128: 0.004})
+    recipe = made_.session.baseline.replace(batch_size=32)
+    made_.session.prepared = replace(made_.session.prepared, baseline=recipe)
+    made_.session.listener = Notes(Silent())
+    records = _view([3000, 3250, 3000, 3250, 3000]).records
+
+    def make(resume=False):
+        found = _Stages(made_.session, Journal(tmp_path, {}, resume))
+        found.confirmation = found.confirmation or records.confirmation
+        found.pilot, found.insight = records.pilot, Insight(why_not="off")
+        made_.trained.clear()
+        return SimpleNamespace(stages=found, trained=made_.trained)
+
+    return make
+
+
+def bought(found):
+    """Who was trained on which fresh seeds so that growing can be judged."""
+    found.stages._judge_growing()
+    growers = [(curve.choice, curve.seed) for curve in found.stages.confirmation.growers]
+    assert sum(len(configs) for _, configs in found.trained) in (0, len(growers))
+    return growers
+
+
+FRESH_OF_GROWN = [(GROWN, seed) for seed in (1000, 1001, 1002)]
+
+
+def test_fresh_seeds_are_bought_for_the_one_that_has_none_and_only_once(stages):
+    """The recommendation of constant size has fresh runs; the batch that grows has none."""
+    found = stages()
+    assert bought(found) == FRESH_OF_GROWN
+    assert [what for what, _ in found.trained] == ["growing against constant, on fresh seeds"]
+    again = stages(resume=True)
+    assert bought(again) == FRESH_OF_GROWN
+    assert again.trained == []
+
+
+def test_a_leader_that_is_the_recommendation_would_buy_nothing(stages, monkeypatch):
+    """The planted bug that the test before must notice."""
+    monkeypatch.setattr(answer, "growers", lambda view: (view.chosen, view.today))
+    assert bought(stages()) == []
+
+
+def test_fresh_seeds_that_the_budget_does_not_pay_for_are_bought_when_it_does(stages):
+    found = stages()
+    options = found.stages.session.options
+    found.stages.session.options = replace(options, budget=1e-3)
+    assert bought(found) == []
+    found.stages.session.options = replace(options, budget=1e9)
+    assert bought(found) == FRESH_OF_GROWN
+
+
+def test_whether_growing_pays_is_then_judged_on_the_seeds_that_were_bought(stages):
+    found = stages()
+    bought(found)
+    view = View(found.stages._records(), Options(), bare_facts(found.stages.session.prepared))
+    told = answer.growing(view)
+    assert (told.fresh, told.difference.n) == (True, 3)
 
 
 @pytest.mark.parametrize("why", ["budget", "no room", "too short", "failed"])

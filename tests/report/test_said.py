@@ -21,6 +21,8 @@ KNOWN = (
     "one run of today's settings takes about 3 hours, longer than the budget: this goes no "
     "further than a projection",
     "without --budget this stops after stage A; expected: stage A about 4 s",
+    "today's batch size is a schedule (0:16 1ep:64): the short run, the search over batch sizes "
+    "and the pilots compare with 16 throughout, whole trainings with the schedule itself",
     "batch size 512 is left out: the largest that ran is 256",
     "batch size 512 is not searched: by speed and noise scale it would take 3.1 times as long",
     "batch size 512 is left out of the search: the budget does not pay for it",

@@ -69,6 +69,7 @@ from batchlab.advisor.stages import (
     Screening,
     Strengths,
     Tuning,
+    all_sizes,
     choice_of,
     pace_of,
 )
@@ -230,8 +231,9 @@ def _task_facts(prepared: Prepared) -> dict[str, Any]:
 def _check(prepared: Prepared, options: Options) -> None:
     """Recipes that cannot be compared with others, and a checkpoint that is none of this model."""
     rate = prepared.baseline.learning_rate
-    hint = "advise compares constant batch sizes; give the baseline the size it mostly uses."
-    one_batch_size(prepared.baseline, hint)
+    if options.tune:
+        hint = "--tune searches around one size; leave it out, or give the size it mostly uses."
+        one_batch_size(prepared.baseline, hint)
     if not rate:
         hint = "Other rates are tried as multiples of it."
         raise TaskError(must("learning_rate", "above 0 in the baseline", rate, hint))
@@ -323,8 +325,8 @@ class _Stages:
         session = self.session
         if self.screening is not None:
             return
-        session.visit([session.batch_size])
-        whole = session.run_seconds(session.batch_size, session.samples)
+        session.visit(all_sizes([session.today]))
+        whole = session.run_seconds(session.today[0], session.samples)
         if whole > session.left:
             session.listener.say(
                 f"one run of today's settings takes about {_time(whole)}, longer than the budget: "
@@ -463,7 +465,7 @@ class _Stages:
         """The longest search that leaves room for stage C where that fits at all."""
         session, screening = self.session, self.screening
         assert screening is not None
-        whole = session.run_seconds(session.batch_size, session.samples)
+        whole = session.run_seconds(session.today[0], session.samples)
         expected = prices(session)
         cheapest, usual = price_of_confirmation(session, 1, session.batch_size), expected["C"]
         least = least_seconds(session, screening)
@@ -683,7 +685,7 @@ class _Stages:
         if record is None or self.pilot is None or record.growers:
             return
         view = View(self._records(), session.options, bare_facts(session.prepared))
-        if not view.grown:
+        if not answer.that_grow(view):
             return
         had = (view.today, record.choice)
         choices = [choice for choice in answer.growers(view) if choice not in had]
@@ -818,7 +820,7 @@ def _spendable(session: Session) -> float:
 
 def prices(session: Session) -> dict[str, float]:
     """What each stage would take, before anything but today's batch size is timed."""
-    whole = session.run_seconds(session.batch_size, session.samples) * session.engine_factor
+    whole = session.run_seconds(session.today[0], session.samples) * session.engine_factor
     examples = round(NOISE_PROBES * EXAMPLES * COST)
     noise = session.run_seconds(session.batch_size, max(examples, session.batch_size))
     found = {
@@ -836,7 +838,7 @@ def prices(session: Session) -> dict[str, float]:
     if repeat:
         found[KEY] = repeat
     if session.options.robustness:
-        found["R"] = sturdy.price(session, (session.batch_size, session.learning_rate))
+        found["R"] = sturdy.price(session, session.today)
     return found
 
 
@@ -869,6 +871,6 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
             began=time.perf_counter(),
         )
         time_evaluation(session)
-        session.visit([session.batch_size])
-        session.visit([session.batch_size])
-        return prices(session), session.run_seconds(session.batch_size, session.samples)
+        session.visit(all_sizes([session.today]))
+        session.visit(all_sizes([session.today]))
+        return prices(session), session.run_seconds(session.today[0], session.samples)

@@ -46,9 +46,9 @@ from batchlab.advisor.stages import (
     Confirmation,
     Curve,
     Grown,
-    changes_more,
     choice_of,
     gamma_of,
+    goes_by_size,
     others_of,
     reuse_of,
 )
@@ -473,7 +473,7 @@ def price_of(view: View, seconds: float) -> float | None:
 def batch_only(view: View) -> Estimate | None:
     """Time today / batch changed with the learning rate as it was."""
     record, chosen = view.confirmation, view.chosen
-    if isinstance(chosen, Grown) or changes_more(chosen) or view.today[0] == chosen[0]:
+    if not goes_by_size(chosen) or view.today[0] == chosen[0]:
         return None
     if chosen[1] == view.today[1]:
         return None
@@ -491,11 +491,13 @@ def batch_only(view: View) -> Estimate | None:
         ).estimate
     if view.projection is None or not of_setting(view.projection.curves, size, view.today[1]):
         return None
+    if isinstance(view.today, Grown):
+        return None
     row = projected(
         view.projection,
         view.yardstick,
         objective="time",
-        today=view.today,
+        today=view.first,
         maximise=view.maximise,
         rates={size: view.today[1]},
     )[0]
@@ -530,7 +532,7 @@ def growing(view: View) -> Growing | None:
     known = Growing(pilot.why_not, pilot.seconds, rules, tried, pilot.lemma)
     if pilot.why_not:
         return known
-    if record is None or not view.grown:
+    if record is None or not that_grow(view):
         return replace(known, why_not="unconfirmed")
     return _growing(view, record, known)
 
@@ -540,17 +542,22 @@ def _growing(view: View, record: Confirmation, known: Growing) -> Growing:
     sides = _on_fresh_seeds(record, leader, rival)
     if len(sides[0]) >= 2:
         return replace(_compared(view, view.fresh_yardstick, sides, known), fresh=True)
-    return _beside(view, record, view.grown, known)
+    return _beside(view, record, that_grow(view), known)
+
+
+def that_grow(view: View) -> list[Choice]:
+    """The settings of stage C whose batch grows, today's among them where it does."""
+    return [choice for choice in (view.today, *view.grown) if isinstance(choice, Grown)]
 
 
 def growers(view: View) -> tuple[Choice, Choice]:
     """The best batch that grows and the best of constant size, on the choosing seeds.
 
     Args:
-        view: The case; a batch that grows is among its finalists.
+        view: The case; a batch that grows is among its finalists, or today's does.
     """
     assert view.confirmation is not None
-    mine, theirs = _leaders(view, view.confirmation, view.grown)
+    mine, theirs = _leaders(view, view.confirmation, that_grow(view))
     return mine[0].choice, theirs[0].choice
 
 
@@ -639,9 +646,11 @@ def _leaders(view: View, record: Confirmation, mine: Sequence[Choice]) -> list[l
         groups.setdefault(view.id(curve.choice), []).append(curve)
     asked = view.yardstick, view.options.objective, record.target, view.maximise
     ours = {view.id(choice) for choice in mine} & groups.keys()
-    plain = groups.keys() - {
-        view.id(choice) for choice in (*view.grown, *view.reused, *view.strengthened)
-    }
+    plain = (
+        groups.keys()
+        - ours
+        - {view.id(choice) for choice in (*view.grown, *view.reused, *view.strengthened)}
+    )
     fewest = {name: changed(runs[0].choice, view.today) for name, runs in groups.items()}
     return [
         groups[front({n: groups[n] for n in groups if n in side}, *asked, fewest)]

@@ -30,9 +30,9 @@ from batchlab.advisor.stages import (
     Grown,
     Pace,
     Tuned,
-    changes_more,
     choice_of,
     gamma_of,
+    goes_by_size,
     others_of,
     pace_of,
 )
@@ -110,8 +110,11 @@ def finalists(session: Session, rows: Sequence[Projected]) -> list[Choice]:
     burdens = {
         (row.batch_size, row.learning_rate): row.burden(objective, maximise) for row in rows
     }
-    burdens.pop((session.batch_size, session.learning_rate), None)
-    known = {pair: burden for pair, burden in burdens.items() if np.isfinite(burden.value)}
+    known = {
+        pair: burden
+        for pair, burden in burdens.items()
+        if pair != session.today and np.isfinite(burden.value)
+    }
     if not known:
         return []
     names = {f"{size}@{rate}": (size, rate) for size, rate in known}
@@ -130,7 +133,7 @@ def _plan(session: Session, finalists: Sequence[Choice]) -> ConfirmationPlan:
         tuple(finalists),
         tuple(range(first + CHOOSING, first + CHOOSING + options.seeds)),
         tuple(range(first + FRESH, first + FRESH + options.confirm_seeds)),
-        any(c[0] != session.batch_size for c in finalists if not changes_more(c)),
+        any(c[0] != session.today[0] for c in finalists if goes_by_size(c)),
     )
 
 
@@ -139,7 +142,7 @@ def _runs(session: Session, plan: ConfirmationPlan) -> list[tuple[Pace, int, int
     count = len(evaluation_grid(session.prepared.examples, session.samples))
     finalists = [pace_of(choice) for choice in plan.pairs()]
     chosen = max(finalists, key=lambda pace: session.run_seconds(pace, session.samples))
-    paces: list[Pace] = [session.batch_size] * (len(plan.seeds) + len(plan.fresh))
+    paces: list[Pace] = [session.today[0]] * (len(plan.seeds) + len(plan.fresh))
     paces += [chosen] * len(plan.fresh) + finalists * len(plan.seeds)
     if plan.batch_only:
         paces += [chosen] * len(plan.seeds)
@@ -166,7 +169,7 @@ def confirm(
         The record, or None where too many baseline runs diverge to define a target. The
         recommendation in it was fixed before the fresh seeds ran.
     """
-    today = (session.batch_size, session.learning_rate)
+    today = session.today
     tried = [today, *plan.pairs()]
     session.visit_all(tried)
     choosing = _curves(session, CHOOSING_RUNS, tried, plan.seeds)
@@ -232,9 +235,9 @@ def _alone(session: Session, plan: ConfirmationPlan, chosen: Choice) -> tuple[Cu
     """The chosen batch size with today's learning rate; nothing where either is today's, or the
     batch grows or is used again, or there is a γ.
     """
-    if isinstance(chosen, Grown) or changes_more(chosen):
+    if not goes_by_size(chosen):
         return ()
-    if chosen[0] == session.batch_size or chosen[1] == session.learning_rate:
+    if chosen[0] == session.today[0] or chosen[1] == session.learning_rate:
         return ()
     unchanged = (chosen[0], session.learning_rate)
     return _curves(session, "the batch size changed alone", [unchanged], plan.seeds)
@@ -252,7 +255,7 @@ def affordable_repeats(session: Session, pace: Pace, seconds: float) -> int:
         Pairs; 0 if not even one fits.
     """
     evaluations = len(evaluation_grid(session.prepared.examples, session.samples))
-    pair = [(b, session.samples, evaluations) for b in (session.batch_size, pace)]
+    pair = [(b, session.samples, evaluations) for b in (session.today[0], pace)]
     fitting = (n for n in range(MOST_REPEATS, 0, -1) if session.wall_seconds(pair * n) <= seconds)
     return next(fitting, 0)
 
@@ -269,7 +272,7 @@ def _fresh(
     """Today's settings and the recommendation on fresh seeds, in parts with timing between
     them.
     """
-    today = (session.batch_size, session.learning_rate)
+    today = session.today
     before: tuple[Curve, ...] = ()
     after: tuple[Curve, ...] = ()
     for part in _parts(seeds):
@@ -325,7 +328,7 @@ def end_states(
         Seed → state, of today's settings and of the recommendation, without runs that diverged;
         None if they were not kept and are not trained.
     """
-    today = (session.batch_size, session.learning_rate)
+    today = session.today
     before: dict[int, RunState] = {}
     after: dict[int, RunState] = {}
     job = _job(session, keep_end=True)
@@ -373,8 +376,7 @@ def _choose(
     name, demands = session.prepared.metric.name, session.options.at_least
     able = [n for n in names[1:] if all(meets(groups[n], name, maximise, demands).values())]
 
-    today = (session.batch_size, session.learning_rate)
-    fewest = {n: changed(runs_[0].choice, today) for n, runs_ in groups.items()}
+    fewest = {n: changed(runs_[0].choice, session.today) for n, runs_ in groups.items()}
 
     def best(among: Sequence[str]) -> str:
         kept = {n: groups[n] for n in among}
@@ -402,7 +404,7 @@ def _without_idle_growth(
     Such a setting changes more, and was found among more: a draw is not enough.
     """
     beyond = [] if session.options.tune else names
-    grown = [n for n in beyond if changes_more(groups[n][0].choice)]
+    grown = [n for n in beyond if not goes_by_size(groups[n][0].choice)]
     constant = [n for n in names if n not in grown]
     if not grown:
         return constant
@@ -417,7 +419,7 @@ def _without_idle_growth(
 
 def _ends_of_finalists(session: Session, plan: ConfirmationPlan) -> dict[str, list[RunState]]:
     """Finalist's number → where its choosing runs ended, those that diverged left out."""
-    pairs = [(session.batch_size, session.learning_rate), *plan.pairs()]
+    pairs = [session.today, *plan.pairs()]
     configs = [session.of(pair, seed) for pair in pairs for seed in plan.seeds]
     _, states = session.train(CHOOSING_RUNS, configs, _job(session, keep_end=True))
     n = len(plan.seeds)

@@ -30,7 +30,7 @@ from batchlab.advisor.record import (
     PlanePoint,
     Reason,
 )
-from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, changes_more, pace_of
+from batchlab.advisor.stages import Choice, Curve, Grown, Pace, Projection, goes_by_size, pace_of
 from batchlab.advisor.view import View
 from batchlab.measure.throughput import seconds_per_update
 from batchlab.rules import is_sgd_family
@@ -59,7 +59,7 @@ def memory(view: View) -> Memory | None:
             samples_per_second=timing.samples_per_second,
             seconds_per_update=timing.seconds_per_update,
         )
-    blocks = machine.blocks.get(str(view.today[0]))
+    blocks = machine.blocks.get(str(view.first[0]))
     share = seconds_per_update(blocks).loader_share if blocks else None
     return Memory(
         fit.largest,
@@ -168,10 +168,16 @@ def candidates(view: View) -> tuple[Candidate, ...]:
     if screening is None:
         return ()
     reasons = {p.batch_size: p.reason for p in screening.proposals}
-    made = [_candidate(view, view.today, reasons.get(view.today[0], Reason.BASELINE), None)]
+    today, first = view.today, view.first[0]
+    grows = isinstance(today, Grown)
+    if grows:
+        made = [_whole(view, today, Reason.BASELINE)]
+        reasons[first] = Reason.FIRST
+    else:
+        made = [_candidate(view, today, reasons.get(first, Reason.BASELINE), None)]
     for row in view.rows:
         pair = (row.batch_size, row.learning_rate)
-        if pair != view.today:
+        if pair != today:
             made.append(
                 _candidate(view, pair, reasons.get(row.batch_size, Reason.NOISE_SCALE), row)
             )
@@ -179,9 +185,11 @@ def candidates(view: View) -> tuple[Candidate, ...]:
         made += [_whole(view, choice, Reason.TUNED) for choice in view.tuned]
     elif not view.rows:
         made += [
-            _candidate(view, (p.batch_size, _linear(view, p.batch_size)), p.reason, None)
+            _candidate(
+                view, (p.batch_size, _linear(view, p.batch_size)), reasons[p.batch_size], None
+            )
             for p in screening.proposals
-            if p.batch_size != view.today[0]
+            if grows or p.batch_size != first
         ]
     made += [_whole(view, choice, Reason.REUSED) for choice in view.reused]
     if not view.tuned:
@@ -205,7 +213,7 @@ def _whole(view: View, choice: Choice, reason: Reason) -> Candidate:
 def _linear(view: View, size: int, power: float | None = None) -> float:
     if power is None:
         power = 1.0 if is_sgd_family(view.rule) else 0.5
-    return scaled_rate(view.today[1], view.today[0], size, power)
+    return scaled_rate(view.first[1], view.first[0], size, power)
 
 
 def _candidate(
@@ -261,7 +269,7 @@ def _with_projection(
             view.projection,
             view.yardstick,
             objective="samples",
-            today=view.today,
+            today=view.first,
             maximise=view.maximise,
             rates=rates,
         )[0]
@@ -395,7 +403,7 @@ def _points(view: View, pair: Choice, curves: Sequence[Curve]) -> list[CurvePoin
 
 def _seconds_along(view: View, choice: Choice, curve: Curve) -> list[float]:
     """Seconds at each evaluation of a run, NaN where nothing was timed."""
-    if isinstance(choice, Grown) or changes_more(choice):
+    if not goes_by_size(choice):
         reached = np.array(curve.samples, float)
         return view.yardstick.measure("time", reached, pace_of(choice)).tolist()
     rate = view.yardstick.machine.seconds(choice[0])
@@ -432,7 +440,7 @@ def order_changed(view: View) -> bool | None:
         replace(projection, curves=projection.late),
         view.yardstick,
         objective=objective,
-        today=view.today,
+        today=view.first,
         maximise=view.maximise,
         rates={row.batch_size: row.learning_rate for row in view.rows},
     )

@@ -335,7 +335,7 @@ def changed(choice: Choice, today: Choice) -> int:
         >>> changed((64, 0.2), (32, 0.1)), changed((32, 0.2), (32, 0.1))
         (2, 1)
     """
-    if isinstance(choice, Grown):
+    if isinstance(choice, Grown) and choice != today:
         return len(choice)
     return 1 + (choice[0] != today[0]) + len(others_of(choice))
 

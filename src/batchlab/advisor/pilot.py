@@ -193,20 +193,14 @@ def run_pilot(session: Session, plan: PilotPlan, yardstick: Callable[[], Yardsti
     rules = _rules(session, plan, today, noise)
     tried = _settings(session, plan, rules)
     session.visit(ladder(plan.first, plan.cap))
-    race = Race(session, yardstick(), [today])
-    race.add(trained(session, plan.samples, "batches that grow", list(tried), plan.seeds[:1]))
-    kept = race.best(list(tried), KEPT)
-    if kept:
-        today_pair, rest = (session.batch_size, session.learning_rate), plan.seeds[1:]
-        race.references += trained(session, plan.samples, BESIDE, [today_pair], rest)
-        race.add(trained(session, plan.samples, "the best that grow, again", kept, rest))
-    best = tuple(tuple(tried[choice]) for choice in race.best(kept, MOST))
+    race = Race(session, yardstick(), plan.samples, plan.seeds, [today])
+    names = "batches that grow", "the best that grow, again"
+    best = tuple(tuple(tried[choice]) for choice in race.run([list(tried)], KEPT, *names)[:MOST])
     whole = session.samples, session.prepared.examples
     policies = {written(steps, *whole): names for steps, names in rules.items()}
-    everything = (*race.references, *race.curves)
     power = _lemma(session, plan, choice_of(best[0])) if best and plan.lemma else None
     why = "" if best else FAILED
-    return Pilot(why, None, plan.samples, policies, noise, everything, best, power)
+    return Pilot(why, None, plan.samples, policies, noise, race.everything, best, power)
 
 
 def _lemma(session: Session, plan: PilotPlan, best: Choice) -> float | None:
@@ -291,19 +285,62 @@ def trained(
 
 
 class Race:
-    """The runs of a pilot, ranked against today's on the same seeds."""
+    """The runs of a pilot, ranked against today's on the same seeds.
+
+    Args:
+        session: The advice in the making.
+        yardstick: Turns samples into the objective.
+        samples: Length of every run.
+        seeds: The first is tried with, on the others the best run again.
+        references: Today's on the first of the seeds, or on all.
+    """
 
     def __init__(
-        self, session: Session, yardstick: Yardstick, references: Sequence[Curve]
+        self,
+        session: Session,
+        yardstick: Yardstick,
+        samples: int,
+        seeds: Sequence[int],
+        references: Sequence[Curve],
     ) -> None:
         self.session, self.yardstick = session, yardstick
+        self.samples, self.seeds = samples, seeds
         self.references, self.curves = list(references), list[Curve]()
 
-    def add(self, curves: Sequence[Curve]) -> None:
-        """Further runs."""
-        self.curves += curves
+    def run(
+        self, groups: Sequence[Sequence[Setting]], kept: int, what: str, again: str
+    ) -> list[Setting]:
+        """Every setting on the first seed, the best of each group on the others.
 
-    def best(self, choices: Sequence[Setting], count: int) -> list[Setting]:
+        Args:
+            groups: Settings of which the best go on beside those of the other groups.
+            kept: How many of each.
+            what: What the runs are called while they train.
+            again: The same of those on the other seeds.
+
+        Returns:
+            Those that went on, best first; nothing where today's settings diverged.
+        """
+        if self.references[0].status is Status.DIVERGED:
+            return []
+        self.curves += self._trained(what, [c for group in groups for c in group], self.seeds[:1])
+        best = [choice for group in groups for choice in self._best(group, kept)]
+        if best:
+            session, missing = self.session, self.seeds[len(self.references) :]
+            today = session.batch_size, session.learning_rate
+            self.references += self._trained(BESIDE, [today], missing) if missing else []
+            self.curves += self._trained(again, best, self.seeds[1:])
+        return self._best(best, len(best))
+
+    @property
+    def everything(self) -> tuple[Curve, ...]:
+        """Every run, today's first."""
+        return (*self.references, *self.curves)
+
+    def _trained(self, what: str, choices: Sequence[Choice], seeds: Sequence[int]) -> list[Curve]:
+        return trained(self.session, self.samples, what, choices, seeds)
+
+    def _best(self, choices: Sequence[Setting], count: int) -> list[Setting]:
         """The settings with the smallest burden over their seeds; none that never got there."""
         burdens = {choice: self._burden(choice) for choice in choices}
         known = [c for c in burdens if math.isfinite(burdens[c])]

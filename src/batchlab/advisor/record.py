@@ -33,6 +33,7 @@ class Reason(StrEnum):
     """Why a candidate is on the list."""
 
     BASELINE = "baseline"
+    FIRST = "first size"
     LARGEST = "largest that fits"
     QUARTER = "a quarter of the training data"
     NOISE_SCALE = "around the noise scale"

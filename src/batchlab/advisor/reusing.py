@@ -21,7 +21,6 @@ from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Choice, Echoes, Pace, reuse_of, reused
 from batchlab.engine import evaluation_grid
 from batchlab.measure.reuse import most_saved, price_of
-from batchlab.types import Status
 
 FACTORS = (2, 4)
 """k: updates on each batch."""
@@ -155,18 +154,11 @@ def run(session: Session, plan: EchoPlan, yardstick: Callable[[], Yardstick]) ->
         The record.
     """
     today = (session.batch_size, session.learning_rate)
-    tried = [choice for k in plan.factors for choice in plan.tried(k)]
     session.visit(sorted({today[0], plan.batch_size}))
     references = trained(session, plan.samples, BESIDE, [today], plan.seeds)
-    race = Race(session, yardstick(), references)
-    if references[0].status is not Status.DIVERGED:
-        what = "batches that are used again"
-        race.add(trained(session, plan.samples, what, tried, plan.seeds[:1]))
-    kept = [choice for k in plan.factors for choice in race.best(plan.tried(k), 1)]
-    if kept:
-        what = "the best of them, again"
-        race.add(trained(session, plan.samples, what, kept, plan.seeds[1:]))
-    best = race.best(kept, len(kept))
-    curves = (*race.references, *race.curves)
+    race = Race(session, yardstick(), plan.samples, plan.seeds, references)
+    tried = [plan.tried(k) for k in plan.factors]
+    found = race.run(tried, 1, "batches that are used again", "the best of them, again")
+    best = tuple(map(tuple, found))
     why = "" if best else FAILED
-    return Echoes(why, None, plan.price, plan.samples, curves, tuple(map(tuple, best)))
+    return Echoes(why, None, plan.price, plan.samples, race.everything, best)

@@ -9,8 +9,7 @@ import torch
 
 from batchlab.advisor.candidates import propose
 from batchlab.advisor.session import Session
-from batchlab.advisor.stages import Screening
-from batchlab.advisor.strength import why_not
+from batchlab.advisor.stages import Screening, all_sizes
 from batchlab.advisor.tuning.space import ALL
 from batchlab.config import RunConfig
 from batchlab.engine import Job, RunResult, RunState
@@ -49,7 +48,7 @@ def screen(session: Session, end: int) -> Screening:
     """
     session.fit = measure_fit(session)
     time_evaluation(session)
-    session.visit([session.batch_size])
+    session.visit(all_sizes([session.today]))
     reused, probe = session.engine.reused, _probe(session)
     run, _ = short_run(session, end, probe)
     if session.engine.reused == reused:
@@ -100,7 +99,7 @@ def _heaviest(session: Session) -> RunConfig:
     """Today's recipe; with a γ where one is going to be tried: its copy takes memory too."""
     options, baseline = session.options, session.baseline
     tried = options.gammas or {"gamma", ALL} & set(options.tune)
-    if baseline.gamma is not None or not tried or why_not(session.prepared):
+    if baseline.gamma is not None or not tried or session.no_gamma:
         return baseline
     return baseline.replace(gamma=1.0)
 

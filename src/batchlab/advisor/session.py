@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ import torch
 
 from batchlab import _platform, schedules
 from batchlab._team import Team
+from batchlab.advisor import strength
 from batchlab.advisor.options import Options
 from batchlab.advisor.stages import (
     Blocks,
@@ -21,6 +23,7 @@ from batchlab.advisor.stages import (
     Grown,
     Machine,
     Pace,
+    Today,
     Tuned,
     all_sizes,
     gamma_of,
@@ -29,6 +32,7 @@ from batchlab.advisor.stages import (
     parts_of,
     seconds_at,
     size_and_reuse,
+    today_of,
 )
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
@@ -211,16 +215,27 @@ class Session:
         return self.baseline.samples
 
     @property
+    def today(self) -> Today:
+        """Today's setting."""
+        return today_of(self.baseline)
+
+    @property
     def batch_size(self) -> int:
-        """Today's batch size; of a schedule, the one it starts with."""
-        assert self.baseline.batch_size is not None
-        return schedules.batch_schedule(self.baseline.batch_size).sizes[0]
+        """Today's batch size; of a schedule the one it starts with, which the search compares
+        with.
+        """
+        return schedules.batch_schedule(self.today[0]).sizes[0]
 
     @property
     def learning_rate(self) -> float:
         """Today's learning rate."""
         assert self.baseline.learning_rate is not None
         return self.baseline.learning_rate
+
+    @cached_property
+    def no_gamma(self) -> str:
+        """Why the model cannot be trained with a γ; empty if it can. Tried once."""
+        return strength.why_not(self.prepared)
 
     @property
     def elapsed(self) -> float:
@@ -252,7 +267,7 @@ class Session:
         config = self.baseline.replace(
             learning_rate=learning_rate, seed=seed, samples=samples or self.samples
         )
-        if batch_size == self.batch_size:
+        if batch_size == self.today[0]:
             return config
         micro = self.micro(batch_size)
         config = config.replace(batch_size=batch_size)
@@ -260,7 +275,7 @@ class Session:
 
     def micro(self, batch_size: int | str) -> int | None:
         """Examples of a forward pass where the batch is larger than what fits; None: as today."""
-        return micro_of(batch_size, self.fit, self.batch_size)
+        return micro_of(batch_size, self.fit, max(schedules.sizes_of(self.today[0])))
 
     def run_seconds(self, pace: Pace, samples: int) -> float:
         """One run in this process: updates × seconds per update, evaluation left out."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from jaxtyping import Float
 
 from batchlab.advisor.candidates import Proposal
+from batchlab.config import RunConfig
 from batchlab.engine import RunResult
 from batchlab.measure.fit import FitResult
 from batchlab.measure.insight import Insight
@@ -145,7 +146,7 @@ def micro_of(batch_size: int | str, fit: FitResult | None, ran: int) -> int | No
     Args:
         batch_size: Examples per update, or a schedule.
         fit: What fits in memory, or None if not measured.
-        ran: A batch size that is trained whole whatever was measured: today's.
+        ran: A batch size that is trained whole whatever was measured: today's largest.
 
     Returns:
         Examples of a forward pass; None for whole batches.
@@ -200,9 +201,32 @@ class Tuned(NamedTuple):
 Choice: TypeAlias = tuple[int, float] | Grown | Tuned
 """A setting that may be advised: (batch size, learning rate), a batch that grows, or a setting of
 which more was searched."""
+Today: TypeAlias = tuple[int, float] | Grown
+"""The setting of a baseline: one batch size, or a batch that grows."""
 Pace: TypeAlias = int | str | Tuned
 """What decides how long a sample takes: a batch size, a schedule of them, or a setting that has
 updates per batch or a γ of its own."""
+
+
+def today_of(baseline: RunConfig) -> Today:
+    """The setting of a recipe.
+
+    Args:
+        baseline: Names its batch size and learning rate.
+
+    Example:
+        >>> today_of(RunConfig(batch_size=64, learning_rate=0.2))
+        (64, 0.2)
+        >>> today_of(RunConfig(batch_size="0:16 1ep:64", learning_rate=0.2))[:3]
+        ('0:16 1ep:64', 0.2, 0.0)
+    """
+    size, rate = baseline.batch_size, baseline.learning_rate
+    assert size is not None
+    assert rate is not None
+    schedule = batch_schedule(size)
+    if schedule.is_constant:
+        return schedule.sizes[0], rate
+    return Grown(str(size), rate, baseline.rate_growth, baseline.lr_schedule)
 
 
 def others_of(choice: Choice) -> Others:
@@ -265,15 +289,15 @@ def strengthened(batch_size: int, learning_rate: float, gamma: float) -> Tuned:
     return Tuned(batch_size, learning_rate, (("gamma", gamma),))
 
 
-def changes_more(choice: Choice) -> bool:
-    """Whether a setting grows its batch, uses it again or has a γ of its own, so that its time or
-    its learning rate does not follow from the batch size alone.
+def goes_by_size(choice: Choice) -> TypeGuard[tuple[int, float] | Tuned]:
+    """Whether time and learning rate of a setting follow from its batch size alone: it neither
+    grows its batch nor uses it again, and has no γ of its own.
 
     Example:
-        >>> changes_more(Tuned(64, 0.2, (("gamma", 10.0),))), changes_more((64, 0.2))
+        >>> goes_by_size((64, 0.2)), goes_by_size(Tuned(64, 0.2, (("gamma", 10.0),)))
         (True, False)
     """
-    return isinstance(choice, Grown) or reuse_of(choice) > 0 or gamma_of(choice) is not None
+    return not (isinstance(choice, Grown) or reuse_of(choice) or gamma_of(choice) is not None)
 
 
 def size_and_reuse(pace: Pace, usual: int) -> tuple[int | str, int]:

@@ -18,7 +18,6 @@ from batchlab.advisor.reusing import winner
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import Choice, Pace, Strengths, pace_of, strengthened
 from batchlab.engine import evaluation_grid
-from batchlab.types import Status
 
 RATES = (0.25, 1.0, 4.0)
 """Learning rates that are tried, times what the law makes of that of the model as it is."""
@@ -65,7 +64,7 @@ def plan(session: Session, rows: Sequence[Projected], seconds: float) -> Strengt
     Returns:
         The plan, or a record that says why there is none.
     """
-    if strength.why_not(session.prepared):
+    if session.no_gamma:
         return Strengths(MODEL)
     size, rate = winner(session, rows)
     if not session.stopwatch.wrapped:
@@ -86,7 +85,7 @@ def price(session: Session) -> float:
     """What a pilot of a whole training's length takes, before any search."""
     factors = dict.fromkeys(map(repr, session.options.gammas), 1.0)
     seeds, size = tuple(range(SEEDS)), session.batch_size
-    if not session.stopwatch.wrapped and not strength.why_not(session.prepared):
+    if not session.stopwatch.wrapped and not session.no_gamma:
         session.visit([size], wrapped=True)
     usual = StrengthPlan(size, session.learning_rate, factors, session.samples, seeds)
     return seconds_of(session, usual)
@@ -116,12 +115,7 @@ def run(session: Session, plan: StrengthPlan, yardstick: Callable[[], Yardstick]
     today, tried = (session.batch_size, session.learning_rate), plan.tried()
     session.visit_all([today, *tried])
     references = trained(session, plan.samples, BESIDE, [today], plan.seeds)
-    race = Race(session, yardstick(), references)
-    if references[0].status is not Status.DIVERGED:
-        race.add(trained(session, plan.samples, "γ and its learning rate", tried, plan.seeds[:1]))
-    best = race.best(tried, 1)
-    if best:
-        race.add(trained(session, plan.samples, "the best γ, again", best, plan.seeds[1:]))
-    best = race.best(best, 1)
-    curves = (*race.references, *race.curves)
-    return Strengths("" if best else FAILED, None, plan.samples, curves, tuple(map(tuple, best)))
+    race = Race(session, yardstick(), plan.samples, plan.seeds, references)
+    found = race.run([tried], 1, "γ and its learning rate", "the best γ, again")
+    best = tuple(map(tuple, found))
+    return Strengths("" if best else FAILED, None, plan.samples, race.everything, best)

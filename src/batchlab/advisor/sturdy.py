@@ -37,7 +37,7 @@ def seconds_of_noise(session: Session, runs: int) -> float:
 
 def _largest(session: Session, chosen: Choice) -> int:
     """The largest batch that either setting trains with."""
-    return all_sizes([(session.batch_size, session.learning_rate), chosen])[-1]
+    return all_sizes([session.today, chosen])[-1]
 
 
 def seconds_of_training(session: Session, chosen: Choice, seeds: int) -> float:
@@ -49,7 +49,7 @@ def seconds_of_training(session: Session, chosen: Choice, seeds: int) -> float:
         seeds: Repeats.
     """
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sizes = [session.batch_size, pace_of(chosen)] * seeds
+    sizes = [session.today[0], pace_of(chosen)] * seeds
     start = WORKER_START_SECONDS if session.engine.workers >= 2 else 0.0
     return session.wall_seconds([(size, session.samples, count) for size in sizes]) + start
 
@@ -144,7 +144,7 @@ def seconds_again(session: Session, plan: ConfirmationPlan, chosen: Choice) -> f
     if states is not None:
         return 0.0
     count = len(evaluation_grid(session.prepared.examples, session.samples))
-    sizes = [session.batch_size, pace_of(chosen)] * len(plan.fresh)
+    sizes = [session.today[0], pace_of(chosen)] * len(plan.fresh)
     return session.wall_seconds([(size, session.samples, count) for size in sizes])
 
 
@@ -183,7 +183,7 @@ def _trained(
 ) -> list[Scores]:
     """Both settings on changed data, beside their runs on clean data with the same fresh seeds."""
     chosen, seeds = record.choice, seeds_of(plan)
-    pairs = [(session.batch_size, session.learning_rate), chosen]
+    pairs = [session.today, chosen]
     configs = [session.of(pair, seed) for pair in pairs for seed in seeds]
     session.engine.close()  # its workers would share the memory with those of the changed data
     trace, told = train_altered(

@@ -20,16 +20,18 @@ from batchlab.advisor.stages import (
     Pace,
     Projection,
     Records,
+    Today,
     choice_of,
     gamma_of,
     micro_of,
     others_of,
     pace_of,
     reuse_of,
+    today_of,
 )
 from batchlab.config import RunConfig
 from batchlab.measure.together import widest
-from batchlab.schedules import batch_schedule, sizes_of
+from batchlab.schedules import sizes_of
 from batchlab.tasks import Prepared
 from batchlab.types import Estimate
 
@@ -115,12 +117,16 @@ class View:
     facts: Facts
 
     @cached_property
-    def today(self) -> tuple[int, float]:
-        """Batch size and learning rate of today."""
-        baseline = self.facts.baseline
-        assert baseline.batch_size is not None
-        assert baseline.learning_rate is not None
-        return batch_schedule(baseline.batch_size).sizes[0], baseline.learning_rate
+    def today(self) -> Today:
+        """Today's setting."""
+        return today_of(self.facts.baseline)
+
+    @property
+    def first(self) -> tuple[int, float]:
+        """What the search compares with: today's setting; of a batch that grows, its first size
+        throughout.
+        """
+        return sizes_of(self.today[0])[0], self.today[1]
 
     @property
     def samples(self) -> int:
@@ -213,7 +219,7 @@ class View:
             self.projection,
             self.yardstick,
             objective=self.options.objective,
-            today=self.today,
+            today=self.first,
             maximise=self.maximise,
         )
 
@@ -234,7 +240,11 @@ class View:
 
     @cached_property
     def rivals(self) -> list[Projected]:
-        """The rows besides today's settings of which anything can be said."""
+        """The rows besides today's settings of which anything can be said: none where today's
+        batch grows, since the search has trained no such one.
+        """
+        if isinstance(self.today, Grown):
+            return []
         return [
             row
             for row in self.rows
@@ -255,7 +265,7 @@ class View:
         grown = choice if isinstance(choice, Grown) else None
         fit = self.records.machine.fit if self.records.machine else None
         largest = max(sizes_of(size))
-        fits = micro_of(size, fit, self.today[0]) or largest
+        fits = micro_of(size, fit, max(sizes_of(self.today[0]))) or largest
         _, world, micro = widest(largest, self.options.world_size, fits)
         made = Setting(
             id=self.id(choice),
@@ -331,12 +341,11 @@ class View:
 
     def run_seconds(self) -> float:
         """One run of today's settings alone, on all data."""
-        rate = self.yardstick.machine.seconds(self.today[0])
-        if rate is None:
+        if not self.yardstick.machine.blocks:
             return math.nan
-        samples = self.facts.whole[1] if self.facts.whole else self.samples
-        computing = samples / self.today[0] * self.facts.baseline.reuse * rate.value
-        return computing + samples * self.options.seconds_per_sample
+        examples, samples = self.facts.whole or (self.facts.train_examples, self.samples)
+        yardstick = replace(self.yardstick, examples=examples)
+        return float(yardstick.measure("time", np.array([float(samples)]), self.today[0])[0])
 
 
 def _short(value: object) -> str:

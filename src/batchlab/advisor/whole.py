@@ -61,9 +61,8 @@ def price_on_all(session: Session, pace: Pace | None = None, pairs: int = 1) -> 
         return 0.0
     whole = _on_all(session)
     count = len(evaluation_grid(whole.prepared.examples, whole.samples))
-    pair = [
-        (size, whole.samples, count) for size in (session.batch_size, pace or session.batch_size)
-    ]
+    today = whole.today[0]
+    pair = [(size, whole.samples, count) for size in (today, pace or today)]
     return whole.wall_seconds(pair * pairs)
 
 
@@ -98,8 +97,8 @@ def repeat_on_all(session: Session, plan: WholePlan, out: Path) -> OnAll:
     Returns:
         The record.
     """
-    pairs = [(session.batch_size, session.learning_rate), plan.choice]
     whole = _on_all(session)
+    pairs = [whole.today, plan.choice]
     stopwatch = Stopwatch(whole.prepared, session.stopwatch.threads, team=session.stopwatch.team)
     session.engine.close()  # its workers hold the part of the data
     with Engine(whole.prepared, out, session.engine.workers, on=session.engine.on) as engine:

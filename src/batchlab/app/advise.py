@@ -350,7 +350,7 @@ def dry_run(
     prices, whole = price_list(prepared, options)
     detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
     said = prepared.assumptions
-    names, _ = names_in(options.tune, prepared)
+    names, _ = _tuned(options, prepared)
     return DryRun(
         loaded.name, whole, prices, detectable, said, options.budget, options.price, names
     )
@@ -608,6 +608,14 @@ def _prepared(task: Task, options: Options, device: str) -> Prepared:
     if prepared.drawn is not None and (options.target is not None or options.at_least):
         said = "a target and demands on the metric are judged by trainings on the part"
         prepared = replace(prepared, assumptions=(*prepared.assumptions, said))
+    size = prepared.baseline.batch_size or 1
+    if len(sizes_of(size)) > 1:
+        said = (
+            f"today's batch size is a schedule ({size}): the short run, the search over batch "
+            f"sizes and the pilots compare with {sizes_of(size)[0]} throughout, whole trainings "
+            "with the schedule itself"
+        )
+        prepared = replace(prepared, assumptions=(*prepared.assumptions, said))
     return prepared
 
 
@@ -650,7 +658,7 @@ def _check_options(prepared: Prepared, options: Options) -> None:
         _check_gammas(prepared)
     if options.tune:
         library()
-        names_in(options.tune, prepared)
+        _tuned(options, prepared)
     path = options.from_checkpoint
     if path is not None and not Path(path).is_file():
         raise InvalidValueError(must("from_checkpoint", "a file with a state_dict", path))
@@ -661,6 +669,11 @@ def _gammas(asked: Sequence[float] | None) -> tuple[float, ...]:
     if isinstance(asked, int | float):
         raise InvalidTypeError(must("gammas", "a list", asked, f"Write gammas=[{asked}]."))
     return tuple(sorted({checked_gamma(gamma) for gamma in asked or ()}))
+
+
+def _tuned(options: Options, prepared: Prepared) -> tuple[tuple[str, ...], str]:
+    """What is tuned, and why γ is left out of ``all``, if it is."""
+    return names_in(options.tune, prepared.baseline.rule, lambda: why_not(prepared))
 
 
 def _check_gammas(prepared: Prepared) -> None:

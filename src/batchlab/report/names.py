@@ -66,6 +66,7 @@ PROVENANCE = {
 }
 REASONS = {
     Reason.BASELINE: Text("today's setting", "現在の設定"),
+    Reason.FIRST: Text("the first size of today's schedule", "現在のスケジュールの最初のサイズ"),
     Reason.LARGEST: Text("largest that fits in memory", "メモリに収まる最大"),
     Reason.QUARTER: Text("a quarter of the training data", "学習データの4分の1"),
     Reason.NOISE_SCALE: Text("near the measured noise scale", "測定したノイズスケールの付近"),

@@ -43,6 +43,11 @@ _SENTENCES = (
         "目標値と評価指標への条件は、データの一部での学習で判定した",
     ),
     (
+        r"today's batch size is a schedule \((.+)\): the short run, .+ with (\d+) throughout, .+",
+        "現在のバッチサイズは途中で変わる（{0}）。下調べ・バッチサイズの探索・予備の学習では終始{1}の学習と"
+        "比べ、本番の長さでは現在のスケジュールそのものと比べた",
+    ),
+    (
         r"the task names no metric: the validation loss is used",
         "評価指標の指定がないため、検証データでの損失を用いた",
     ),

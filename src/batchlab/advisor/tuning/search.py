@@ -95,7 +95,7 @@ def plan_tuning(session: Session, screening: Screening) -> TuningPlan:
         session: The advice in the making.
         screening: Stage A.
     """
-    names, no_gamma = space.names_in(session.options.tune, session.prepared)
+    names, no_gamma = _names(session)
     if no_gamma:
         session.listener.say(f"γ is not tuned: the model cannot be trained with one: {no_gamma}")
     depth = strength.depth(session.prepared) if "gamma" in names else 1
@@ -144,9 +144,15 @@ def price(session: Session) -> float:
     return session.wall_seconds([*runs, (session.batch_size, session.samples, evaluations)])
 
 
+def _names(session: Session) -> tuple[tuple[str, ...], str]:
+    """What is tuned, and why γ is left out of ``all``, if it is."""
+    asked, rule = session.options.tune, session.baseline.rule
+    return space.names_in(asked, rule, lambda: session.no_gamma)
+
+
 def _usual_pace(session: Session) -> Pace:
     """Today's batch size, with a γ where that is tuned."""
-    names, _ = space.names_in(session.options.tune, session.prepared)
+    names, _ = _names(session)
     size = session.batch_size
     if "gamma" not in names or session.baseline.gamma is not None:
         return size

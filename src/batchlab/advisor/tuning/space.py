@@ -11,11 +11,10 @@ from typing import Any
 
 from batchlab.advisor.candidates import rates_for, scaled_rate
 from batchlab.advisor.stages import Choice, Tuned
-from batchlab.advisor.strength import factor, why_not
+from batchlab.advisor.strength import factor
 from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, must
 from batchlab.rules import RULES, is_sgd_family
-from batchlab.tasks import Prepared
 
 ALL = "all"
 SCHEDULES = ("constant", "cosine", "linear")
@@ -208,19 +207,22 @@ def names_of(asked: str | Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
-def names_in(asked: Sequence[str], prepared: Prepared) -> tuple[tuple[str, ...], str]:
+def names_in(
+    asked: Sequence[str], rule: str | None, no_gamma: Callable[[], str]
+) -> tuple[tuple[str, ...], str]:
     """What is tuned of a task, and why γ is left out of ``all``, if it is.
 
     Args:
         asked: As :func:`names_of` gives them.
-        prepared: The task.
+        rule: Of the baseline.
+        no_gamma: Tries why the model cannot be trained with a γ; not asked where none is tuned.
 
     Raises:
         InvalidValueError: As :func:`names_for`.
     """
-    refused = why_not(prepared) if {"gamma", ALL} & set(asked) else ""
-    assert prepared.baseline.rule is not None
-    return names_for(asked, prepared.baseline.rule, refused), refused
+    refused = no_gamma() if {"gamma", ALL} & set(asked) else ""
+    assert rule is not None
+    return names_for(asked, rule, refused), refused
 
 
 def names_for(asked: Sequence[str], rule: str, no_gamma: str = "") -> tuple[str, ...]:
