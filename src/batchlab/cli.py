@@ -121,7 +121,8 @@ def advise(
             and on how many examples two trainings disagree.
         prefer: Of finalists that the repeats cannot tell apart, repeatable takes the one whose
             trainings agree best, sparse the one whose decisions rest on the fewest internal
-            features, flat the one whose loss is least sharp around it.
+            features, flat the one whose loss is least sharp around it; where they cannot tell
+            that apart either, the best by the objective is kept.
         no_growing: Leave out batches that grow during a training, which are otherwise tried where
             the budget pays for it.
         tune: Settings that are searched together in the place of stage B, such as

@@ -201,8 +201,9 @@ def test_an_advice_interrupted_before_anything_was_measured_is_still_written(tmp
 def test_a_dry_run_prices_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = dry_run(tiny.task(), Options(budget=600.0, price=Price(3600.0, "USD")), device="cpu")
-    assert set(found.stages) == set("ABCG")
+    assert set(found.stages) == set("ABCFG")
     assert all(seconds > 0 for seconds in found.stages.values())
+    assert "stage F, what decisions rest on: about" in str(found)
     assert "enough for all stages" in str(found)
     assert "USD" in str(found)
     assert list(tmp_path.iterdir()) == []

@@ -483,7 +483,7 @@ def test_trained_models_with_gamma_are_read_with_it():
     found = insight(plain_reader, ends, others={"recommended": own})
     assert set(found.settings) == {"today", "recommended"}
     for measured in (features_needed, flatness, disagreement):
-        assert set(measured(session, {"0": [states[1]] * 2}, {"0": 10.0})) == {"0"}
+        assert set(measured(session, {"0": [states[1]] * 3}, {"0": 10.0})) == {"0"}
     # The twin: read as the model as it is, nothing fits.
     with pytest.raises(KeyError):
         insight(plain_reader, ends)

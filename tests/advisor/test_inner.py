@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from batchlab import _platform
+from batchlab.advisor import advise as stages
 from batchlab.advisor import inner
 from batchlab.advisor.advise import run_stages
 from batchlab.advisor.confirm import ConfirmationPlan
@@ -112,6 +113,21 @@ def test_a_model_that_cannot_be_taken_apart_does_not_end_the_advice(tmp_path):
 def test_a_tenth_of_the_budget_is_left_for_it_or_nothing(options, seconds, kept):
     assert inner.reserved(Inside(None, "", seconds), options) == kept
     assert inner.reserved(Inside(None, "no hidden layer", seconds), options) == 0
+
+
+@pytest.mark.parametrize(
+    ("prefer", "models"), [(None, 6), ("repeatable", 6), ("sparse", 21), ("flat", 21)]
+)
+def test_the_price_counts_both_settings_and_the_finalists_that_are_chosen_by_it(prefer, models):
+    options = dataclasses.replace(OPTIONS, prefer=prefer, seeds=5)
+    assert inner.price(Inside(None, "", 1.5), options, finalists=3) == 1.5 * models
+
+
+@pytest.mark.parametrize(("seconds", "named"), [(1.5, True), (1.7, False)])
+def test_what_is_left_out_has_no_price_in_the_plan(seconds, named):
+    """The twin takes more than a tenth of the budget."""
+    found = stages._price_of_features(made.session(options=OPTIONS), Inside(None, "", seconds))
+    assert ("F" in found) == named
 
 
 @pytest.fixture

@@ -57,6 +57,15 @@ def test_rates_that_do_equally_well_share_the_best_place():
     assert sweep.best(runs_of([0.5, 0.11, 0.1, 0.2, 0.3]), 1.0) == 1.5
 
 
+@pytest.mark.parametrize("gammas", [(1e-3, 1.0, 1e5), (10.0,)])
+def test_the_short_descent_in_parts_ends_where_all_decades_at_once_do(gammas, monkeypatch):
+    asked = Sweep(Setting(depth=3, updates=16, width=8, batch_size=8), gammas)
+    in_parts = sweep._tops(asked, 1)
+    monkeypatch.setattr(sweep, "AT_ONCE", 100)
+    assert in_parts == sweep._tops(asked, 1)
+    assert sweep.LOWEST < min(in_parts)  # the edge is not in the first decade
+
+
 def test_where_nothing_learned_there_is_no_rate():
     runs = runs_of([0.95, 1.5, math.nan])
     found = (sweep.best(runs, 1.0), *sweep.edge(runs, 1.0), *sweep.lower_edge(runs, 1.0))
@@ -242,7 +251,7 @@ def test_the_triangle_ends_where_the_least_loss_crosses():
 def test_a_triangle_that_ends_elsewhere_gives_no_number(losses):
     rows = pl.concat([closings([losses], updates) for updates in (50, 200)])
     assert np.isnan(exponents.closes({exponents.CLOSING: rows})).all()
-    judged = judge(CLAIMS["triangle-closes"], np.full(6, math.nan))
+    judged = judge(CLAIMS["triangle-closes"], np.full(CLAIMS["triangle-closes"].n, math.nan))
     assert judged.verdict is Outcome.INCONCLUSIVE
 
 

@@ -36,7 +36,8 @@ QUICK = dict(STUDY.parameters["quick"])
 TINY = {
     **{"examples": 128, "few": 64, "small": 8, "large": 32, "stages": 2, "passes": 4.0},
     **{"short": 2.0, "long": 6.0, "reach_small": 3.0, "reach_large": 3.0, "target": 3.0},
-    **{"rates": 1, "seeds": 6, "arrivals": 4, "pairs": 4, "rounds": 8, "trials": 2},
+    **{"rates": 1, "seeds": 6, "arrivals": 4, "pairs": 4, "longer": 4},
+    **{"rounds": 8, "trials": 2},
 }
 TOO_FEW: set[str] = set()
 """Claims for which even the repetitions of ``--full`` were known to be too few."""
@@ -75,7 +76,7 @@ def rows_of_reach(right):
         }
         for net, critical in (("thin", 100), ("gru", 20))
         for kind in ("digits", "signals")
-        for r in range(QUICK["arrivals"])
+        for r in range(QUICK["arrivals" if (net, kind) == ("thin", "digits") else "compared"])
         for b in (32, 256)
     ]
 
@@ -121,7 +122,7 @@ def rows_of_ends(right):
         }
         for setting in ends.SETTINGS
         for b, u, d in ((32, small, large), (256, large, small))
-        for p in range(QUICK["pairs"])
+        for p in range(QUICK["pairs" if setting.length == "samples" else "longer"])
         for side in (0, 1)
     ]
 

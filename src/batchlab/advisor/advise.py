@@ -102,6 +102,7 @@ PARTS = {
     "G": "batches that grow",
     "E": "batches that are used again",
     "S": "feature-learning strengths",
+    "F": "what decisions rest on",
 }
 """What comes besides the three stages, by letter."""
 NOTHING_TO_CONFIRM = (
@@ -341,7 +342,7 @@ class _Stages:
 
     def _say_prices(self) -> None:
         """The price of each stage, where only the first is run."""
-        known = prices(self.session)
+        known = prices(self.session) | _price_of_features(self.session, self.inside)
         told = ", ".join(
             f"{PARTS.get(k, f'stage {k}')} about {_time(v)}" for k, v in known.items() if k != KEY
         )
@@ -842,6 +843,13 @@ def prices(session: Session) -> dict[str, float]:
     return found
 
 
+def _price_of_features(session: Session, inside: inner.Inside) -> dict[str, float]:
+    """What is read of trained models, unless it is left out."""
+    if not inner.reserved(inside, session.options):
+        return {}
+    return {"F": inner.price(inside, session.options, TYPICAL_FINALISTS)}
+
+
 def _time(seconds: float) -> str:
     """Seconds in the unit a person would use."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
@@ -873,4 +881,5 @@ def price_list(prepared: Prepared, options: Options) -> tuple[dict[str, float], 
         time_evaluation(session)
         session.visit(all_sizes([session.today]))
         session.visit(all_sizes([session.today]))
-        return prices(session), session.run_seconds(session.today[0], session.samples)
+        found = prices(session) | _price_of_features(session, inner.look(prepared, options))
+        return found, session.run_seconds(session.today[0], session.samples)

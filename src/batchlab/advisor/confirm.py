@@ -21,7 +21,7 @@ from batchlab.advisor.judge import (
     grid_spacing,
     meets,
 )
-from batchlab.advisor.prefer import WORDS, judged, preferred
+from batchlab.advisor.prefer import WORDS, Numbers, judged, preferred
 from batchlab.advisor.session import Session
 from batchlab.advisor.stages import (
     Choice,
@@ -218,15 +218,15 @@ def _fixed(
     known = journal.plan("C chosen")
     if known is not None:
         return known
-    shares, prefer = None, session.options.prefer
+    numbers, prefer = None, session.options.prefer
     if prefer is not None:
         own = {str(i): gamma_of(choice) for i, choice in enumerate(plan.pairs())}
         gammas = {name: gamma for name, gamma in own.items() if gamma is not None}
-        shares = judged(prefer)(session, _ends_of_finalists(session, plan), gammas)
-    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), shares)
+        numbers = judged(prefer)(session, _ends_of_finalists(session, plan), gammas)
+    chosen, today_chosen = _choose(session, plan, choosing, target, yardstick(), numbers)
     names = Tuned._fields if isinstance(chosen, Tuned) else Grown._fields
     made: dict[str, Any] = dict(zip(names, chosen, strict=False)) | {"target": target}
-    made |= {} if shares is None else {"prefer": prefer, WORDS[str(prefer)].quantity: shares}
+    made |= {} if numbers is None else {"prefer": prefer, WORDS[str(prefer)].quantity: numbers}
     journal.plan("C chosen", made | {"today_chosen": today_chosen})
     return made | {"today_chosen": today_chosen}
 
@@ -364,11 +364,11 @@ def _choose(
     runs: Sequence[Curve],
     target: float,
     yardstick: Yardstick,
-    shares: Mapping[str, float] | None = None,
+    numbers: Numbers | None = None,
 ) -> tuple[Choice, bool]:
     """The best finalist on the choosing seeds, among those that meet every demand if any does, and
-    whether today's settings were better still. With what each finalist is preferred by, the least
-    of those that cannot be told from the best.
+    whether today's settings were better still. With numbers that are preferred small, another of
+    those that cannot be told from the best, if its are surely smaller.
     """
     count, maximise = len(plan.seeds), session.prepared.metric.maximise
     names = ["today", *(str(i) for i in range(len(plan.finalists)))]
@@ -384,9 +384,9 @@ def _choose(
 
     rivals = _without_idle_growth(session, groups, able or names[1:], target, yardstick, best)
     chosen = best(rivals)
-    if shares is not None:
+    if numbers is not None:
         chosen = preferred(
-            session, {n: groups[n] for n in rivals}, chosen, target, yardstick, shares
+            session, {n: groups[n] for n in rivals}, chosen, target, yardstick, numbers
         )
     return plan.pairs()[int(chosen)], best(["today", chosen]) == "today"
 
@@ -417,16 +417,15 @@ def _without_idle_growth(
     return [leader] if wins or not constant else constant
 
 
-def _ends_of_finalists(session: Session, plan: ConfirmationPlan) -> dict[str, list[RunState]]:
-    """Finalist's number → where its choosing runs ended, those that diverged left out."""
+def _ends_of_finalists(
+    session: Session, plan: ConfirmationPlan
+) -> dict[str, list[RunState | None]]:
+    """Finalist's number → where its choosing runs ended, None for one that diverged."""
     pairs = [session.today, *plan.pairs()]
     configs = [session.of(pair, seed) for pair in pairs for seed in plan.seeds]
     _, states = session.train(CHOOSING_RUNS, configs, _job(session, keep_end=True))
     n = len(plan.seeds)
-    return {
-        str(i): [state for state in states[(i + 1) * n : (i + 2) * n] if state is not None]
-        for i in range(len(plan.finalists))
-    }
+    return {str(i): list(states[(i + 1) * n : (i + 2) * n]) for i in range(len(plan.finalists))}
 
 
 def _curves(

@@ -8,7 +8,7 @@ five seeds that chose it, looks "95 % sure" in 20 % of cases (a test measures it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -270,25 +270,24 @@ def not_told_apart(
     return [best, *(n for n in others if n != best and lost[n] <= lost[best])]
 
 
-def most_repeatable(best: str, alike: Sequence[str], shares: Mapping[str, float]) -> str:
-    """Of finalists that cannot be told apart, the one whose trainings agree best.
+def surely_less(best: str, more: Mapping[str, Estimate]) -> str:
+    """Of finalists that cannot be told apart, the one with the least of what is preferred, if that
+    is surely less than the best one's.
 
     Args:
-        best: Wins ties.
-        alike: From :func:`not_told_apart`.
-        shares: Finalist's id → share of examples on which two of its trainings disagree; NaN,
-            where that is not known, comes last.
+        best: What :func:`choose` or :func:`choose_accuracy` has chosen.
+        more: Each other finalist's id → by how much more it has than the best, paired by seed.
+
+    Returns:
+        The best itself where no interval lies below 0: one that is NaN separates nothing.
 
     Example:
-        >>> most_repeatable("a", ["a", "b"], {"a": 0.04, "b": 0.02})
+        >>> more = {"b": Estimate(-2.0, -3.0, -1.0, 5), "c": Estimate(-4.0, -9.0, 1.0, 5)}
+        >>> surely_less("a", more)
         'b'
     """
-
-    def rank(name: str) -> tuple[float, bool]:
-        share = shares[name]
-        return math.inf if math.isnan(share) else share, name != best
-
-    return min(alike, key=rank)
+    surely = [name for name, found in more.items() if found.high < 0]
+    return min(surely, key=lambda name: more[name].value, default=best)
 
 
 def not_separated(projected: Mapping[str, Estimate], most: int = 4) -> tuple[str, ...]:

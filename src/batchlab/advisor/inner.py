@@ -86,6 +86,18 @@ def reserved(found: Inside, options: Options) -> float:
     return needed if not found.why_not and needed <= allowed(options) else 0.0
 
 
+def price(found: Inside, options: Options, finalists: int) -> float:
+    """Seconds for the models of both settings, and of the finalists if these are chosen by it.
+
+    Args:
+        found: From :func:`look`.
+        options: What is asked.
+        finalists: How many there are.
+    """
+    preferred = finalists * options.seeds * (options.prefer in ("sparse", "flat"))
+    return (2 * options.confirm_seeds + preferred) * found.seconds
+
+
 def measure(
     session: Session,
     journal: Journal,

@@ -43,7 +43,7 @@ class Options:
         prefer: Decides among finalists that cannot be told apart: ``repeatable`` takes the one
             whose trainings agree best, ``sparse`` the one whose decisions rest on the fewest
             internal features, ``flat`` the one with the smallest largest eigenvalue of the
-            Hessian; or None.
+            Hessian, where that is surely less than the best one's; or None.
         growing: Whether batches that grow are tried where the budget pays for it.
         tune: Settings that are searched together, names of
             :data:`batchlab.advisor.tuning.space.TABLE` or ``all``; empty for batch size and

@@ -1,7 +1,8 @@
 """``--prefer``: decides among the finalists that the choosing seeds cannot tell apart.
 
-A preference is a number a finalist, of which the least is taken, and the words for it; adding one
-is an entry in both tables below and in :data:`batchlab.advisor.options.PREFERENCES`.
+A preference is a number a run, of which less is better, and the words for it; adding one is an
+entry in both tables below and in :data:`batchlab.advisor.options.PREFERENCES`. Where these numbers
+cannot be told apart either, the best by the objective is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from batchlab.advisor.decision import most_repeatable, not_told_apart
+from batchlab.advisor.decision import not_told_apart, surely_less
 from batchlab.advisor.judge import (
     Yardstick,
     against,
@@ -26,26 +27,30 @@ from batchlab.advisor.stages import Curve
 from batchlab.config import RunConfig
 from batchlab.engine import RunState
 from batchlab.engine.loop import loaded
+from batchlab.measure.features import Reader
 from batchlab.measure.insight import curvature_of, reader_of
 from batchlab.measure.repeatability import (
     disagreements,
     predictions,
+    pseudo_values,
     reading_of,
-    repeatability,
 )
+from batchlab.stats import mean_estimate, paired_difference
 from batchlab.types import Estimate
 
 Groups = Mapping[str, Sequence[Curve]]
 """Finalist's name → its runs on the choosing seeds."""
-Ends = Mapping[str, Sequence[RunState]]
-"""Finalist's name → where its runs ended."""
+Ends = Mapping[str, Sequence[RunState | None]]
+"""Finalist's name → where its runs ended, None for one that diverged; seed by seed."""
+Numbers: TypeAlias = Mapping[str, Sequence[float]]
+"""Finalist's name → what is preferred to be small, seed by seed; NaN where it is not known."""
 Gammas: TypeAlias = Mapping[str, float | None]
 NONE: Gammas = {}
 """Finalist's name → γ, of those whose model has another than today's."""
 
 
-def disagreement(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
-    """Share of the validation examples on which two choosing runs disagree.
+def disagreement(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, list[float]]:
+    """Share of the validation examples on which two choosing runs disagree, by pseudo-values.
 
     Args:
         session: The advice in the making.
@@ -53,22 +58,23 @@ def disagreement(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[st
         gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
-        Finalist's name → share, NaN where fewer than two runs ended.
+        Finalist's name → shares, whose mean is that over all pairs of runs; NaN where fewer than
+        three runs ended.
     """
     reading = reading_of(session.prepared)
     assert reading is not None  # refused before anything was trained
-    return {
-        name: repeatability(
-            disagreements(
-                predictions(session.prepared, _config(session, name, gammas), states, reading)
-            )
-        ).value
-        for name, states in ends.items()
-    }
+    found = {}
+    for name, states in ends.items():
+        config, ended = _config(session, name, gammas), [s for s in states if s is not None]
+        known = len(ended) >= 3
+        said = predictions(session.prepared, config, ended, reading) if known else []
+        shares = iter(pseudo_values(disagreements(said)).tolist() if known else ())
+        found[name] = [math.nan if s is None else next(shares, math.nan) for s in states]
+    return found
 
 
-def features_needed(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
-    """Internal features that keep 99 % of the metric's gain, mean over the choosing runs.
+def features_needed(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, list[float]]:
+    """Internal features that keep 99 % of the metric's gain.
 
     Args:
         session: The advice in the making.
@@ -76,19 +82,22 @@ def features_needed(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict
         gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
-        Finalist's name → units, NaN where no run needs any.
+        Finalist's name → units, NaN for a run that needs none.
     """
     found = {}
     for name, states in ends.items():
         reader = reader_of(session.prepared, _config(session, name, gammas))
-        runs = [reader.measure(reader.of_state(s.progress), 0)[0].kept.needed for s in states]
-        known = [needed for needed in runs if needed is not None]
-        found[name] = float(np.mean(known)) if known else math.nan
+
+        def needed(state: RunState, reader: Reader = reader) -> float:
+            units = reader.measure(reader.of_state(state.progress), 0)[0].kept.needed
+            return math.nan if units is None else float(units)
+
+        found[name] = [math.nan if s is None else needed(s) for s in states]
     return found
 
 
-def flatness(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, float]:
-    """Largest eigenvalue of the Hessian at the end, mean over the choosing runs.
+def flatness(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, list[float]]:
+    """Largest eigenvalue of the Hessian at the end.
 
     Args:
         session: The advice in the making.
@@ -96,15 +105,16 @@ def flatness(session: Session, ends: Ends, gammas: Gammas = NONE) -> dict[str, f
         gammas: Finalist's name → γ, where it has one of its own.
 
     Returns:
-        Finalist's name → loss/parameter², NaN where no run ended or one has no known eigenvalue.
+        Finalist's name → loss/parameter², NaN where it is not known.
     """
     curvature = curvature_of(session.prepared)
     assert curvature is not None  # checked with the options
     found = {}
     for name, states in ends.items():
         fresh = session.prepared.objective(0, gamma=_config(session, name, gammas).gamma)
-        runs = [curvature(loaded(fresh, state.progress)) for state in states]
-        found[name] = float(np.mean(runs)) if runs else math.nan
+        found[name] = [
+            math.nan if s is None else float(curvature(loaded(fresh, s.progress))) for s in states
+        ]
     return found
 
 
@@ -113,7 +123,7 @@ def _config(session: Session, name: str, gammas: Gammas) -> RunConfig:
     return session.baseline.replace(gamma=gammas.get(name, session.baseline.gamma))
 
 
-def judged(prefer: str) -> Callable[[Session, Ends, Gammas], dict[str, float]]:
+def judged(prefer: str) -> Callable[[Session, Ends, Gammas], dict[str, list[float]]]:
     """What a preference measures.
 
     Args:
@@ -129,19 +139,32 @@ class Words(NamedTuple):
         quantity: What was measured, in the plan.
         name: What decides.
         taken: Which finalist is taken.
+        more: What a finalist would have to be for that.
         whole: What the number says of a finalist, ``{n}`` in its place.
-        number: The number with its unit.
+        number: The number, or a difference of two, as text.
     """
 
     quantity: str
     name: str
     taken: str
+    more: str
     whole: str
     number: Callable[[float], str]
 
-    def of(self, value: float) -> str:
+    def of(self, values: Sequence[float]) -> str:
         """What is said of a finalist."""
-        return self.whole.format(n=self.number(value))
+        return self.whole.format(n=self.mean(values))
+
+    def mean(self, values: Sequence[float]) -> str:
+        """The mean of the runs whose number is known, with its interval."""
+        known = np.array(values)[np.isfinite(values)]
+        nothing = Estimate(math.nan, math.nan, math.nan, 0)
+        return self.ranged(mean_estimate(known) if known.size else nothing)
+
+    def ranged(self, found: Estimate) -> str:
+        """A number with its interval."""
+        value, low, high = map(self.number, (found.value, found.low, found.high))
+        return f"{value} ({low} to {high})"
 
 
 WORDS = {
@@ -149,6 +172,7 @@ WORDS = {
         "disagreement",
         "repeatability",
         "the most repeatable",
+        "more repeatable",
         "two of its trainings disagree on {n} of the validation examples",
         lambda v: f"{100 * v:.1f} %",
     ),
@@ -156,13 +180,15 @@ WORDS = {
         "features needed",
         "the number of features",
         "the one with the fewest features",
-        "its decisions rest on {n}",
-        lambda v: f"{v:.1f} internal features",
+        "content with fewer features",
+        "its decisions rest on {n} internal features",
+        lambda v: f"{v:.1f}",
     ),
     "flat": Words(
         "sharpness",
         "the sharpness",
         "the flattest",
+        "flatter",
         "the largest eigenvalue of its Hessian is {n}",
         lambda v: f"{v:.3g}",
     ),
@@ -175,10 +201,10 @@ def preferred(
     best: str,
     target: float,
     yardstick: Yardstick,
-    numbers: Mapping[str, float],
+    numbers: Numbers,
 ) -> str:
     """Of the finalists that the choosing seeds cannot separate from the best, the one with the
-    least of what is preferred.
+    least of what is preferred, if they separate that from the best's.
 
     Args:
         session: The advice in the making; is told why, and what the preference costs.
@@ -197,29 +223,46 @@ def preferred(
     gaps = {n: against(runs, groups[best], *asked).estimate for n, runs in groups.items()}
     accuracy = objective == "accuracy"
     alike = not_told_apart(best, gaps, _lost(session, groups, target), 0.0 if accuracy else 1.0)
-    chosen = most_repeatable(best, alike, numbers)
+    less = {n: _apart(numbers[best], numbers[n]) for n in alike if n != best}
+    chosen = surely_less(best, less)
     words, repeats = WORDS[session.options.prefer or "repeatable"], len(groups[best])
-    told = _sentence(words, len(groups), len(alike), repeats, numbers[chosen], numbers[best])
-    session.listener.say(told)
+    session.listener.say(_sentence(words, len(groups), repeats, numbers[chosen], less, chosen))
     if chosen != best and words.quantity != "disagreement":
         session.listener.say(_cost(session, words, gaps[chosen]))
     return chosen
 
 
+def _apart(best: Sequence[float], other: Sequence[float]) -> Estimate:
+    """By how much more another finalist has than the best, paired by seed."""
+    return paired_difference(np.array(best), np.array(other), maximise=False).estimate
+
+
 def _sentence(
-    words: Words, finalists: int, alike: int, repeats: int, mine: float, best: float
+    words: Words,
+    finalists: int,
+    repeats: int,
+    mine: Sequence[float],
+    less: Mapping[str, Estimate],
+    chosen: str,
 ) -> str:
     """Why this finalist was chosen."""
     if finalists == 1:
         return f"there is one finalist only: {words.name} decides nothing"
-    if alike == 1:
+    if not less:
         return (
             f"{repeats} repeats tell the best finalist from every other: {words.name} decides "
-            f"nothing ({words.of(best)})"
+            f"nothing ({words.of(mine)})"
         )
+    among = f"of {len(less) + 1} finalists that {repeats} repeats cannot tell apart, "
+    if chosen in less:
+        return (
+            f"{among}{words.taken} is taken: {words.of(mine)}; the difference from the best by "
+            f"the objective is {words.ranged(less[chosen])}"
+        )
+    least = min(less.values(), key=lambda e: e.value)
     return (
-        f"of {alike} finalists that {repeats} repeats cannot tell apart, {words.taken} is "
-        f"taken: {words.of(mine)} (the best by the objective: {words.number(best)})"
+        f"{among}none is surely {words.more} than the best by the objective, which is kept: "
+        f"{words.of(mine)}; the least difference from it is {words.ranged(least)}"
     )
 
 

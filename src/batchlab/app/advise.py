@@ -146,7 +146,8 @@ def advise(
             data, and on how many examples two trainings disagree.
         prefer: Decides among finalists that the repeats cannot tell apart: ``repeatable`` takes
             the one whose trainings agree best, ``sparse`` the one whose decisions rest on the
-            fewest internal features, ``flat`` the one whose loss is least sharp around it.
+            fewest internal features, ``flat`` the one whose loss is least sharp around it. Where
+            the repeats cannot tell that apart either, the best by the objective is kept.
         growing: Whether batches that grow during a training are tried too, where the budget pays
             for it.
         tune: Settings that are searched together in the place of stage B, such as
@@ -409,6 +410,7 @@ class DryRun:
     def _reach(self, budget: float) -> str:
         """How far the budget should reach; a search can be shorter than usual."""
         a, b, c = (self.stages[letter] for letter in "ABC")
+        c += self.stages.get("F", 0.0)
         names = {key: PARTS[key] for key in "GES"} | {KEY: "the pair on all data", "R": PARTS["R"]}
         later = " and ".join(name for key, name in names.items() if key in self.stages)
         whole = a + b + c + sum(self.stages.get(key, 0.0) for key in names)

@@ -8,6 +8,62 @@ from batchlab._text import Text, verbatim
 from batchlab.report import names
 
 _TAKEN = "学習手順に{0}の指定がないため、{1}とみなした"
+_RANGED = r"(\S+(?: %)?) \((\S+(?: %)?) to (\S+(?: %)?)\)"
+"""A number with its interval."""
+_PREFERRED = (
+    (
+        f"disagree on {_RANGED} of the validation examples",
+        "2回の学習で判断が食い違う検証データの割合",
+        "結果が最もそろう設定",
+        "結果がよりそろう",
+        "結果のそろい方",
+    ),
+    (
+        f"rest on {_RANGED} internal features",
+        "判断の根拠になっている特徴の数",
+        "判断の根拠になっている特徴が最も少ない設定",
+        "特徴がより少ない",
+        "特徴の数",
+    ),
+    (
+        f"Hessian is {_RANGED}",
+        "ヘッセ行列の最大固有値",
+        "損失の谷が最も平らな設定",
+        "より平らな",
+        "平らさ",
+    ),
+)
+"""What is said of a finalist by a preference; then in Japanese the quantity, which is taken, what
+another would have to be, and what decides.
+"""
+
+
+def _preference(
+    told: str, quantity: str, taken: str, more: str, name: str
+) -> tuple[tuple[str, str], ...]:
+    """The sentences in which a preference gives its reason."""
+    among = r"of (\d+) finalists that (\d+) repeats cannot tell apart, "
+    alike = "{1}回の繰り返しでは差がつかない候補{0}通りのうち、"
+    mine = quantity + "：{2}（{3}～{4}）"
+    apart = "の差：{5}（{6}～{7}）"
+    return (
+        (
+            f"{among}.+ is taken: .+ {told}; the difference from .+ is {_RANGED}",
+            f"{alike}{taken}を選んだ（{mine}。目的の量で最良の候補と{apart}）",
+        ),
+        (
+            f"{among}none is surely .+ {told}; the least difference from it is {_RANGED}",
+            f"{alike}目的の量で最良の候補より確かに{more}ものはないため、それを選んだ（{mine}。"
+            f"これと最も小さい候補と{apart}）",
+        ),
+        (
+            rf"(\d+) repeats tell the best finalist from every other: .+ {told}\)",
+            f"{{0}}回の繰り返しで最良の候補が決まったため、{name}では選んでいない（{quantity}："
+            "{1}（{2}～{3}））",
+        ),
+    )
+
+
 _SENTENCES = (
     (
         r"every fresh sample takes (\S+) s to read, as given and not measured; .+",
@@ -119,35 +175,7 @@ _SENTENCES = (
         r"more than one in five runs of today's settings diverged, .+",
         "現在の設定での学習の5回に1回以上が発散し、目標値を決められない。--targetで指定が必要",
     ),
-    (
-        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ disagree on ([\d.]+) % of "
-        r".+: ([\d.]+) %\)",
-        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、結果が最もそろう設定を選んだ（2回の学習で"
-        "判断が食い違う割合：検証データの{2}%。目的の量で最良の候補では{3}%）",
-    ),
-    (
-        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ rest on ([\d.]+|nan) "
-        r"internal features .+: ([\d.]+|nan) internal features\)",
-        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、判断の根拠になっている特徴が最も少ない設定を"
-        "選んだ（{2}個。目的の量で最良の候補では{3}個）",
-    ),
-    (
-        r"(\d+) repeats tell the best finalist from every other: .+ rest on ([\d.]+|nan) "
-        r"internal .+",
-        "{0}回の繰り返しで最良の候補が決まったため、特徴の数では選んでいない（判断の根拠になっている"
-        "特徴：{1}個）",
-    ),
-    (
-        r"of (\d+) finalists that (\d+) repeats cannot tell apart, .+ Hessian is ([\d.e+-]+|nan) "
-        r".+: ([\d.e+-]+|nan)\)",
-        "{1}回の繰り返しでは差がつかない候補{0}通りのうち、損失の谷が最も平らな設定を選んだ"
-        "（ヘッセ行列の最大固有値：{2}。目的の量で最良の候補では{3}）",
-    ),
-    (
-        r"(\d+) repeats tell the best finalist from every other: .+ Hessian is ([\d.e+-]+|nan)\)",
-        "{0}回の繰り返しで最良の候補が決まったため、平らさでは選んでいない（ヘッセ行列の最大固有値："
-        "{1}）",
-    ),
+    *(pattern for told in _PREFERRED for pattern in _preference(*told)),
     (
         r"there is one finalist only: the sharpness decides nothing",
         "候補が1つのため、平らさでは選んでいない",
@@ -173,11 +201,6 @@ _SENTENCES = (
     (
         r"there is one finalist only: repeatability decides nothing",
         "候補が1つのため、結果のそろい方では選んでいない",
-    ),
-    (
-        r"(\d+) repeats tell the best finalist from every other: .+ on ([\d.]+) % of .+",
-        "{0}回の繰り返しで最良の候補が決まったため、結果のそろい方では選んでいない（2回の学習で判断が"
-        "食い違う割合：検証データの{1}%）",
     ),
     (
         r"what the trainings differ in, other than the settings shown, is not known here",

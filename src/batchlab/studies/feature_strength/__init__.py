@@ -32,16 +32,18 @@ TOPICS = (exponents, curves, plane, beyond)
 
 QUICK: dict[str, Value] = {
     "seeds": 6,
+    "triangle_seeds": 3,
     "updates": 300,
     "width": 64,
     "plane_seeds": 2,
-    "plane_updates": 300,
+    "plane_updates": 150,
     "plane_span": 4,
-    "beyond_seeds": 3,
+    "beyond_seeds": 2,
     "fault": "none",
 }
 FULL: dict[str, Value] = {
     "seeds": 20,
+    "triangle_seeds": 20,
     "updates": 1000,
     "plane_seeds": 2,
     "plane_updates": 3000,
@@ -84,5 +86,5 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 3, "full": 30},
+    minutes={"quick": 2, "full": 30},
 )

@@ -57,7 +57,7 @@ STEP = 0.03
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """A repetition each."""
     shared = {"fault": parameters["fault"], "width": parameters["width"]}
-    work = {CURVES: 3.0, ENDS: 3.0, FULL_BATCH: 6.0}
+    work = {CURVES: 1.0, ENDS: 1.7, FULL_BATCH: 3.0}
     return tuple(
         Cell(table, {"repetition": i, **shared}, seconds)
         for table, seconds in work.items()
@@ -86,7 +86,7 @@ def divisors(cell: Cell, decades: list[int]) -> list[float]:
 
 
 def curves(cell: Cell, bench: Bench) -> list[Row]:
-    """A row a γ and moment: loss on fixed inputs, sharpness, and the kernel's alignment."""
+    """A row a γ and moment: loss on fixed inputs, and the kernel's alignment."""
     asked, name = setting(cell, FLOW_UPDATES), seed(int(cell.settings["repetition"]), bench)
     decades = list(FLOW)
     gammas = torch.tensor(divisors(cell, decades), dtype=torch.float64)
@@ -95,10 +95,11 @@ def curves(cell: Cell, bench: Bench) -> list[Row]:
     found: list[Row] = []
 
     def watch(moment: Moment) -> None:
-        seen = inspector.seen(moment.net, gammas[moment.runs])
-        for run, *numbers in zip(moment.runs.tolist(), *(s.tolist() for s in seen), strict=True):
-            named = zip(("loss", "sharpness", "alignment"), numbers, strict=True)
-            found.append({"gamma": decades[run], "t": moment.update, **dict(named)})
+        losses = inspector.losses(moment.net, gammas[moment.runs]).tolist()
+        aligned = inspector.alignment(moment.net).tolist()
+        for run, loss, one in zip(moment.runs.tolist(), losses, aligned, strict=True):
+            told = {"gamma": decades[run], "t": moment.update, "loss": loss, "alignment": one}
+            found.append(told)
 
     rates = [10.0**rate for rate in FLOW.values()]
     nets.train(asked, name, gammas.tolist(), rates, watch=watch, at=at)

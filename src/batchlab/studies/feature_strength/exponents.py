@@ -39,6 +39,9 @@ from batchlab.theory.feature_strength import exponents
 TABLE, CLOSING, ENTROPY = "rates", "closing", "cross-entropy"
 DEPTHS = (2, 3, 4, 5)
 DECADES = (-5, -3, -2, -1, 0, 1, 2, 3, 4)
+DEEP = 4
+"""From this depth on there is no reference: only the decades of the exponents are trained."""
+DEEP_DECADES = (-5, -3, 0, 1, 2)
 REFERENCE = {
     2: (-5.5, -3.5, -1.5, -0.25, 1.0, 2.0, 3.0, 4.0),
     3: (-5.5, -3.5, -1.75, -0.5, 0.17, 0.83, 1.75, 2.67),
@@ -80,8 +83,14 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     return tuple(
         Cell(table, {"depth": L, "updates": T, "repetition": i, **shared}, L**1.6 * T / 400)
         for table, L, T in asked
-        for i in range(int(parameters["seeds"]))
+        for i in range(_repetitions(parameters, table, L))
     )
+
+
+def _repetitions(parameters: Parameters, table: str, depth: int) -> int:
+    """Fewer of the triangle, which costs much, with ``--quick``."""
+    triangle = table == CLOSING and depth == DEEP
+    return int(parameters["triangle_seeds" if triangle else "seeds"])
 
 
 def _tabled(updates: int) -> list[tuple[int, int]]:
@@ -101,7 +110,8 @@ def asked(cell: Cell) -> Sweep:
     """The plane of a cell."""
     given, table = cell.settings, cell.table
     L, T = int(given["depth"]), int(given["updates"])
-    decades = {TABLE: DECADES, ENTROPY: ENTROPY_DECADES}.get(table) or CLOSINGS[L, T]
+    tabled_at = DECADES if L < DEEP else DEEP_DECADES
+    decades = {TABLE: tabled_at, ENTROPY: ENTROPY_DECADES}.get(table) or CLOSINGS[L, T]
     return Sweep(
         Setting(
             depth=L,
@@ -294,8 +304,9 @@ def closing_picture(tables: Tables) -> Picture:
         series={f"{L} {T}": Text(f"L = {L}, T = {T}", f"L＝{L}、T＝{T}") for L, T in CLOSINGS},
         caption=captioned(
             shown,
-            "Where there are fewer repetitions or none, the others did not learn at any rate.",
-            "点がない、またはnが少ない所では、残りはどの学習率でも学習しませんでした。",
+            "Where a depth and T have fewer points or repetitions at a γ than at others, the rest "
+            "did not learn at any rate.",
+            "同じ深さとTでほかのγより点やnが少ない所では、残りはどの学習率でも学習しませんでした。",
         ),
     )
 
@@ -327,7 +338,7 @@ def entropy_picture(tables: Tables) -> Picture:
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
     """Exponents by depth and regime, the reference table, the triangle, cross-entropy."""
-    n = int(parameters["seeds"])
+    n, few = int(parameters["seeds"]), int(parameters["triangle_seeds"])
     powers = [
         _power(n, L, column, regime)
         for column in COLUMNS
@@ -335,7 +346,8 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
         for regime in ("lazy", "rich")
         if not _bound(parameters, column, L, regime)
     ]
-    return (*powers, _reference(n), *_budget(n), *_triangle(n), *_entropy(n), _dead(n), _gain(n))
+    closing = (*_budget(n), *_triangle(few, n))
+    return (*powers, _reference(n), *closing, *_entropy(n), _dead(n), _gain(n))
 
 
 def _bound(parameters: Parameters, column: str, depth: int, regime: str) -> bool:
@@ -468,7 +480,7 @@ def _budget(n: int) -> tuple[Claim, ...]:
     )
 
 
-def _triangle(n: int) -> tuple[Claim, ...]:
+def _triangle(few: int, n: int) -> tuple[Claim, ...]:
     return (
         Claim(
             id="triangle-closes",
@@ -486,7 +498,7 @@ def _triangle(n: int) -> tuple[Claim, ...]:
             expected=2 * math.log10(4),
             spread=0.2,
             unit="decades",
-            n=n,
+            n=few,
             values=closes,
             picture=closing_picture,
             meaning=Text(

@@ -33,7 +33,7 @@ TABLE, RUNS = "plane", "runs of the plane"
 DEPTHS = (2, 3)
 GAMMAS = tuple(-5 + k / 2 for k in range(21))
 PER_DECADE = 2
-LOOKS = 8
+LOOKS = 5
 """Moments at which runs that can be picked are looked at."""
 FURTHEST = 1e4
 """Times the start, beyond which a curve is not drawn."""

@@ -34,6 +34,9 @@ HIGHEST, LOWEST = 12, -14
 """Decades between which the edge is looked for."""
 SHORT = 16
 """Updates of the first descent."""
+AT_ONCE = 9
+"""Decades of it that are tried together, from the lowest up: what lies above the edge of a γ need
+not be."""
 LAST = 0.1
 """Share of the updates whose mean loss is the final one."""
 BOUNDED = 1e12
@@ -222,13 +225,18 @@ def _edge(runs: Sequence[Run], gamma: float, way: int) -> tuple[float, float]:
 def _tops(sweep: Sweep, seed: int) -> list[float]:
     """For each γ, the highest decade of η that survives a few updates."""
     setting = replace(sweep.setting, updates=min(SHORT, sweep.setting.updates))
-    decades = range(HIGHEST, LOWEST - 1, -1)
-    asked = list(itertools.product(sweep.gammas, decades))
-    losses = _losses(setting, sweep.fault, seed, asked)
-    alive = (losses < BOUNDED).all(1).view(len(sweep.gammas), -1)
-    # Units may die before the loss is infinite: the lowest unbroken stretch counts.
-    below = alive.flip(1).long().cumprod(1).sum(1)
-    return [LOWEST + max(int(k), 1) - 1 for k in below]
+    tops, left = dict.fromkeys(sweep.gammas, LOWEST), list(sweep.gammas)
+    for first in range(LOWEST, HIGHEST + 1, AT_ONCE):
+        decades = range(first, min(first + AT_ONCE, HIGHEST + 1))
+        losses = _losses(setting, sweep.fault, seed, list(itertools.product(left, decades)))
+        alive = (losses < BOUNDED).all(1).view(len(left), -1)
+        # Units may die before the loss is infinite: the lowest unbroken stretch counts.
+        stretch = alive.long().cumprod(1).sum(1).tolist()
+        tops |= {g: max(LOWEST, first + k - 1) for g, k in zip(left, stretch, strict=True)}
+        left = [g for g, k in zip(left, stretch, strict=True) if k == len(decades)]
+        if not left:
+            break
+    return [tops[gamma] for gamma in sweep.gammas]
 
 
 def _losses(

@@ -43,7 +43,7 @@ from batchlab.studies.guide.training import TUNING, Trainer, end
 TABLE, SECONDS = "arms", "seconds"
 ONE_NET = ("adamw", "rmsprop")
 """Rules that are trained on the first net only."""
-BLOCK_SECONDS = 0.1
+BLOCK_SECONDS = 0.05
 SLACK = 1.1
 """An arm that takes at most so many times as long counts as taking the same time."""
 
@@ -66,7 +66,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         for arm in chosen(parameters)
     ]
     timed = {name: parameters[name] for name in (*SHARED, "rounds")}
-    price = 0.15 * (1 + len(powers(2))) * int(parameters["rounds"])
+    price = 0.08 * (1 + len(powers(2))) * int(parameters["rounds"])
     return *found, *(Cell(SECONDS, {"net": net, **timed}, price, alone=True) for net in own_nets)
 
 

@@ -13,6 +13,7 @@ Problems P and runs R are axes; every update is that of :mod:`batchlab.rules`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -93,6 +94,7 @@ class Logistic:
         noise = np.stack([rng.logistic(size=EXAMPLES) for rng in draws])
         y = np.where(np.einsum("pnd,pd->pn", x, truth) + noise > 0, 1.0, -1.0)
         self.signed = torch.from_numpy(x * y[..., None])
+        self._known: tuple[Tensor, Tensor] | None = None
         self.start = torch.zeros(len(keys), 1, DIMENSIONS, dtype=torch.float64)
         top = torch.linalg.eigvalsh(self.signed.mT @ self.signed / EXAMPLES)[:, -1]
         variance = self.signed.square().sum(-1).mean(-1)
@@ -122,8 +124,14 @@ class Logistic:
         """All examples weigh the same."""
         return self._mean(theta, torch.tensor(1.0 / EXAMPLES, dtype=theta.dtype))
 
+    def _pull(self, theta: Weights) -> Float[Tensor, "P R N"]:
+        """σ(−y_i x_i·θ); kept, since a batch and all examples are asked about at the same θ."""
+        if self._known is None or self._known[0] is not theta:
+            self._known = theta, torch.sigmoid(-(theta @ self.signed.mT))
+        return self._known[1]
+
     def _mean(self, theta: Weights, weights: Tensor) -> Weights:
-        slope = -torch.sigmoid(-(theta @ self.signed.mT)) * weights
+        slope = -self._pull(theta) * weights
         return slope @ self.signed + 2 * PENALTY * theta / (1 + theta**2) ** 2
 
 
@@ -172,21 +180,36 @@ def steps(made: Family, training: Training, runs: int, seed: int) -> Iterator[We
     unit = torch.tensor([1 / p.smoothness for p in made.problems], dtype=torch.float64)
     rule = RULES[training.rule]
     state = rule.init({"theta": theta})
+    known = {
+        rate: Numbers.of(learning_rate=rate, momentum=training.momentum, dtype=torch.float64)
+        for rate in set(training.rates)
+    }
     for size, rate in zip(training.sizes, training.rates, strict=True):
         yield theta
         # A rule takes one rate for all; that of each problem is a change of the gradient's unit.
         whole = made.batch(theta, size, rng) if size else made.whole(theta)
         gradient = whole * unit[:, None, None]
-        numbers = Numbers.of(learning_rate=rate, momentum=training.momentum, dtype=torch.float64)
-        delta, state = rule.update({"theta": gradient}, state, {"theta": theta}, numbers)
+        delta, state = rule.update({"theta": gradient}, state, {"theta": theta}, known[rate])
         theta = theta + delta["theta"]
     yield theta
 
 
-def norms(made: Family, training: Training, runs: int, seed: int) -> Float[np.ndarray, "P T"]:
-    """Mean over runs of ‖∇f(θ_t)‖² before every update."""
+def norms(
+    made: Family, training: Training, runs: int, seed: int, every: int = 1
+) -> Float[np.ndarray, "P looks"]:
+    """Mean over runs of ‖∇f(θ_t)‖² before the updates 0, every, 2 · every, …
+
+    Args:
+        made: The problems.
+        training: The rule and its schedules.
+        runs: R.
+        seed: Names the batches.
+        every: Updates from one look to the next.
+    """
+    before = itertools.islice(steps(made, training, runs, seed), len(training.sizes))
     found = [
         made.whole(theta).square().sum(-1).mean(-1).numpy()
-        for theta in steps(made, training, runs, seed)
+        for t, theta in enumerate(before)
+        if t % every == 0
     ]
-    return np.stack(found[:-1], axis=1)
+    return np.stack(found, axis=1)

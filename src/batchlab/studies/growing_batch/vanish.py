@@ -11,6 +11,7 @@ import polars as pl
 
 from batchlab import _random
 from batchlab._text import Text
+from batchlab.errors import InvalidValueError, must
 from batchlab.studies.claim import (
     Bench,
     Cell,
@@ -43,6 +44,8 @@ SCHEDULES = ("double", "quadruple", "with updates", *FACTORS)
 """×2 and ×4 after equally many updates; in proportion to the updates; ×4 with a rate that grows by
 1.5, below the root of 4, or by 3, above it; that grows by 1.5 twice and then stays, or stands
 there from the start."""
+CLAIMED = ("double", "quadruple", "with updates", "rate 1.5")
+"""Those that a claim is on; the others are findings."""
 GROWING_RATE = 0.004
 """η L of the first phase where the rate grows, so that the last is still stable."""
 RATES = {"double": MOST, "with updates": MOST, "quadruple": PRINTED}
@@ -55,7 +58,7 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One a schedule, and doubling on logistic regression, too."""
     shared = {name: parameters[name] for name in ("problems", "runs", "updates", "fault")}
     seconds = 1e-6 * int(parameters["problems"]) * int(parameters["runs"]) * int(shared["updates"])
-    asked = [("squares", schedule) for schedule in SCHEDULES] + [("logistic", "double")]
+    asked = [("squares", one) for one in chosen(parameters)] + [("logistic", "double")]
     return tuple(
         Cell(
             TABLE,
@@ -64,6 +67,23 @@ def cells(parameters: Parameters) -> tuple[Cell, ...]:
         )
         for kind, schedule in asked
     )
+
+
+def chosen(parameters: Parameters) -> tuple[str, ...]:
+    """The schedules of a mode.
+
+    Raises:
+        InvalidValueError: If it is neither ``all`` nor ``claimed``.
+
+    Example:
+        >>> len(chosen({"schedules": "all"})), chosen({"schedules": "claimed"})
+        (7, ('double', 'quadruple', 'with updates', 'rate 1.5'))
+    """
+    sets = {"all": SCHEDULES, "claimed": CLAIMED}
+    if parameters["schedules"] not in sets:
+        words = f"one of {', '.join(sets)}"
+        raise InvalidValueError(must("schedules", words, parameters["schedules"]))
+    return sets[str(parameters["schedules"])]
 
 
 def planned(schedule: str, updates: int, fault: str) -> finite.Training:
@@ -182,7 +202,8 @@ def picture(tables: Tables, schedules: tuple[str, ...], bounded: bool = False) -
     )
     y = "mean" if bounded else "least"
     shown = points(table, x="updates", y=y, series="schedule")
-    series = {name: NAMES[name] for name in SCHEDULES if name in schedules}
+    here = set(table["schedule"])
+    series = {name: NAMES[name] for name in SCHEDULES if name in here}
     first = table.filter(pl.col("updates") == table["updates"].min())
     start = first[y].mean()
     if bounded:
@@ -359,7 +380,11 @@ def _rate(n: int) -> Claim:
 
 
 def findings(parameters: Parameters) -> tuple[Claim, ...]:
-    """What happens beyond the root of the batch's factor, and what warming up is worth."""
+    """What happens beyond the root of the batch's factor, and what warming up is worth; where all
+    schedules are trained.
+    """
+    if chosen(parameters) != SCHEDULES:
+        return ()
     return (
         Claim(
             id="growing-warm-up",

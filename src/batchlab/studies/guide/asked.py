@@ -39,7 +39,9 @@ class Asked:
         rates: Learning rates tried first in each repetition.
         seeds: Repetitions.
         arrivals: Repetitions of trainings to the target, which take longest.
+        compared: Those of them, from the first on, in which two kinds of net are compared.
         pairs: Repetitions of two runs.
+        longer: Repetitions of two runs of equal updates, in which a large batch sees most.
         rounds: Of timing.
         trials: Of weighing.
         fault: One of :data:`FAULTS` that is planted, or ``none``.
@@ -65,11 +67,13 @@ class Asked:
     reach_small: float = 4.0
     reach_large: float = 10.0
     rates: int = 3
-    seeds: int = 8
+    seeds: int = 6
     arrivals: int = 6
+    compared: int = 3
     pairs: int = 6
-    rounds: int = 12
-    trials: int = 5
+    longer: int = 3
+    rounds: int = 8
+    trials: int = 3
     fault: str = "none"
 
     def __post_init__(self) -> None:
@@ -107,7 +111,9 @@ FULL: dict[str, Value] = {
     "rates": 5,
     "seeds": 32,
     "arrivals": 52,
+    "compared": 52,
     "pairs": 64,
+    "longer": 64,
     "rounds": 40,
     "trials": 30,
 }
@@ -125,7 +131,9 @@ PAPER: dict[str, Value] = {
     "rates": 5,
     "seeds": 10,
     "arrivals": 10,
+    "compared": 10,
     "pairs": 10,
+    "longer": 10,
     "rounds": 40,
     "trials": 30,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -82,11 +82,16 @@ NEEDS = "pictures net examples held small large steps rates passes pairs fault"
 
 def cells(parameters: Parameters) -> tuple[Cell, ...]:
     """One cell a length: the small batch's rates are needed for all sizes."""
-    asked = Asked.of(parameters)
+    whole = Asked.of(parameters)
     return tuple(
         Cell(TABLE, {"length": length, **asked.some(NEEDS)}, _seconds(asked, length))
         for length in LENGTHS
+        for asked in (replace(whole, pairs=_pairs_of(whole, length)),)
     )
+
+
+def _pairs_of(asked: Asked, length: str) -> int:
+    return asked.pairs if length == "samples" else asked.longer
 
 
 def _seconds(asked: Asked, length: str) -> float:
@@ -321,12 +326,16 @@ def agreement_picture(tables: Tables) -> Picture:
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
     """Sparser units and weights, at tuned rates and at one rate; repeatability in three senses."""
-    pairs = Asked.of(parameters).pairs
+    asked = Asked.of(parameters)
+    pairs = asked.pairs
     return (
         _sparser_claim(pairs, "units", PLAIN),
         _sparser_claim(pairs, "weights", PLAIN),
         _sparser_claim(pairs, "units", SAME_RATE),
-        *(_repeatable_claim(pairs, setting) for setting in (PLAIN, UPDATES, ORDER)),
+        *(
+            _repeatable_claim(_pairs_of(asked, setting.length), setting)
+            for setting in (PLAIN, UPDATES, ORDER)
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchlab._text import Text, say
+from batchlab._text import Text, say, verbatim
 from batchlab.studies.claim import Axis, Row
 
 BATCH = Axis(Text("batch size (examples)", "バッチサイズ（件）"), log=True, base=2)
@@ -20,7 +20,7 @@ def averaged(shown: Sequence[Row]) -> Text:
 
     Example:
         >>> averaged([{"n": 8}, {"n": 7}]).en
-        'mean of n = 8 with its 99 % range'
+        'mean of n = 7 to 8 with its 99 % range'
     """
     return _of(shown, Text("mean", "平均"))
 
@@ -36,7 +36,9 @@ def middle(shown: Sequence[Row]) -> Text:
 
 
 def _of(shown: Sequence[Row], what: Text) -> Text:
-    n = max((int(row["n"]) for row in shown), default=0)
+    counts = [int(row["n"]) for row in shown] or [0]
+    least, most = min(counts), max(counts)
+    n = verbatim(str(most)) if least == most else Text(f"{least} to {most}", f"{least}～{most}")
     return say(
         "{w} of n = {n} with its 99 % range", "点は{w}（n＝{n}）、線は99%の範囲", w=what, n=n
     )

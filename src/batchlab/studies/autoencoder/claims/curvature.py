@@ -37,7 +37,7 @@ def claims(p: Parameters) -> tuple[Claim, ...]:
 
 
 def _full_batch_flatter(p: Parameters) -> Claim:
-    n, size = int(p["seeds"]), whole(p["sizes"])[0]
+    n, size = int(p["few_seeds"]), whole(p["sizes"])[0]
     flatter = Text(
         "With ReLU the full-batch minimum is the flatter one.",
         "ReLUでは全データの解のほうが平坦。",
@@ -76,7 +76,7 @@ def _full_batch_flatter(p: Parameters) -> Claim:
 
 
 def _trace_law(p: Parameters) -> Claim:
-    n = int(p["seeds"])
+    n = int(p["few_seeds"])
     return Claim(
         id="trace-law",
         sentence=Text(
@@ -113,7 +113,7 @@ def _trace_law(p: Parameters) -> Claim:
 
 
 def _equal_top_eigenvalue(p: Parameters) -> Claim:
-    n = int(p["seeds"])
+    n = int(p["few_seeds"])
     return Claim(
         id="equal-top-eigenvalue",
         sentence=Text(
@@ -145,7 +145,7 @@ def _equal_top_eigenvalue(p: Parameters) -> Claim:
 
 
 def _equal_traces_linear(p: Parameters) -> Claim:
-    n = int(p["seeds"])
+    n = int(p["few_seeds"])
     return Claim(
         id="equal-traces-linear",
         sentence=Text(

@@ -75,7 +75,7 @@ def _stability(p: Parameters, which: str, sentence: Text, size: Text) -> Claim:
         high=1.02,
         expected=1.0,
         spread=0.002,
-        n=int(p["seeds"]),
+        n=int(p["few_seeds"]),
         values=functools.partial(numbers.limits, which=which),
         picture=pictures.limits,
         meaning=Text(

@@ -47,7 +47,7 @@ def _winner_gain(p: Parameters) -> Claim:
 def _switch_to_full_batch(p: Parameters) -> Claim:
     return finding(
         "switch-to-full-batch",
-        int(p["seeds"]),
+        int(p["few_seeds"]),
         Text(
             "A neuron trained with b = n/2 until sparse and then on all data: what becomes "
             "of its sparse feature?",
