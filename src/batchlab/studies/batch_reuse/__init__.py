@@ -32,15 +32,15 @@ TOPICS = (early, figure, one_example, complexity, axes)
 QUICK: dict[str, Value] = {
     "seeds": 256,
     "dimensions": "250,500,1000,2000,4000",
-    "figure_seeds": 384,
-    "hidden_seeds": 1024,
+    "figure_seeds": 144,
+    "hidden_seeds": 640,
     "figure_dimension": 4000,
-    "single_seeds": 256,
+    "single_seeds": 128,
     "single_dimensions": "256,512",
     "dimensions_1": "64,128,256,512",
     "dimensions_2": "64,128,256,512",
     "dimensions_3": "32,64,128",
-    "axis_seeds": 64,
+    "axis_seeds": 40,
     "theory_samples": 2**17,
     "fault": "none",
 }
@@ -94,5 +94,5 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 3, "full": 60},
+    minutes={"quick": 2, "full": 60},
 )
