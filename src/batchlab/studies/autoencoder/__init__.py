@@ -30,5 +30,5 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=everything,
-    minutes={"quick": 2, "full": 15},
+    minutes={"quick": 3, "full": 15},
 )

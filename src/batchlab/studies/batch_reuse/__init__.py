@@ -94,5 +94,5 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 2, "full": 60},
+    minutes={"quick": 3, "full": 60},
 )

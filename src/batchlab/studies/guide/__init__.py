@@ -49,6 +49,6 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 2, "full": 40},
+    minutes={"quick": 3, "full": 40},
     lacks=lacks,
 )
