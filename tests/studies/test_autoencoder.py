@@ -34,6 +34,7 @@ from batchlab.theory import autoencoder as theory
 
 TINY = {
     "seeds": 6,
+    "few_seeds": 6,
     "sizes": "8,16",
     "phase_examples": 8,
     "phase_ratios": "0.3,0.45",
@@ -58,6 +59,7 @@ TINY = {
 SMALL = {
     **TINY,
     "seeds": 12,
+    "few_seeds": 12,
     "sizes": "20,100",
     "phase_seeds": 12,
     "pairs": 400,

@@ -133,6 +133,18 @@ def test_a_training_without_noise_is_momentum_on_a_parabola():
     assert finite.norms(made, run, 3, 0)[0] == pytest.approx(found, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", finite.KINDS)
+def test_a_look_now_and_then_sees_what_every_look_sees(kind):
+    made = finite.family(kind, 2, 1, 1.0)
+    run = finite.Training("nshb", 0.9, [4] * 22, [0.5] * 11 + [0.1] * 11)
+    every = finite.norms(made, run, 3, 0)
+    assert every.shape == (2, 22)
+    np.testing.assert_array_equal(finite.norms(made, run, 3, 0, 4), every[:, ::4])
+    # The twin: the rate of an update counts.
+    slower = finite.Training("nshb", 0.9, [4] * 22, [0.1] * 22)
+    assert not np.array_equal(finite.norms(made, slower, 3, 0), every)
+
+
 # Arms
 
 

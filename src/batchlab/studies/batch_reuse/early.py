@@ -17,6 +17,7 @@ from batchlab.studies.batch_reuse.words import (
     CHECK,
     COSINE,
     INPUTS,
+    SOLVED,
     STEPS,
     THEORIES,
     WAYS,
@@ -270,6 +271,12 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
     )
 
 
+FOUND = Text(
+    "cosine with the target's direction after two updates, at the largest d",
+    "2回の更新後の、正解の方向との余弦（最大のd）",
+)
+
+
 def _two_steps(n: int) -> Claim:
     return Claim(
         id="two-steps-suffice",
@@ -279,10 +286,7 @@ def _two_steps(n: int) -> Claim:
             "ラベルとの線形な相関がまったくない方向（He₃）も、同じバッチで2回更新すれば見つかります。",
         ),
         source=f"dandi2024; number {CHECK}: −.113 to −.123",
-        measured=Text(
-            "cosine with the target's direction after two updates, at the largest d",
-            "2回の更新後の、正解の方向との余弦（最大のd）",
-        ),
+        measured=FOUND,
         low=-0.14,
         high=-0.09,
         expected=-0.116,
@@ -344,10 +348,7 @@ def _single_none(n: int) -> Claim:
             "新しいバッチでは、同じ2回の更新をしても平均して何も見つかりません。",
         ),
         source=f"dandi2024; {CHECK}",
-        measured=Text(
-            "cosine with the target's direction after two updates, at the largest d",
-            "2回の更新後の、正解の方向との余弦（最大のd）",
-        ),
+        measured=FOUND,
         low=-0.01,
         high=0.01,
         expected=0.0,
@@ -481,7 +482,7 @@ def _as_theory(n: int) -> Claim:
             "After six updates on the same batch the overlap is that of mean-field theory (He₃).",
             "同じバッチで6回更新した後の重なりは、平均場理論の値と一致します（He₃）。",
         ),
-        source="dandi2024, dynamical mean-field theory; batchlab.theory.dmft",
+        source=SOLVED,
         measured=Text(
             "overlap with the target's direction, less that of the theory, at the largest d",
             "正解の方向との重なりと理論値との差（最大のd）",

@@ -21,6 +21,7 @@ from batchlab.studies.batch_reuse import faults
 from batchlab.studies.batch_reuse.simulate import Setting, along, residual, simulate
 from batchlab.studies.batch_reuse.words import (
     INPUTS,
+    SOLVED,
     STEPS,
     THEORIES,
     WAYS,
@@ -321,6 +322,13 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
     return (_hidden(many), _hidden_single(many), _stairs(n), _symmetric(n), _as_theory(many))
 
 
+HIDDEN = Text(
+    "overlap at right angles to the first direction after six updates, half the difference "
+    "between the neurons",
+    "6回の更新後の、第一の方向に直交する重なり（ニューロン間の差の半分）",
+)
+
+
 def _hidden(n: int) -> Claim:
     return Claim(
         id="hidden-direction-found",
@@ -330,11 +338,7 @@ def _hidden(n: int) -> Claim:
             "tanh(z₁＋He₃(z₂))では、同じバッチを使うと隠れた方向が見つかります（二つのニューロンで逆符号）。",
         ),
         source="dandi2024, released simulation: .0053 ± .001 at t = 6",
-        measured=Text(
-            "overlap at right angles to the first direction after six updates, half the "
-            "difference between the neurons",
-            "6回の更新後の、第一の方向に直交する重なり（ニューロン間の差の半分）",
-        ),
+        measured=HIDDEN,
         low=0.0033,
         high=0.0073,
         expected=0.0043,
@@ -360,11 +364,7 @@ def _hidden_single(n: int) -> Claim:
             "新しいバッチでは、隠れた方向は見つかりません。",
         ),
         source="dandi2024, figure: 0",
-        measured=Text(
-            "overlap at right angles to the first direction after six updates, half the "
-            "difference between the neurons",
-            "6回の更新後の、第一の方向に直交する重なり（ニューロン間の差の半分）",
-        ),
+        measured=HIDDEN,
         low=-0.002,
         high=0.002,
         expected=0.0,
@@ -454,7 +454,7 @@ def _as_theory(n: int) -> Claim:
             "of mean-field theory.",
             "同じバッチで6回更新した後の第一の方向との重なりは、平均場理論の値と一致します。",
         ),
-        source="dandi2024, dynamical mean-field theory; batchlab.theory.dmft",
+        source=SOLVED,
         measured=Text(
             "overlap along the first direction, less that of the theory",
             "第一の方向との重なりと理論値との差",

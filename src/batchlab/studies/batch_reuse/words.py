@@ -156,6 +156,9 @@ def captioned(shown: Sequence[dict[str, Any]], en: str, ja: str) -> Text:
     return Text(f"{MEAN.en} (n = {n}). {en}", f"{MEAN.ja}（n＝{n}）。{ja}")
 
 
+SOLVED = "dandi2024, dynamical mean-field theory; batchlab.theory.dmft"
+
+
 def finding(n: int, **given: Any) -> Claim:
     """A claim without a prediction.
 

@@ -86,5 +86,5 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 2, "full": 30},
+    minutes={"quick": 3, "full": 30},
 )

@@ -109,6 +109,6 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     claims=claims,
-    minutes={"quick": 2, "full": 60},
+    minutes={"quick": 4, "full": 60},
     lacks=lacks,
 )

@@ -38,6 +38,7 @@ from batchlab.studies.growing_batch.nets import (
     prepared,
 )
 from batchlab.studies.growing_batch.table import SHARED, ended, job_of
+from batchlab.studies.growing_batch.words import GROWING_THEOREM
 from batchlab.studies.guide.training import TUNING, Trainer, end
 
 TABLE, SECONDS = "arms", "seconds"
@@ -320,7 +321,7 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
                 "それぞれ最良の学習率で、小さいバッチから大きいバッチへ進むほうが、逆の順より小さい損失で"
                 "終わります。",
             ),
-            source="kamo2025, theorem for a growing batch size",
+            source=GROWING_THEOREM,
             measured=Text(
                 "log₂ of the validation loss at the end, large first over small first; mean of "
                 "nets and rules",

@@ -26,7 +26,7 @@ from batchlab.studies.claim import (
 from batchlab.studies.drawing import points
 from batchlab.studies.growing_batch import finite, numbers
 from batchlab.studies.growing_batch.plateau import MOMENTUM, MOST, NEAR, PRINTED, divided
-from batchlab.studies.growing_batch.words import EVERY, EXACT, NORM, UPDATES
+from batchlab.studies.growing_batch.words import EVERY, EXACT, GROWING_THEOREM, NORM, UPDATES
 from batchlab.theory import growing as theory
 
 TABLE = "vanish"
@@ -243,8 +243,6 @@ def picture(tables: Tables, schedules: tuple[str, ...], bounded: bool = False) -
 
 # ------------------------------------------------------------------ claims
 
-GROWING = "kamo2025, theorem for a growing batch size"
-
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
     """Faster than 1/T; as 1/T where the batch grows with the updates; below the bounds."""
@@ -259,7 +257,7 @@ def _faster(n: int) -> Claim:
             "Doubling the batch again and again lets the gradient fall at least as fast as 1/T.",
             "バッチを2倍にし続けると、勾配（‖∇f‖²）は1/T以上の速さで小さくなります。",
         ),
-        source=f"{GROWING}: O(1/T)",
+        source=f"{GROWING_THEOREM}: O(1/T)",
         measured=Text(
             "slope of log least ‖∇f‖² so far on log updates (NSHB, six equal phases)",
             "それまでの‖∇f‖²の最小値のlogの、log 更新回数に対する傾き（NSHB、6段階）",

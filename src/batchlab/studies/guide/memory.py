@@ -32,6 +32,7 @@ from batchlab.studies.guide.words import averaged
 from batchlab.tasks import Prepared
 
 TABLE = "memory"
+SOURCE = "practitioner's guide, out of memory"
 SHARES = (1 / 16, 1 / 4, 1.0)
 """Batch sizes as shares of the largest; each step adds four times what the one before adds."""
 MARGIN = 0.15
@@ -185,7 +186,7 @@ def _tensors_claim(trials: int) -> Claim:
             "The tensors of a training take memory linear in the batch size.",
             "学習で使うテンソルの大きさは、バッチサイズの一次関数です。",
         ),
-        source="practitioner's guide, out of memory",
+        source=SOURCE,
         measured=_measured(
             "the most bytes of tensors at a time", "同時に存在するテンソルの最大量"
         ),
@@ -217,7 +218,7 @@ def _resident_claim(trials: int) -> Claim:
             "The memory that the process holds is linear in the batch size, too.",
             "プロセスが使うメモリも、バッチサイズの一次関数です。",
         ),
-        source="practitioner's guide, out of memory",
+        source=SOURCE,
         measured=_measured("the peak of the process", "プロセスの最大使用量"),
         low=1 - MARGIN,
         high=1 + MARGIN,

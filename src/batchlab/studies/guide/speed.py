@@ -29,6 +29,7 @@ from batchlab.studies.guide.data import MOST_TOGETHER, prepared, seconds
 from batchlab.studies.guide.words import BATCH, middle
 
 TABLE = "speed"
+SOURCE = "practitioner's guide, memory and computing efficiency"
 MIDDLE = 32
 BLOCK_SECONDS = 0.05
 LITTLE = math.log2(1.2)
@@ -167,7 +168,7 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
                 "A larger batch takes more examples a second.",
                 "バッチを大きくすると、1秒あたりに処理できるデータが増えます。",
             ),
-            source="practitioner's guide, memory and computing efficiency",
+            source=SOURCE,
             measured=Text(
                 f"log₂ of the speed at batch size {MIDDLE} over that at 1",
                 f"バッチサイズ{MIDDLE}と1の処理速度の比のlog₂",
@@ -194,7 +195,7 @@ def claims(parameters: Parameters) -> tuple[Claim, ...]:
                 "Past a knee, a larger batch is hardly faster.",
                 "ある大きさを超えると、バッチを大きくしてもほとんど速くなりません。",
             ),
-            source="practitioner's guide, memory and computing efficiency",
+            source=SOURCE,
             measured=Text(
                 f"log₂ of the speed at batch size {sizes[-1]} over that at {sizes[-2]}; less than "
                 "a fifth more is predicted",
