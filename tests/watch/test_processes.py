@@ -137,7 +137,7 @@ def test_where_examples_cannot_be_told_apart_processes_give_the_noise_before_cli
     assert all(b["signal"] + b["noise"] / b["batch_size"] > 1e-3 for b in blocks)
 
 
-# -- a process that dies ------------------------------------------------------------------------
+# -- a process that dies --------------------------------------------------------------------------
 
 DIES = """
 import signal
