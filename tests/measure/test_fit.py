@@ -399,7 +399,9 @@ def test_a_trial_is_two_micro_steps_and_an_evaluation(passes):
 
 @pytest.mark.parametrize(("gamma", "copies"), [(None, 0), (2.0, 1)])
 def test_a_trial_runs_the_model_that_the_recipe_trains(monkeypatch, gamma, copies):
-    prepared, made = prepare(recorded_task([]), device="cpu"), []
+    log, made = [], []
+    prepared = prepare(recorded_task(log), device="cpu")
+    log.clear()
     make = plain.make_optimizer
     monkeypatch.setattr(plain, "make_optimizer", lambda m, c: made.append(m) or make(m, c))
     assert _trial.Trials(prepared, prepared.baseline.replace(gamma=gamma))(3).fits

@@ -170,7 +170,7 @@ def test_rates_go_down_until_the_smallest_is_calm():
 
 def test_rates_do_not_go_down_for_ever():
     restless = [Run(1.0, float(sweep.LOWEST), State.DEAD, 1.0, 9.0)]
-    asked = Sweep(Setting(), (1.0,), per_decade=2, calm=2.0)
+    asked = Sweep(Setting(depth=2, updates=10), (1.0,), per_decade=2, calm=2.0)
     assert sweep._below(asked, restless) == []
     above = [dataclasses.replace(restless[0], rate=sweep.LOWEST + 1.0)]
     assert sweep._below(asked, above) == [(1.0, sweep.LOWEST + 0.5), (1.0, sweep.LOWEST)]
