@@ -151,7 +151,9 @@ class Task:
         name: Name in reports.
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
-        origin: How a worker finds the task again; set by :func:`batchlab.tasks.load`.
+        origin: How another process finds this very task again; set by
+            :func:`batchlab.tasks.load`, and None in what ``dataclasses.replace`` makes of one: no
+            file returns that.
 
     Example:
         >>> from torch.nn.functional import cross_entropy
@@ -180,7 +182,7 @@ class Task:
     columns: tuple[str, ...] | None = None
     name: str = "task"
     framework: str = "pytorch"
-    origin: str | None = None
+    origin: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         _check_callables(self)
