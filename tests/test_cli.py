@@ -10,6 +10,7 @@ import pytest
 
 import batchlab
 from batchlab import cli
+from batchlab.errors import TaskError
 
 COMMANDS = list(cli.COMMANDS)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -301,6 +302,26 @@ def test_an_interruption_ends_with_130(command, hint, capsys, monkeypatch):
     code, _, err = ran(capsys, command, *arguments)
     assert code == 130
     assert err.startswith(f"batchlab: interrupted.{hint}")
+
+
+def test_advise_loads_a_task_once_and_its_budget_counts_that(here, capsys, monkeypatch):
+    asked = {}
+
+    def stop(prepared, options, folder, **given):
+        asked.update(given, folder=folder)
+        raise TaskError("that is enough")
+
+    Path("counted_task.py").write_text(
+        TASK_FILE + "\nimport time\n\ncalls = []\n\n"
+        "def counted():\n    calls.append(time.perf_counter())\n    return task()\n",
+        "utf-8",
+    )
+    monkeypatch.setattr("batchlab.app.advise.run_stages", stop)
+    told = sentence(capsys, "advise", "counted_task.py:counted", "--budget", "30s", "--json")
+    assert "that is enough" in told
+    (called,) = sys.modules.pop("counted_task").calls
+    assert asked["began"] <= called
+    assert asked["folder"].name == "advise-tiny"
 
 
 # ------------------------------------------------------------------ the commands

@@ -128,6 +128,15 @@ def test_a_trial_out_of_time_ends_the_search():
     assert (found.largest, found.bound_by, list(found.trials)) == (2, "time", [1, 2, 16])
 
 
+@pytest.mark.parametrize("first", [Failure.TIME, Failure.MEMORY])
+def test_a_search_that_ends_for_time_before_anything_ran_is_not_bound_by_memory(first):
+    def trial(size):
+        return Outcome(False, None, "no", first if size == 32 else Failure.TIME)
+
+    found = find_largest(trial, max_size=1000, start=32, limit=10**6)
+    assert (found.largest, found.bound_by) == (0, "time")
+
+
 def test_going_up_is_ascending_until_something_fails():
     tried: list[int] = []
 

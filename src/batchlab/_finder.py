@@ -219,7 +219,8 @@ def _parabola(points: list[tuple[int, int]], allowed: int) -> float:
 
 def _bound_by(trials: dict[int, Outcome], largest: int, max_size: int) -> str:
     if not largest:
-        return "nothing fits"
+        late = any(outcome.failure is Failure.TIME for outcome in trials.values())
+        return "time" if late else "nothing fits"
     if largest == max_size:
         return "cap"
     failed = min((size for size, o in trials.items() if not o.fits and size > largest), default=0)

@@ -959,12 +959,10 @@ def _seconds(task: str, budget: str | None) -> float | None:
 
 def _advice(task: str, given: dict[str, Any], listener: Any) -> tuple[Any, Path]:
     """The advice, and the folder it was written to."""
-    from batchlab.app.advise import default_out, found
+    from batchlab.app.advise import named_out
 
-    loaded, _ = found(task, given["data"])
-    folder = given["out"] or default_out("advise", loaded)
-    given = given | {"out": folder, "listener": listener, "command": _typed()}
-    return batchlab.advise(task, **given), folder
+    advice = batchlab.advise(task, **given, listener=listener, command=_typed())
+    return advice, given["out"] or named_out("advise", advice.task)
 
 
 def _show_advice(advice: Any, folder: Path, as_json: bool) -> None:

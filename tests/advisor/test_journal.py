@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from batchlab.advisor.advise import _fields
 from batchlab.advisor.journal import Journal, parse_seconds
+from batchlab.advisor.options import Options
 from batchlab.errors import InvalidValueError, ResultError
 
 
@@ -35,6 +37,29 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     Journal(tmp_path, {"task": "a", "seed": 0}, resume=False).finish()
     with pytest.raises(ResultError, match="holds a result with another seed"):
         Journal(tmp_path, {"task": "a", "seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_was_asked_for_then_and_is_not_now_is_refused_by_name(tmp_path, resume):
+    Journal(tmp_path, {"task": "a", "gammas": [0.1, 1.0], "growing": False}, False).finish()
+    with pytest.raises(ResultError, match="holds a result with another gammas, growing"):
+        Journal(tmp_path, {"task": "a"}, resume)
+
+
+def test_a_result_from_before_an_option_is_of_its_usual_value(tmp_path):
+    Journal(tmp_path, {"task": "a", "retired": None}, resume=False).finish()
+    assert Journal(tmp_path, {"task": "a", "new": None}, resume=False).finished
+
+
+@pytest.mark.parametrize(
+    "asked", [{"gammas": (0.1, 1.0)}, {"tune": ("batch_size", "momentum")}, {"growing": False}]
+)
+def test_an_advice_with_other_options_is_not_taken_for_a_plain_one(tmp_path, asked):
+    made, plain = (_fields(Options(budget=60.0, **more)) for more in (asked, {}))
+    Journal(tmp_path, made, resume=False).finish()
+    assert Journal(tmp_path, made, resume=False).finished
+    with pytest.raises(ResultError, match=f"a result with another {next(iter(asked))}"):
+        Journal(tmp_path, plain, resume=False)
 
 
 def test_another_price_is_judged_anew(tmp_path):

@@ -33,6 +33,7 @@ from batchlab.report import growing as words
 from batchlab.schedules import batch_schedule
 from batchlab.stats import paired_log_ratio
 from batchlab.tasks import prepare
+from batchlab.tasks.loading import found_at
 from batchlab.types import Status, from_plain, to_plain
 from tests.advisor import made, tiny
 
@@ -660,7 +661,7 @@ def test_an_advice_to_grow_is_written_whole_and_its_script_trains_so(tmp_path, m
     monkeypatch.setattr(_platform, "available_cores", lambda: 1)
     monkeypatch.setattr(confirm, "_without_idle_growth", grown_only)
     monkeypatch.setattr(answer, "verdict", lambda _view: Verdict.CHANGE)
-    task = replace(tiny.task(), origin="digits")
+    task = found_at(tiny.task(), "digits")
     given = {"budget": 3000.0, "seeds": 2, "confirm_seeds": 3, "batch_sizes": (8, 128)}
     found = advise(task, **given, out=tmp_path, device="cpu")
     grown = found.recommended

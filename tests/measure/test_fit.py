@@ -221,6 +221,15 @@ def test_a_size_at_which_the_system_kills_does_not_fit(prepared_from, started):
     assert all(process.returncode is not None for process in started)
 
 
+def test_another_model_than_that_of_the_file_travels_itself(prepared_from):
+    prepared = prepared_from("plain")
+    carried = module._Carried(prepared, prepared.baseline, None, 1)
+    assert cloudpickle.loads(carried.content).task == prepared.task.origin
+    other = dataclasses.replace(prepared.task, model=lambda: nn.Linear(4, 1, bias=False))
+    carried = module._Carried(prepare(other, device="cpu"), prepared.baseline, None, 1)
+    assert "bias" not in dict(cloudpickle.loads(carried.content).task.model().named_parameters())
+
+
 @linux
 def test_nothing_fits_says_why(prepared_from):
     result = fit(prepared_from("always_raises"), start=1)
@@ -233,7 +242,8 @@ def test_a_trial_that_takes_too_long_is_ended(child_of, started, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 6.0)  # 600 s are too long for any machine
     child = child_of("sleeps")
     child.deadline = time.monotonic() + 0.2
-    assert child.trial(8).failure is Failure.TIME
+    late = child.trial(8)
+    assert (late.failure, late.reason) == (Failure.TIME, "it takes longer than 6 seconds")
     assert started[0].returncode is not None
     assert child.trial(4).failure is Failure.TIME
     assert len(started) == 1
@@ -524,6 +534,20 @@ def test_throughput_joins_memory_and_marks_the_knee():
 def test_the_answer_can_be_stored():
     result = result_of("memory")
     assert from_plain(FitResult, to_plain(result)) == result
+
+
+def test_a_first_size_out_of_time_is_not_said_to_be_memory():
+    points = (Trial(32, False, 0, reason="it takes longer than 30 seconds"),)
+    said = sentence_of(FitResult(0, "time", 2**30, "--memory-limit", MIB, points), "rows")
+    assert "not even one of 32 rows" in said
+    assert "it takes longer than 30 seconds" in said
+    assert "fit" not in said
+
+
+def test_the_first_size_may_take_what_the_caller_says():
+    child = module._Child.__new__(module._Child)
+    child.deadline, child._tried, child.patience = time.monotonic() - 1.0, False, 1000.0
+    assert child._until() >= time.monotonic() + 900.0
 
 
 def test_the_first_size_is_waited_for_however_little_time_there_is():

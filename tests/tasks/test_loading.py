@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import os
 import pickle
@@ -5,8 +6,10 @@ import subprocess
 import sys
 import textwrap
 
+import cloudpickle
 import pytest
 
+from batchlab.config import RunConfig
 from batchlab.errors import InvalidValueError, MissingDependencyError, TaskError
 from batchlab.tasks import load
 from batchlab.tasks.loading import import_origin
@@ -125,6 +128,14 @@ def test_a_worker_finds_classes_pickled_by_name(write):
     del sys.modules["loaded_task"]
     import_origin(task.origin)
     assert type(pickle.loads(content)).__name__ == "Model"
+
+
+@pytest.mark.parametrize("changes", [{}, {"name": "mine"}, {"baseline": RunConfig()}])
+def test_what_is_made_of_a_loaded_task_is_not_found_where_it_was(changes):
+    task = load("digits")
+    assert pickle.loads(cloudpickle.dumps(task)).origin == "digits"
+    assert dataclasses.replace(task, **changes).origin is None
+    assert task.origin == "digits"
 
 
 @pytest.mark.parametrize("origin", [None, "digits", "mnist@/some/where"])

@@ -50,6 +50,33 @@ def states():
 # --- what prepare gives ---
 
 
+def test_labels_in_a_column_are_checked_and_split_like_others():
+    def column(outputs, batch):
+        return cross_entropy(outputs, batch[1][:, 0], reduction="none")
+
+    prepared = prepare(task(train=(X, Y[:, None]), loss=column), device="cpu")
+    assert torch.equal(
+        prepared.validation.tree[0], prepare(task(), device="cpu").validation.tree[0]
+    )
+    labels = Y[:, None].clone()
+    labels[77] = 3
+    refused("In `train`, `labels` must be 0 to 2", train=(X, labels), loss=column)
+
+
+def test_targets_that_the_built_in_metric_cannot_read_are_refused_before_training():
+    def soft(outputs, batch):
+        return cross_entropy(outputs, batch[1], reduction="none")
+
+    one_hot = torch.nn.functional.one_hot(Y).float()
+    said = r"The metric `accuracy`: `target` must be one label .* \[8\]; got 'shape \[8, 3\]'"
+    refused(said, train=(X, one_hot), loss=soft)
+    refused(
+        "The metric `accuracy` raised AttributeError: .* on the first examples",
+        forward=lambda module, batch: {"logits": module(batch[0])},
+        loss=lambda outputs, batch: loss(outputs["logits"], batch),
+    )
+
+
 def test_the_demo_prepares():
     prepared = prepare(load("digits"), device="cpu")
     assert prepared.examples + prepared.validation.examples == 1437

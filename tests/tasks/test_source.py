@@ -81,7 +81,38 @@ def test_a_dataset_with_a_collate_is_kept_item_by_item():
     assert source.batch(torch.tensor([0, 2])).tolist() == [[1, 0, 0], [1, 1, 1]]
 
 
-@pytest.mark.parametrize("kind", [Noisy, SometimesNoisy])
+class RandomLength(Squares):
+    """A list of numbers, cut at random."""
+
+    def __getitem__(self, index):
+        return [index] * random.randint(1, 9)
+
+
+class RandomKeys(Squares):
+    """A view that is there now and then."""
+
+    def __getitem__(self, index):
+        views = {"whole": torch.zeros(2)}
+        return views | ({"cut": torch.zeros(1)} if random.random() < 0.5 else {})
+
+
+class RandomKind(Squares):
+    """A number or a tensor."""
+
+    def __getitem__(self, index):
+        return torch.zeros(1) if random.random() < 0.5 else 0.0
+
+
+class RandomPrecision(Squares):
+    """Equal numbers of another kind."""
+
+    def __getitem__(self, index):
+        return torch.zeros(1, dtype=random.choice([torch.float32, torch.float64]))
+
+
+@pytest.mark.parametrize(
+    "kind", [Noisy, SometimesNoisy, RandomLength, RandomKeys, RandomKind, RandomPrecision]
+)
 def test_a_random_transform_is_streamed(kind):
     source = make_source(kind(), None, "train")
     assert isinstance(source, Streamed)
@@ -166,6 +197,37 @@ def test_what_cannot_be_asked_by_number_is_refused(data, said):
     ],
 )
 def test_unreadable_data_is_refused_in_one_line(data, said):
+    with pytest.raises(TaskError, match=said) as caught:
+        make_source(data, None, "train")
+    assert "\n" not in str(caught.value)
+
+
+class Lengthless(Dataset):
+    def __getitem__(self, index):
+        return torch.zeros(2)
+
+
+class BrokenLength(Lengthless):
+    def __len__(self):
+        raise OSError("no such folder")
+
+
+class OtherKeys(Squares):
+    """The same at every read, but not the same in every example."""
+
+    def __getitem__(self, index):
+        return {"x": torch.zeros(2)} | ({"y": torch.zeros(1)} if index == 0 else {})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (Lengthless(), r"`len\(\)` of `train` raised TypeError.* Write `__len__`"),
+        (BrokenLength(), r"`len\(\)` of `train` raised OSError: no such folder. Write `__len__`"),
+        (OtherKeys(), "cannot be stacked: KeyError.*Give `collate=`"),
+    ],
+)
+def test_a_dataset_that_raises_where_it_is_asked_is_refused_in_one_line(data, said):
     with pytest.raises(TaskError, match=said) as caught:
         make_source(data, None, "train")
     assert "\n" not in str(caught.value)

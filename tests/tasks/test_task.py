@@ -89,6 +89,27 @@ def test_accuracy_of_one_output_is_that_of_its_sign(shape):
     assert accuracy(outputs, (0, torch.tensor([1, 0, 0, 0]))) == 0.75
 
 
+@pytest.mark.parametrize("shape", [(50,), (50, 1), (25, 2)])
+def test_accuracy_is_the_same_for_labels_with_an_axis_of_one(shape):
+    labels = torch.arange(50) % 3
+    outputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    expected = accuracy_score(labels, outputs.argmax(1))
+    if shape == (25, 2):
+        outputs = outputs.view(25, 2, 3)
+    assert accuracy(outputs, (0, labels.view(shape))) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "outputs", "target"),
+    [(accuracy, (3, 3), (3, 3)), (accuracy, (4, 1), (4, 2)), (accuracy, (1, 1), (4,))]
+    + [(metric, (4, 1), (4, 2)) for metric in (mse, r2)]
+    + [(metric, (1,), (4,)) for metric in (mse, r2)],
+)
+def test_a_target_of_another_shape_is_refused_by_the_built_in_metrics(metric, outputs, target):
+    with pytest.raises(InvalidValueError, match=r"`target` must be one .*Or give `metric=Metric"):
+        metric(torch.ones(outputs), (0, torch.ones(target)))
+
+
 def test_a_column_of_predictions_is_compared_with_a_row_of_targets_one_by_one():
     outputs, target = torch.randn(5, 1), torch.randn(5)
     assert mse(outputs, (0, target)) == pytest.approx(

@@ -34,6 +34,7 @@ from batchlab.advisor.project import (
     checkpoints,
     least_seconds,
     left_out,
+    not_paid_for,
     plan_search,
     project,
     unpaid,
@@ -97,6 +98,8 @@ still fits."""
 RESERVE = 0.05
 """Share of the time left that is kept for what cannot be foreseen and for the report."""
 TYPICAL_FINALISTS = 3
+WIDER = 2.0
+"""A larger budget makes stage A again where it pays for a short run so many times as long."""
 PARTS = {
     "R": "robustness",
     "G": "batches that grow",
@@ -161,6 +164,7 @@ def run_stages(
     workers: int | None = None,
     on: Place | None = None,
     team: Team | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Measure as far as the budget pays.
 
@@ -175,6 +179,8 @@ def run_stages(
         on: Machines that train, instead of worker processes here.
         team: Processes that the user trains on together, led by this one: seconds per update are
             theirs.
+        began: When the advice began, by the monotonic clock, if that was before: loading a task
+            takes its share of the budget.
 
     Returns:
         What was found. After an interruption whatever stages had ended, marked partial.
@@ -183,7 +189,7 @@ def run_stages(
     notes = Notes(listener or Silent())
     if options.budget is None and builtin:
         options = replace(options, budget=DEMO_SECONDS)
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     with Engine(prepared, out, workers, on=on) as engine:
         task = _task_facts(prepared) | {"content": _content(prepared, engine)}
         journal = Journal(out, {"task": task, **_fields(options)}, resume)
@@ -324,7 +330,7 @@ class _Stages:
     def _screen(self) -> None:
         """Stage A."""
         session = self.session
-        if self.screening is not None:
+        if self.screening is not None and not self._widen_screening():
             return
         session.visit(all_sizes([session.today]))
         whole = session.run_seconds(session.today[0], session.samples)
@@ -339,6 +345,24 @@ class _Stages:
         assert plan is not None
         self.screening = screen(session, int(plan["checkpoint_samples"]))
         self._save("screening", self.screening)
+
+    def _widen_screening(self) -> bool:
+        """Whether stage A is made again: the budget had cut it short, pays for more now, and
+        nothing stands on it yet.
+        """
+        session, screening = self.session, self.screening
+        assert screening is not None
+        built_on = any(self.journal.plan(stage) for stage in "BTC")
+        if not self.journal.more_budget or built_on or session.fit is None:
+            return False
+        late = session.fit.bound_by == "time"
+        short = checkpoint_samples(session) >= WIDER * screening.checkpoint_samples
+        if not late and not short:
+            return False
+        said = "stage A had been cut short by the budget: it is made again with the larger one"
+        session.listener.say(said)
+        self.journal.plan_anew("A", None, ())
+        return True
 
     def _say_prices(self) -> None:
         """The price of each stage, where only the first is run."""
@@ -378,7 +402,7 @@ class _Stages:
         """Stage B; False if it is not paid for, or nothing can be searched from."""
         session, screening = self.session, self.screening
         assert screening is not None
-        if self.projection is not None:
+        if self.projection is not None and not self._widen_search(self.projection):
             return True
         self._enter(2)
         known = self.journal.plan("B")
@@ -402,6 +426,29 @@ class _Stages:
         found = project(session, replace(search, seeds=seeds), starts)
         self.projection = replace(found, unpaid=missing)
         self._save("projection", self.projection)
+        return True
+
+    def _widen_search(self, projection: Projection) -> bool:
+        """Whether stage B is made again: batch sizes that the budget did not pay for are paid for
+        now, and nothing is confirmed yet.
+        """
+        known = self.journal.plan("B")
+        if not projection.unpaid or known is None or self.journal.plan("C"):
+            return False
+        had = from_plain(Search, known).sizes
+        if set(projection.unpaid) & set(had):
+            return True  # so planned, and interrupted
+        search = self._plan_search() if self.journal.more_budget else None
+        if search is None or not set(had) < set(search.sizes):
+            return False
+        gained = [size for size in search.sizes if size not in had]
+        words = ", ".join(map(str, gained))
+        self.session.listener.say(
+            f"stage B is made again: the larger budget also pays for batch size {words}"
+        )
+        assert self.screening is not None
+        candidates = {"candidates": [asdict(p) for p in self.screening.proposals]}
+        self.journal.plan_anew("B", asdict(search) | candidates, map(not_paid_for, gained))
         return True
 
     def _tune(self) -> bool:
@@ -490,7 +537,9 @@ class _Stages:
         session, path = self.session, self.session.options.from_checkpoint
         if path is None:
             # Read from disk: stage A has trained it.
-            _, state = short_run(session, search.start)
+            assert self.screening is not None
+            evaluated = self.screening.evaluated
+            _, state = short_run(session, search.start, evaluate=evaluated)
             return checkpoints(session, search, state)
         config = session.config(session.batch_size, session.learning_rate, search.seeds[0])
         given = checkpoint_state(session.prepared, path, config)

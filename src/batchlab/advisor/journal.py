@@ -29,10 +29,13 @@ class Journal:
         config: What the result depends on, plain JSON; a directory made with another one is
             refused.
         resume: Whether an unfinished directory may be continued.
+
+    Attributes:
+        more_budget: Whether a result is continued with a larger budget than it was made with.
     """
 
     def __init__(self, out: Path, config: dict[str, Any], resume: bool) -> None:
-        self.out = out
+        self.out, self.more_budget = out, False
         self._plan = _read(out / "plan.json")
         wanted = json.loads(json.dumps(to_plain(config)))
         if not self._plan:
@@ -45,8 +48,11 @@ class Journal:
         made, known = self._plan.get("format"), self._plan["config"]
         if made != FORMAT:
             raise self._refusal(f"a result in format {made}; this version reads {FORMAT}", "")
+        # A word that only the result has was asked for then, and is not now.
         differing = sorted(
-            k for k in wanted if _set(known.get(k)) != _set(wanted[k]) and k not in JUDGED_ANEW
+            k
+            for k in (known | wanted).keys() - set(JUDGED_ANEW)
+            if _set(known.get(k)) != _set(wanted.get(k))
         )
         if differing:
             raise self._refusal(f"a result with another {', '.join(differing)}", "")
@@ -58,6 +64,8 @@ class Journal:
             raise self._refusal("an unfinished result", "Add --resume to go on. ")
         if more:
             self._plan["finished"] = False
+        had, has = known.get("budget"), wanted.get("budget")
+        self.more_budget = has is not None and has > (had or 0.0)
         self._plan["config"] = wanted
 
     def _refusal(self, what: str, hint: str) -> ResultError:
@@ -83,6 +91,20 @@ class Journal:
             stages[stage] = to_plain(made)
             self._write()
         return stages.get(stage)
+
+    def plan_anew(self, stage: str, made: dict[str, Any] | None, untrue: Iterable[str]) -> None:
+        """Another plan for a stage, or none, and what was said of the old one is taken back.
+
+        Args:
+            stage: Its letter.
+            made: The plan; None: it is made when the stage starts.
+            untrue: Sentences that no longer hold.
+        """
+        stages = self._plan["stages"]
+        stages.pop(stage, None)
+        self._plan["said"] = [one for one in self.said if one not in set(untrue)]
+        self._write()
+        self.plan(stage, made)
 
     @property
     def spent(self) -> float:

@@ -200,7 +200,12 @@ def left_out(session: Session, screening: Screening, search: Search) -> Iterator
                 f"{ratio:.1f} times as long"
             )
         else:
-            yield f"batch size {size} is left out of the search: the budget does not pay for it"
+            yield not_paid_for(size)
+
+
+def not_paid_for(size: int) -> str:
+    """What is said of a candidate that the budget keeps out of the search."""
+    return f"batch size {size} is left out of the search: the budget does not pay for it"
 
 
 def unpaid(session: Session, screening: Screening, search: Search) -> tuple[int, ...]:

@@ -352,6 +352,7 @@ class Screening:
         checkpoint_samples: Where that run ended: the common checkpoint of stage B.
         evaluation_seconds: One evaluation on validation data.
         engine_factor: Seconds of an update in the engine / seconds of one in the plain loop.
+        evaluated: Whether that run was evaluated, which the budget may not pay for.
     """
 
     proposals: tuple[Proposal, ...]
@@ -359,6 +360,7 @@ class Screening:
     checkpoint_samples: int
     evaluation_seconds: float
     engine_factor: float
+    evaluated: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,6 +174,7 @@ def advise(
     Raises:
         UserError: With one sentence about what is wrong.
     """
+    began = time.perf_counter()  # the budget pays for loading too
     options = options_from(
         objective=objective,
         at_least=at_least,
@@ -206,7 +208,7 @@ def advise(
         check_same(team, prepared)
         folder = Path(out) if out is not None else default_out("advise", loaded)
         typed = command or typed_command(argument, options, folder, device, data)
-        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed, where)
+        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed, where, began)
         return team.lead(prepared, lambda: _advised(team, wanted, listener))
 
 
@@ -219,12 +221,13 @@ class _Wanted(NamedTuple):
     resume: bool
     typed: str
     where: elsewhere.Asked
+    began: float
 
 
 def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
     """Measure, decide, and write it all down."""
     prepared: Prepared = team.context
-    options, folder, builtin, resume, typed, where = wanted
+    options, folder, builtin, resume, typed, where, began = wanted
     with listening(listener, options.budget) as told, _platform.DirectoryLock(folder):
         hears = Beating(told, team)
         if resume and not (folder / "plan.json").exists():
@@ -239,6 +242,7 @@ def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
                 listener=hears,
                 on=cluster,
                 team=team,
+                began=began,
             )
             if builtin and options.budget is None:
                 options = replace(options, budget=DEMO_SECONDS)
@@ -584,7 +588,12 @@ def default_out(command: str, task: Task) -> Path:
         >>> default_out("advise", load("digits")).name
         'advise-digits'
     """
-    name = re.sub(r"[^\w.-]+", "-", task.name, flags=re.UNICODE).strip("-.") or "task"
+    return named_out(command, task.name)
+
+
+def named_out(command: str, task: str) -> Path:
+    """:func:`default_out` of a task that is known by its name."""
+    name = re.sub(r"[^\w.-]+", "-", task, flags=re.UNICODE).strip("-.") or "task"
     return Path(RESULTS) / f"{command}-{name}"
 
 

@@ -58,7 +58,8 @@ class FitResult:
 
     Attributes:
         largest: Largest micro-batch that ran, 0 if none did.
-        bound_by: ``memory``, ``data set``, ``max_val``, ``crash``, ``time`` or ``nothing fits``.
+        bound_by: ``memory``, ``data set``, ``max_val``, ``crash``, ``time`` (with 0 as the
+            largest: not even one size ran to the end) or ``nothing fits``.
         limit_bytes: Bytes allowed, 0 where unavailable.
         limit_source: Where the limit came from.
         margin_bytes: Bytes kept free.
@@ -89,6 +90,7 @@ def fit(
     start: int | None = None,
     threads: int | None = None,
     time_limit: float | None = None,
+    patience: float | None = None,
     team: Team | None = None,
 ) -> FitResult:
     """Find the largest micro-batch that fits, for training and for evaluation.
@@ -107,6 +109,8 @@ def fit(
         start: First size tried; the run's batch size if left out.
         threads: Threads of torch in the child; as here if left out.
         time_limit: Seconds for the search once the task is loaded, or None.
+        patience: Seconds that the first size may take where the search is given less;
+            :data:`PATIENCE` if left out.
         team: Processes that train together, each of which calls this: every size runs in all of
             them at once, and fits if it fits in each. Processes on one machine share its memory.
 
@@ -126,11 +130,11 @@ def fit(
         raise InvalidValueError(must("max_size", "at least 1", max_size))
     first = min(start or min(_sizes(config)), cap)
     # The child, too, needs what only Linux has.
-    if why := _platform.memory_unavailable() or unmeasured(prepared.device):
+    if why := unavailable(prepared.device):
         return _unmeasured(prepared, config, first, why, team)
     task = _Carried(prepared, config, memory_limit, threads)
     extra = bucket_bytes(prepared, config) if team.size > 1 else 0
-    with contextlib.closing(team.own(lambda: _Child(task, time_limit, extra))) as child:
+    with contextlib.closing(team.own(lambda: _Child(task, time_limit, extra, patience))) as child:
         limit = least(team.each(lambda: child.limit), _sharing(prepared, team))
         keep = margin_bytes(margin, limit)
         child.allowed = limit.bytes - keep if limit.bytes else None
@@ -142,6 +146,15 @@ def fit(
             margin=keep,
         )
     return _result(found, limit, keep, cap, prepared)
+
+
+def unavailable(device: str) -> str:
+    """Why it cannot be measured what fits on a device, or an empty text.
+
+    Args:
+        device: Where it would train.
+    """
+    return _platform.memory_unavailable() or unmeasured(device)
 
 
 def with_timings(
@@ -205,8 +218,16 @@ class _Carried:
 class _Child:
     """A child process that tries sizes; replaced by a fresh one after a failure."""
 
-    def __init__(self, task: _Carried, seconds: float | None, extra: int = 0) -> None:
-        self.task, self.extra = task, extra
+    patience: float | None = None
+
+    def __init__(
+        self,
+        task: _Carried,
+        seconds: float | None,
+        extra: int = 0,
+        patience: float | None = None,
+    ) -> None:
+        self.task, self.extra, self.patience = task, extra, patience
         self.allowed: int | None = None
         self._start()
         # From here on: what a task imports may take longer than a search.
@@ -219,8 +240,11 @@ class _Child:
             return OVER
         if self._process is None:
             self._start()
-        outcome = self._answer_to(size, self._until())
+        began, until = time.monotonic(), self._until()
+        outcome = self._answer_to(size, until)
         assert isinstance(outcome, Outcome)
+        if outcome is OVER and until is not None:
+            outcome = replace(OVER, reason=f"it takes longer than {until - began:.2g} seconds")
         if outcome.bytes:
             outcome = replace(outcome, bytes=outcome.bytes + self.extra)
         exceeded = self.allowed is not None and (outcome.bytes or 0) > self.allowed
@@ -235,7 +259,8 @@ class _Child:
         first, self._tried = not self._tried, True
         if self.deadline is None or not first:
             return self.deadline
-        return max(self.deadline, time.monotonic() + PATIENCE)
+        patience = PATIENCE if self.patience is None else self.patience
+        return max(self.deadline, time.monotonic() + patience)
 
     def close(self) -> None:
         """End the child."""
@@ -290,7 +315,8 @@ class _Child:
 
 
 PATIENCE = 60.0
-"""Seconds that the first size of a search may take, however little time there is."""
+"""Seconds that the first size of a search may take, however little time there is, where the caller
+does not say."""
 OVER = Outcome(False, None, "the time was over", Failure.TIME)
 
 
@@ -413,6 +439,12 @@ def sentence_of(result: FitResult, unit: str = "examples") -> str:
     fits = f"A micro-batch of {result.largest:,} {unit} fits ({taken.get(result.largest, '?')})."
     allowed = _allowed(result)
     beyond = [p for p in result.points if not p.fits and p.batch_size > result.largest]
+    if result.bound_by == "time" and not result.largest:
+        least = beyond[0]
+        return (
+            f"No micro-batch was tried to the end, not even one of {least.batch_size:,} {unit} "
+            f"(two updates and an evaluation batch): {least.reason}. That says nothing of memory."
+        )
     if result.bound_by == "nothing fits":
         return f"Nothing fits, not even {beyond[0].batch_size:,}: {beyond[0].reason}. {allowed}"
     if result.bound_by == "data set":

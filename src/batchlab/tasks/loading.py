@@ -60,7 +60,24 @@ def load(name: str, data: str | Path | None = None) -> Task:
             must("task", "a built-in name, file.py:function or module:function", name, hint)
         )
     module, origin = module_of(module_name)
-    return replace(_call(module, function_name, name), origin=f"{origin}:{function_name}")
+    return found_at(_call(module, function_name, name), f"{origin}:{function_name}")
+
+
+def found_at(task: Task, origin: str) -> Task:
+    """A copy that knows where it came from.
+
+    Args:
+        task: What was found.
+        origin: See :attr:`Task.origin`.
+
+    Example:
+        >>> task = found_at(load("digits"), "digits@again")
+        >>> task.origin, replace(task, name="mine").origin
+        ('digits@again', None)
+    """
+    known = replace(task)
+    object.__setattr__(known, "origin", origin)  # no argument, so that `replace` leaves it out
+    return known
 
 
 def _builtin(kind: str, data: str | Path | None) -> Task:
@@ -70,9 +87,9 @@ def _builtin(kind: str, data: str | Path | None) -> Task:
         if data is not None:
             hint = SELF_CONTAINED[kind]
             raise InvalidValueError(must("data", f"left out for {kind}", str(data), hint))
-        return replace(make(), origin=kind)
+        return found_at(make(), kind)
     folder = None if data is None else Path(data).expanduser()
-    return replace(make(folder), origin=kind if folder is None else f"{kind}@{folder.resolve()}")
+    return found_at(make(folder), kind if folder is None else f"{kind}@{folder.resolve()}")
 
 
 def _maker(kind: str) -> Callable[..., Task]:

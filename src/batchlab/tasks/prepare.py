@@ -17,7 +17,7 @@ from batchlab.models.feature_strength import FeatureStrength
 from batchlab.samplers import Stream
 from batchlab.tasks.source import Source, Stacked, make_source, part_of
 from batchlab.tasks.split import subset_indices
-from batchlab.tasks.task import METRICS, Metric, Objective, Task, target_of
+from batchlab.tasks.task import METRICS, OWN_METRIC, Metric, Objective, Task, target_of
 from batchlab.types import Tree
 
 VALIDATION_SHARE = 0.15
@@ -224,6 +224,8 @@ def labels_of(source: Source) -> Tensor | None:
         target = target_of(source.tree)
     except InvalidTypeError:
         return None
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = target[:, 0]
     return target if target.ndim == 1 and not target.is_floating_point() else None
 
 
@@ -241,6 +243,7 @@ def check(prepared: Prepared) -> None:
     with _random.seeded(0, "check"):
         _check_range(prepared, objective)
         losses = check_loss(objective, batch)
+        _check_metric(prepared, objective, batch)
         if prepared.task.training_step is not None:
             with torch.no_grad():
                 _check_halves(objective, batch, losses)
@@ -467,6 +470,21 @@ def _check_range(prepared: Prepared, objective: Objective) -> None:
             hint = "Let the model return one output per class."
             wanted = f"0 to {classes - 1}, as the model has {classes} outputs"
             raise TaskError(f"In `{name}`, {must('labels', wanted, f'{low} to {high}', hint)}")
+
+
+def _check_metric(prepared: Prepared, objective: Objective, batch: Tree) -> None:
+    """A built-in metric can read what model and data give."""
+    metric = prepared.metric
+    if metric.function is None or metric not in METRICS.values():
+        return
+    try:
+        with torch.no_grad():
+            metric.function(objective.outputs(batch), batch)
+    except UserError as error:
+        raise TaskError(f"The metric `{metric.name}`: {error}") from None
+    except Exception as error:  # outputs of the user's own kind
+        said = f"The metric `{metric.name}` raised {reason(error)} on the first examples."
+        raise TaskError(f"{said} {OWN_METRIC}") from error
 
 
 def _check_ends(prepared: Prepared, objective: Objective) -> None:

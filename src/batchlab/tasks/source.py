@@ -316,22 +316,32 @@ def _from_tree(data: Any, name: str) -> Source:
 
 
 def _from_dataset(data: Any, collate: Callable[[list[Any]], Tree] | None, name: str) -> Source:
-    if len(data) == 0:
+    count = _length(data, name)
+    if count == 0:
         raise TaskError(must(name, "at least one example", "an empty data set"))
     join = collate or default_collate
-    first = [_item(data, i) for i in range(min(CHECKED_ITEMS, len(data)))]
-    size = sum(_tree.elements(item) for item in first) / len(first) * 4 * len(data)
+    first = [_item(data, i) for i in range(min(CHECKED_ITEMS, count))]
+    size = sum(_tree.elements(item) for item in first) / len(first) * 4 * count
     if size > MEMORY_LIMIT_BYTES or not _reads_agree(data, len(first)):
         return Streamed(data, join)
-    items = [_item(data, i) for i in range(len(data))]
+    items = [_item(data, i) for i in range(count)]
     if collate is not None:
         return Listed(items, collate)
     try:
         return Stacked(default_collate(items))
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:  # examples may be of any kind
         hint = "Give `collate=`, a function from a list of examples to a batch."
         said = f"The examples of `{name}` cannot be stacked: {reason(error)}. {hint}"
         raise TaskError(said) from None
+
+
+def _length(data: Any, name: str) -> int:
+    """How many examples there are; a data set that cannot say becomes one sentence."""
+    try:
+        return len(data)
+    except Exception as error:  # the user's own code may raise anything
+        hint = "Write `__len__`, the number of examples."
+        raise TaskError(f"`len()` of `{name}` raised {reason(error)}. {hint}") from error
 
 
 def _item(data: Any, index: int) -> Any:
@@ -355,15 +365,17 @@ def _reads_agree(data: Any, count: int) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
     if isinstance(a, Tensor):
-        return a.shape == b.shape and torch.equal(
+        return (a.shape, a.dtype) == (b.shape, b.dtype) and torch.equal(
             a.nan_to_num() if a.is_floating_point() else a,
             b.nan_to_num() if b.is_floating_point() else b,
         )
     if isinstance(a, np.ndarray):
         return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
     if isinstance(a, dict):
-        return all(_same(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, tuple | list):
-        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)

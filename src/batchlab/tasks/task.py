@@ -73,24 +73,40 @@ def with_target(batch: Tree, target: Tensor) -> Tree:
     return type(batch)(*whole) if hasattr(batch, "_fields") else type(batch)(whole)
 
 
+OWN_METRIC = "Or give `metric=Metric(name, function, maximise=…)`."
+
+
 def accuracy(outputs: Tensor, batch: Tree) -> float:
     """Share of examples whose largest output is the label (or whose sign is, for one output)."""
     target = target_of(batch)
     if outputs.ndim == 1 or outputs.shape[-1] == 1:
-        return float(((outputs.flatten() > 0) == (target.flatten() > 0.5)).double().mean())
-    return float((outputs.argmax(-1) == target).double().mean())
+        return float(((_as(target, outputs) > 0) == (target > 0.5)).double().mean())
+    chosen = outputs.argmax(-1)
+    labels = target.squeeze(-1) if target.ndim > chosen.ndim else target
+    if labels.shape != chosen.shape:
+        wanted = f"one label for each of the predictions, shape {list(chosen.shape)}"
+        raise InvalidValueError(must("target", wanted, f"shape {list(target.shape)}", OWN_METRIC))
+    return float((chosen == labels).double().mean())
+
+
+def _as(target: Tensor, outputs: Tensor) -> Tensor:
+    """Outputs in the shape of the target, so that nothing is broadcast."""
+    if outputs.numel() != target.numel():
+        wanted = f"one number for each output, shape {list(outputs.shape)}"
+        raise InvalidValueError(must("target", wanted, f"shape {list(target.shape)}", OWN_METRIC))
+    return outputs.reshape(target.shape)
 
 
 def mse(outputs: Tensor, batch: Tree) -> float:
     """Mean squared error over all examples and outputs."""
     target = target_of(batch)
-    return float((outputs.reshape(target.shape) - target).double().square().mean())
+    return float((_as(target, outputs) - target).double().square().mean())
 
 
 def r2(outputs: Tensor, batch: Tree) -> float:
     """1 − Σ(y − ŷ)²/Σ(y − ȳ)²: the share of the target's variance that is explained."""
     target = target_of(batch).double()
-    residual = (outputs.double().reshape(target.shape) - target).square().sum()
+    residual = (_as(target, outputs.double()) - target).square().sum()
     return float(1 - residual / (target - target.mean(0)).square().sum())
 
 
@@ -135,7 +151,9 @@ class Task:
         name: Name in reports.
         framework: What the user's own script trains with: ``pytorch``, ``lightning`` or
             ``huggingface``.
-        origin: How a worker finds the task again; set by :func:`batchlab.tasks.load`.
+        origin: How another process finds this very task again; set by
+            :func:`batchlab.tasks.load`, and None in what ``dataclasses.replace`` makes of one: no
+            file returns that.
 
     Example:
         >>> from torch.nn.functional import cross_entropy
@@ -164,7 +182,7 @@ class Task:
     columns: tuple[str, ...] | None = None
     name: str = "task"
     framework: str = "pytorch"
-    origin: str | None = None
+    origin: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         _check_callables(self)

@@ -212,7 +212,7 @@ ON = {
 }
 THEOREM = "kamo2025, theorem for a constant batch size"
 SPREAD = {"squares": 0.07, "logistic": 0.07}
-"""Standard deviation of an exponent: √2 times that of a pilot with twice the runs, another seed."""
+"""Standard deviation of an exponent: √2 times that of a pilot with twice the runs."""
 
 
 def claims(parameters: Parameters) -> tuple[Claim, ...]:
