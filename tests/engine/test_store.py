@@ -1,15 +1,24 @@
 """A finished cell is never computed twice; a damaged one always is."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from batchlab.engine import Engine, loop, stacked, sweep
+from batchlab.engine.naming import name_of
 from batchlab.engine.store import load_cell
+from batchlab.errors import InvalidTypeError
+from batchlab.measure.overlaps import overlap_probe
 from tests.engine import tiny
 
 CONFIGS = [tiny.run(seed=seed, samples=32) for seed in range(3)]
@@ -184,6 +193,101 @@ def test_whatever_the_results_depend_on_makes_another_cell(tmp_path, computed, c
     computed.clear()
     assert train(tmp_path, CONFIGS[:1], asked=tiny.job(32, probe=probe, probe_at=(0,)))[2] == 1
     assert train(tmp_path, **({"configs": CONFIGS[:1]} | change))[2] == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """A probe with a setting and no name, as those of users are."""
+
+    direction: torch.Tensor
+
+    def __call__(self, objective, samples):
+        return {"seen": float(self.direction.sum())}
+
+
+def scaled(objective, samples, scale):
+    return {"seen": scale}
+
+
+def closing(scale):
+    return lambda objective, samples: {"seen": scale}
+
+
+def settings_of(probe):
+    return {
+        "object": lambda: (Along(torch.ones(2)), Along(torch.zeros(2))),
+        "partial": lambda: (partial(scaled, scale=1.0), partial(scaled, scale=2.0)),
+        "closure": lambda: (closing(1.0), closing(2.0)),
+        "code": lambda: ((lambda o, s: {"seen": 1.0}), (lambda o, s: {"seen": 2.0})),
+        "tensor": lambda: (closing(torch.ones(2)), closing(torch.zeros(2))),
+        "overlap": lambda: (overlap_probe(torch.eye(2)[:1]), overlap_probe(torch.eye(2)[1:])),
+    }[probe]()
+
+
+@pytest.mark.parametrize("kind", ["object", "partial", "closure", "code", "tensor", "overlap"])
+def test_a_probe_is_told_by_what_it_holds(kind):
+    (one, other), (again, _) = settings_of(kind), settings_of(kind)
+    assert name_of(one) == name_of(again)
+    assert name_of(one) != name_of(other)
+
+
+def test_a_probe_with_another_setting_makes_another_cell(tmp_path, computed):
+    for scale in (1.0, 2.0, 1.0):
+        asked = tiny.job(32, probe=closing(scale), probe_at=(0,))
+        trace, _, reused = train(tmp_path, CONFIGS[:1], asked=asked)
+        assert trace.runs[0].series["seen"].values.tolist() == [scale]
+    assert (len(computed), reused) == (2, 1)
+
+
+def test_a_probe_is_named_alike_in_another_process():
+    program = (
+        "from functools import partial; from batchlab.engine.naming import name_of;"
+        "from tests.engine.test_store import Along, closing, scaled; import torch;"
+        "f = lambda o, s: s in {'a', 'b', 'c', 'd'};"
+        "print(name_of([Along(torch.ones(2)), closing('x'), partial(scaled, scale=1), f]))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_a_probe_that_holds_an_open_file_has_to_have_a_name(tmp_path):
+    with open(tmp_path / "log", "w") as log, pytest.raises(InvalidTypeError, match="a `name`"):
+        name_of(closing(log))
+
+
+class Noted(nn.Module):
+    """A model whose initial weights and evaluation say nothing of how it trains."""
+
+    def __init__(self, dropout=0.1, momentum=0.1, frozen=False, noise=0.0):
+        super().__init__()
+        self.first, self.norm = nn.Linear(tiny.INPUTS, 6), nn.BatchNorm1d(6, momentum=momentum)
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(6, 2)
+        self.first.requires_grad_(not frozen)
+        self.noise = noise
+
+    def forward(self, inputs):
+        if self.training:
+            inputs = inputs + self.noise
+        return self.out(self.dropout(self.norm(self.first(inputs).tanh())))
+
+
+@pytest.mark.parametrize(
+    "change", [{"dropout": 0.5}, {"momentum": 0.2}, {"frozen": True}, {"noise": 1.0}]
+)
+def test_a_model_that_trains_otherwise_is_another_task(change):
+    with Engine(tiny.ready(Noted), None, 0) as one, Engine(tiny.ready(Noted), None, 0) as same:
+        assert one.task_hash == same.task_hash
+    with Engine(tiny.ready(lambda: Noted(**change)), None, 0) as other:
+        assert one.task_hash != other.task_hash
 
 
 class Stop:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from batchlab import _platform, _random, _tree
 from batchlab.config import RunConfig
-from batchlab.engine.capability import Capability, probe_capability
+from batchlab.engine.capability import TRIED_EXAMPLES, Capability, gradient, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell
 from batchlab.engine.checkpoint import SECONDS
 from batchlab.engine.choice import (
@@ -36,6 +36,7 @@ from batchlab.engine.choice import (
 )
 from batchlab.engine.job import Job, RunState, evaluation_grid, state_to_bytes, updates_of
 from batchlab.engine.memory import predict, small
+from batchlab.engine.naming import hash_of, name_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
@@ -167,11 +168,13 @@ class Engine:
         for i, (config, start) in enumerate(zip(configs, begins, strict=True)):
             place = (0, 0) if start is None else (start.samples, start.updates)
             groups.setdefault((place, *_static(config)), []).append(i)
+        unnamed = job.probe is None or self._folder is None
+        probe = "" if unnamed else name_of(job.probe)
         cells = []
         for runs in groups.values():
             group, choice = self._choice([configs[i] for i in runs], begins[runs[0]], job)
             cells += [
-                self._cell(group, choice, chunk, configs, job, begins)
+                self._cell(group, choice, chunk, configs, job, begins, probe)
                 for chunk in self._chunks(runs, choice)
             ]
         return sorted(cells, key=lambda cell: -cell.updates)
@@ -298,9 +301,10 @@ class Engine:
         configs: Sequence[RunConfig],
         job: Job,
         starts: Sequence[RunState | None],
+        probe: str,
     ) -> Cell:
         digest = hashlib.sha256(json.dumps([FORMAT, choice.executor, self._task_name]).encode())
-        asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, _probe_name(job)
+        asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, probe
         digest.update(repr(asked).encode())
         updates = 0
         for i in runs:
@@ -325,16 +329,20 @@ class Engine:
         """
         prepared = self.prepared
         objective = prepared.objective(0).eval()
-        batch = _tree.to(_some(prepared.train), prepared.device, torch.float32)
+        start = hash_of(objective.state_dict().values())
+        batch, few = (
+            _tree.to(_some(prepared.train, count), prepared.device, torch.float32)
+            for count in (NAMED_EXAMPLES, TRIED_EXAMPLES)
+        )
         with torch.no_grad(), _random.seeded(0, "name"):
             losses, weights = objective(batch)
         loss = f"{float((losses * weights).sum() / weights.sum()):.4g}"
-        sources = [(s.examples, _hash(_whole(s))) for s in _sources(prepared)]
+        sources = [(s.examples, hash_of(_whole(s))) for s in _sources(prepared)]
         origin = prepared.task.origin or prepared.task.name
         metric = [prepared.metric.name, _scored(prepared, objective, batch)]
-        start = _hash(objective.state_dict().values())
+        trained = _trained(objective, few)
         groups = sorted((n, astuple(s)) for n, s in prepared.task.groups.items())
-        return [origin, sources, start, loss, metric, prepared.device, *groups]
+        return [origin, sources, start, loss, metric, trained, prepared.device, *groups]
 
     def train(
         self,
@@ -510,15 +518,6 @@ def _static(config: RunConfig) -> tuple[Any, ...]:
     )
 
 
-def _probe_name(job: Job) -> str:
-    """What tells one probe from another: its own ``name``, or where it is defined."""
-    probe: Any = job.probe
-    if probe is None:
-        return ""
-    kind = probe if hasattr(probe, "__qualname__") else type(probe)
-    return getattr(probe, "name", f"{kind.__module__}.{kind.__qualname__}")
-
-
 def _sources(prepared: Prepared) -> tuple[Source, Source]:
     return prepared.train, prepared.validation
 
@@ -528,9 +527,9 @@ def _kept(source: Source) -> list[torch.Tensor]:
     return _tree.leaves(source.tree) if isinstance(source, Stacked) else []
 
 
-def _some(source: Source) -> Any:
+def _some(source: Source, most: int = NAMED_EXAMPLES) -> Any:
     """Some examples from the whole of a source; of files, which have a name, the first."""
-    count = min(NAMED_EXAMPLES, source.examples)
+    count = min(most, source.examples)
     last = source.examples if files_of(source) is None else count
     index = torch.linspace(0, last - 1, count).long()
     with _random.seeded(0, "name"):
@@ -550,6 +549,16 @@ def _whole(source: Source) -> list[torch.Tensor]:
     return _tree.leaves(_some(source))
 
 
+def _trained(objective: Objective, batch: Any) -> list[str]:
+    """What training on some examples gives: the gradient and the buffers after it, as norms to
+    four digits. It tells a rate of dropout, a momentum of batch norm, a frozen layer.
+    """
+    with _random.seeded(0, "name"):
+        found = gradient(lambda: objective.train()(batch), dict(objective.named_parameters()))
+    after = [found, *objective.eval().buffers()]
+    return [f"{float(t.detach().cpu().to(torch.complex128).norm()):.4g}" for t in after]
+
+
 def _scored(prepared: Prepared, objective: Objective, batch: Any) -> str:
     """The metric of the untrained model on some examples, to four digits."""
     if prepared.metric.function is None:
@@ -559,14 +568,6 @@ def _scored(prepared: Prepared, objective: Objective, batch: Any) -> str:
             return f"{float(prepared.metric.function(objective.outputs(batch), batch)):.4g}"
     except Exception as error:  # a user's metric may need more than a few examples
         return type(error).__name__
-
-
-def _hash(tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class _Meter:
