@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from torch import nn
 
 from batchlab.engine import Engine, loop, stacked, sweep
 from batchlab.engine.naming import name_of
-from batchlab.engine.store import load_cell
+from batchlab.engine.store import collect, load_cell
 from batchlab.errors import InvalidTypeError
 from batchlab.measure.overlaps import overlap_probe
 from tests.engine import tiny
@@ -112,6 +113,24 @@ def test_a_damaged_file_sets_the_cell_aside_and_recomputes_it(tmp_path, computed
     aside = [p for p in (tmp_path / "cells").iterdir() if ".damaged" in p.name]
     assert [p.name.split(".")[0] for p in aside] == [cells(tmp_path)[1].name]
     assert train(tmp_path)[2] == 3
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, remove])
+def test_the_joined_tables_leave_out_damaged_cells(tmp_path, damage):
+    train(tmp_path)
+    damage(cells(tmp_path)[1] / "runs.parquet")
+    collect(tmp_path)
+    assert rows(tmp_path) == 2
+    train(tmp_path)
+    for _ in range(2):
+        collect(tmp_path)
+        assert rows(tmp_path) == 3
+    assert len(list((tmp_path / "cells").glob("*.damaged*"))) == 1
+
+
+def rows(folder):
+    """Runs in the joined table."""
+    return pl.read_parquet(folder / "runs.parquet").n_unique("cell")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from batchlab.engine.step import Progress
 from batchlab.engine.trace import RunResult, Trace, to_parquet
 
 FORMAT = 2
+DAMAGED = ".damaged"
 
 
 def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]) -> None:
@@ -109,21 +110,23 @@ def _facts(data: bytes) -> dict[str, int | str]:
 
 def _set_aside(folder: Path) -> None:
     """Rename a damaged cell, so that it is kept and recomputed."""
-    number = next(i for i in range(1, 10_000) if not folder.with_suffix(f".damaged{i}").exists())
-    folder.rename(folder.with_suffix(f".damaged{number}"))
+    number = next(i for i in range(1, 10_000) if not folder.with_suffix(f"{DAMAGED}{i}").exists())
+    folder.rename(folder.with_suffix(f"{DAMAGED}{number}"))
 
 
 def collect(out: Path) -> None:
     """Join the finished cells of a result directory into ``runs.parquet`` and ``metrics.parquet``.
 
     Args:
-        out: Result directory. A run is named by its cell and its number in it.
+        out: Result directory. A run is named by its cell and its number in it. Damaged cells are
+            left out.
     """
     tables: dict[str, list[pl.DataFrame]] = {"runs": [], "metrics": []}
-    for folder in sorted((out / "cells").glob("*/done.json")):
-        for name, found in tables.items():
-            table = pl.read_parquet(folder.parent / f"{name}.parquet")
-            found.append(table.select(pl.lit(folder.parent.name).alias("cell"), pl.all()))
+    for folder in sorted(seal.parent for seal in (out / "cells").glob("*/done.json")):
+        files = None if DAMAGED in folder.name else sealed(folder)
+        for name, found in tables.items() if files else ():
+            table = pl.read_parquet(io.BytesIO(files[f"{name}.parquet"]))
+            found.append(table.select(pl.lit(folder.name).alias("cell"), pl.all()))
     for name, found in tables.items():
         if found:
             joined = pl.concat(found, how="diagonal_relaxed")
