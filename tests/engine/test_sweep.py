@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from batchlab import tasks
-from batchlab.engine import Engine, Job, evaluation_grid, train, workers
+from batchlab.engine import Engine, Job, evaluation_grid, sweep, train, workers
+from batchlab.engine.choice import Effort
 from batchlab.errors import TaskError
 from tests.engine import tiny
 
@@ -118,6 +119,52 @@ def test_a_model_that_raises_while_it_trains_is_told_in_one_sentence():
     words = r"^Training the task `task` raised RuntimeError: the sensor is gone$"
     with pytest.raises(TaskError, match=words):
         tiny.trained(tiny.ready(Failing), SEVERAL)
+
+
+class Odd(Exception):
+    """Cannot be sent to another process."""
+
+    def __init__(self, what, why):
+        super().__init__(f"{what}, {why}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_model_that_raises_while_it_is_timed_is_told_in_one_sentence(monkeypatch, workers):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+
+    class Later(nn.Module):
+        """Can be stacked, and raises long after that has been tried."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.calls = tiny.mlp(), 0
+
+        def forward(self, inputs):
+            self.calls += 1
+            if self.calls > 100:
+                raise Odd("the sensor", "gone")
+            return self.layer(inputs)
+
+    words = r"^Training the task `task` raised Odd: the sensor, gone$"
+    with (
+        Engine(tiny.ready(Later), None, workers) as engine,
+        pytest.raises(TaskError, match=words),
+    ):
+        engine.plan(SEVERAL, tiny.job(80))
+
+
+def test_a_model_that_raises_at_once_is_told_in_one_sentence():
+    class Never(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = tiny.mlp()
+
+        def forward(self, inputs):
+            raise Odd("the sensor", "gone")
+
+    words = r"^Training the task `task` raised Odd: the sensor, gone$"
+    with Engine(tiny.ready(Never), None, 0) as engine, pytest.raises(TaskError, match=words):
+        engine.plan(SEVERAL, tiny.job(80))
 
 
 # Worker processes

@@ -18,7 +18,7 @@ import torch
 from batchlab import _platform, _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.capability import TRIED_EXAMPLES, Capability, gradient, probe_capability
-from batchlab.engine.cell import Results, Work, one_thread, run_cell
+from batchlab.engine.cell import Results, Work, one_thread, run_cell, told
 from batchlab.engine.checkpoint import SECONDS
 from batchlab.engine.choice import (
     EXECUTORS,
@@ -140,7 +140,7 @@ class Engine:
         """What the model can do under this rule and precision; tried once."""
         key = (config.rule, config.precision, config.clip_norm is None, config.gamma is None)
         if key not in self._capabilities:
-            with one_thread(self.prepared.device):
+            with one_thread(self.prepared.device), told(self.prepared.task.name):
                 self._capabilities[key] = probe_capability(self.prepared, config)
         return self._capabilities[key]
 
@@ -269,11 +269,13 @@ class Engine:
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
         asked = list(configs), capability, slots, effort
-        if self.on is not None or self.workers >= 2:
-            found = self._crew.everywhere(timings, *asked)
-        else:
-            with one_thread(self.prepared.device):
-                found = [timings(self.prepared, *asked)]
+        with told(self.prepared.task.name), one_thread(self.prepared.device):
+            elsewhere = self.on is not None or self.workers >= 2
+            found = (
+                self._crew.everywhere(timings, *asked)
+                if elsewhere
+                else [timings(self.prepared, *asked)]
+            )
         return choose(found, capability, configs[0])
 
     def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:

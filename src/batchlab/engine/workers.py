@@ -23,7 +23,7 @@ import loky
 import torch
 
 from batchlab import _platform
-from batchlab.engine.cell import Results, Work, run_cell
+from batchlab.engine.cell import Results, Work, run_cell, told
 from batchlab.errors import TaskError, UserError
 from batchlab.tasks import Prepared, load, prepare
 from batchlab.tasks.loading import import_origin
@@ -303,7 +303,9 @@ def _work(task: str, share: str, work: Work) -> Results:
 
 
 def _call(task: str, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-    return function(_read_task(task), *given)
+    prepared = _read_task(task)
+    with told(prepared.task.name):  # here: what the user's code raises may not travel
+        return function(prepared, *given)
 
 
 def _read_share(path: Path) -> float:
