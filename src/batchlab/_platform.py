@@ -21,7 +21,14 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, UserError, must
+from batchlab.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ResultError,
+    UserError,
+    cannot_read,
+    must,
+)
 
 try:
     import fcntl
@@ -135,6 +142,7 @@ def is_running(process: int) -> bool:
     return True
 
 
+DAMAGED = ".damaged"
 UNFINISHED = ".batchlab-"
 """How the names of files begin that are not whole yet."""
 
@@ -189,6 +197,44 @@ def _write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file that may be damaged, so that what the system refuses is not taken for damage.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ResultError: If the system cannot read it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error.strerror or str(error)) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it is kept and not read again.
+
+    Args:
+        path: It.
+
+    Returns:
+        Its new path: the same with ``.damaged1`` (or 2, 3 …) for the suffix.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.json"
+        >>> _ = file.write_text("{half")
+        >>> set_aside(file).name, file.exists()
+        ('a.damaged1', False)
+    """
+    numbered = (path.with_suffix(f"{DAMAGED}{i}") for i in range(1, 10_000))
+    return path.rename(next(new for new in numbered if not new.exists()))
 
 
 class DirectoryLock:

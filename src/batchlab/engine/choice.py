@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,6 @@ from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.memory import Need
 from batchlab.engine.stacked import Stack
-from batchlab.errors import cannot_read
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain, to_plain
 
@@ -115,18 +115,26 @@ class Choices:
     """What was chosen before, in a file of the result directory; resume times nothing again.
 
     Args:
-        path: The file, or None to remember it in this process only.
+        path: The file, or None to remember it in this process only. A damaged one is set aside.
+
+    Attributes:
+        aside: Where a damaged one lies now, or None.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[str, Choice] = {}
+        self.aside: Path | None = None
         if path is not None and path.is_file():
+            text = _platform.read_whole(path)
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-                self._known = {key: from_plain(Choice, value) for key, value in found.items()}
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise cannot_read(path, str(error).splitlines()[0]) from error
+                found = json.loads(text)
+                if found["sha256"] != _digest(found["choices"]):
+                    raise ValueError("it has changed")
+                kept = found["choices"].items()
+                self._known = {key: from_plain(Choice, value) for key, value in kept}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.aside = _platform.set_aside(path)
 
     def get(self, key: str) -> Choice | None:
         """The choice for a group of runs, if it was made."""
@@ -140,8 +148,13 @@ class Choices:
         """Write a choice down before it is used."""
         self._known[key] = choice
         if self._path is not None:
-            text = json.dumps({k: to_plain(v) for k, v in self._known.items()}, indent=1)
-            _platform.write_whole(self._path, text)
+            choices = {k: to_plain(v) for k, v in self._known.items()}
+            whole = {"sha256": _digest(choices), "choices": choices}
+            _platform.write_whole(self._path, json.dumps(whole, indent=1))
+
+
+def _digest(choices: object) -> str:
+    return hashlib.sha256(json.dumps(choices).encode()).hexdigest()
 
 
 def by_rule(capability: Capability, batch_size: int) -> Choice:

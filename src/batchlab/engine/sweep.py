@@ -201,7 +201,7 @@ class Engine:
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         wrapped = () if first.gamma is None else ("gamma",)
-        asked = *shape, slots, str(effort), self._forced, *wrapped
+        asked = self.task_hash, *shape, slots, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
         if known is None:
