@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import os
 import platform
@@ -15,6 +16,7 @@ import re
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -260,7 +262,7 @@ class DirectoryLock:
 
     def __init__(self, path: Path, choose: str = "another --out") -> None:
         self.path, self._choose = Path(path), choose
-        self._descriptor: int | None = None
+        self._close: weakref.finalize[..., DirectoryLock] | None = None
 
     def __enter__(self) -> DirectoryLock:
         try:
@@ -274,13 +276,21 @@ class DirectoryLock:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            raise ResultError(
-                f"`{self.path}` is in use by another run: wait for it to end, or choose "
-                f"{self._choose}."
-            ) from error
-        self._descriptor = descriptor
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                what = "is in use by another run: wait for it to end, or choose"
+            else:
+                what = f"cannot be locked ({error.strerror}): choose"
+            raise ResultError(f"`{self.path}` {what} {self._choose}.") from error
+        self._close = weakref.finalize(self, os.close, descriptor)
+        HELD[self.path.resolve()] = self
         remove_unfinished(self.path)
         return self
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._close is not None and self._close.alive:
+            self._close()
+            HELD.pop(self.path.resolve(), None)
 
     def __exit__(
         self,
@@ -288,9 +298,33 @@ class DirectoryLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self.release()
+
+
+HELD: weakref.WeakValueDictionary[Path, DirectoryLock] = weakref.WeakValueDictionary()
+"""The directories that this process holds: what the system knows of it and does not tell."""
+
+
+def hold(path: Path) -> DirectoryLock:
+    """The lock of a directory that this process may hold already, as a command holds that of its
+    engine; it lasts as long as the longest of its holders.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ResultError: If another process holds it, or it cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> hold(folder) is hold(folder), folder.resolve() in HELD
+        (True, False)
+        >>> with DirectoryLock(folder) as lock:
+        ...     hold(folder) is lock
+        True
+    """
+    return HELD.get(path.resolve()) or DirectoryLock(path).__enter__()
 
 
 def memory_limit(

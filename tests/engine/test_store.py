@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from batchlab._platform import DirectoryLock
 from batchlab.engine import Engine, loop, stacked, sweep
 from batchlab.engine.naming import name_of
 from batchlab.engine.store import collect, load_cell
-from batchlab.errors import InvalidTypeError
+from batchlab.errors import InvalidTypeError, ResultError
 from batchlab.measure.overlaps import overlap_probe
 from tests.engine import tiny
+from tests.test_platform import holder
 
 CONFIGS = [tiny.run(seed=seed, samples=32) for seed in range(3)]
 
@@ -307,6 +309,37 @@ def test_a_model_that_trains_otherwise_is_another_task(change):
         assert one.task_hash == same.task_hash
     with Engine(tiny.ready(lambda: Noted(**change)), None, 0) as other:
         assert one.task_hash != other.task_hash
+
+
+def test_a_directory_that_another_process_holds_is_refused_and_left_alone(tmp_path):
+    half = tmp_path / "cells" / "abc" / ".batchlab-1.tmp"
+    process = holder(tmp_path)
+    try:
+        half.parent.mkdir(parents=True)
+        half.touch()
+        with pytest.raises(ResultError, match="is in use by another run"):
+            Engine(tiny.ready(), tmp_path, 0)
+        assert half.exists()
+    finally:
+        process.kill()
+        process.wait()
+    with Engine(tiny.ready(), tmp_path, 0):
+        assert not half.exists()
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
+    with DirectoryLock(tmp_path):
+        pass
+
+
+def test_an_engine_works_under_the_lock_of_its_command_and_beside_another(tmp_path):
+    with DirectoryLock(tmp_path):
+        train(tmp_path, CONFIGS[:1])
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
+    with Engine(tiny.ready(), tmp_path, 0):
+        train(tmp_path, CONFIGS[:1])
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
 
 
 class Stop:

@@ -86,6 +86,9 @@ class Engine:
             has left if left out.
         on: Machines that train, instead of worker processes here.
 
+    Raises:
+        ResultError: If another process holds the result directory.
+
     Attributes:
         prepared: The task.
         on: Machines that train, or None.
@@ -112,8 +115,9 @@ class Engine:
         self._said: list[str] = []
         self._folder = None if out is None else out / "cells"
         self._forced, self._checkpoint_seconds = executor, checkpoint_seconds
-        if self._folder is not None:
-            _platform.remove_unfinished(self._folder)
+        self._out = out
+        self._lock: _platform.DirectoryLock | None = None
+        self._hold()
         self._crew: Crew = (
             Workers(prepared, max(1, self.workers)) if on is None else on.crew(prepared)
         )
@@ -133,8 +137,16 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let others have the directory; the next :meth:`train` begins both
+        anew.
+        """
         self._crew.close()
+        self._lock = None
+
+    def _hold(self) -> None:
+        """Nobody else writes to the directory until this is closed."""
+        if self._out is not None and self._lock is None:
+            self._lock = _platform.hold(self._out)
 
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
@@ -369,6 +381,7 @@ class Engine:
         Raises:
             TaskError: If the user's code raises or ends a worker.
         """
+        self._hold()
         begins = _begins(configs, starts)
         cells = self.plan(configs, job, starts)
         known = {cell.name: self._load(cell, configs, job) for cell in cells}
