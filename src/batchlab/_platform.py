@@ -219,24 +219,22 @@ def read_whole(path: Path) -> bytes:
         raise cannot_read(path, error.strerror or str(error)) from error
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path) -> None:
     """Rename a damaged file or folder, so that it is kept and not read again.
 
     Args:
-        path: It.
-
-    Returns:
-        Its new path: the same with ``.damaged1`` (or 2, 3 …) for the suffix.
+        path: It; its suffix becomes ``.damaged1``, or 2, 3 …
 
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "a.json"
         >>> _ = file.write_text("{half")
-        >>> set_aside(file).name, file.exists()
-        ('a.damaged1', False)
+        >>> set_aside(file)
+        >>> [found.name for found in file.parent.iterdir()]
+        ['a.damaged1']
     """
     numbered = (path.with_suffix(f"{DAMAGED}{i}") for i in range(1, 10_000))
-    return path.rename(next(new for new in numbered if not new.exists()))
+    path.rename(next(new for new in numbered if not new.exists()))
 
 
 class DirectoryLock:

@@ -1,5 +1,6 @@
 """A finished cell is never computed twice; a damaged one always is."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -283,6 +285,47 @@ def test_a_probe_is_named_alike_in_another_process():
 def test_a_probe_that_holds_an_open_file_has_to_have_a_name(tmp_path):
     with open(tmp_path / "log", "w") as log, pytest.raises(InvalidTypeError, match="a `name`"):
         name_of(closing(log))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_what_the_system_does_not_read_is_neither_damaged_nor_trained_again(
+    tmp_path, computed, monkeypatch, number
+):
+    train(tmp_path)
+    computed.clear()
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(ResultError, match=os.strerror(number)):
+            load_cell(cells(tmp_path)[0], None)
+    assert train(tmp_path)[2] == 3
+    assert computed == []
+
+
+def test_every_damage_is_said_once(tmp_path, monkeypatch):
+    train(tmp_path)
+    kept, lost, half = cells(tmp_path)
+    flip(lost / "runs.parquet")
+    (half / "done.json").unlink()
+    (half / "checkpoint.npz").write_bytes(b"half")
+    (tmp_path / "executors.json").write_text("{half")
+    for found in ([tmp_path / "executors.json", lost, half / "checkpoint.npz"], []):
+        with Engine(tiny.ready(), tmp_path, 0, "loop") as engine:
+            engine.train(CONFIGS, tiny.job(32))
+            said = engine.hear()
+            assert engine.hear() == []
+        assert [sentence.split("`")[1] for sentence in said] == [str(path) for path in found]
+    assert all("was damaged: it is kept as" in sentence for sentence in said)
+
+
+def test_a_checkpoint_that_outlived_its_cell_is_removed(tmp_path, computed):
+    train(tmp_path)
+    (cells(tmp_path)[0] / "checkpoint.npz").write_bytes(b"whole")
+    assert train(tmp_path)[2] == 3
+    assert not (cells(tmp_path)[0] / "checkpoint.npz").exists()
 
 
 class Noted(nn.Module):

@@ -12,6 +12,7 @@ from torch import nn
 
 from batchlab import tasks
 from batchlab.engine import Engine, Job, evaluation_grid, sweep, train, workers
+from batchlab.engine.cell import Work
 from batchlab.engine.choice import Effort
 from batchlab.errors import TaskError
 from tests.engine import tiny
@@ -349,6 +350,17 @@ def test_a_worker_that_dies_is_one_sentence():
     words = "^A worker process died while training the task `ending`"
     with pytest.raises(TaskError, match=words):
         on_two_workers(ending(lambda: os._exit(3)))
+
+
+def test_a_full_disk_that_takes_no_share_does_not_end_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "POLL_SECONDS", -1.0)
+    prepared = tiny.ready()
+    (tmp_path / "task").write_bytes(workers.packed(prepared))
+    with Engine(prepared, None, 0) as engine:
+        capability = engine.capability(SEVERAL[0])
+    work = Work("loop", tuple(SEVERAL[:1]), tiny.job(80), capability, (None,))
+    missing = tmp_path / "not there" / "share"  # fails as a full disk does
+    assert len(workers._work(str(tmp_path / "task"), str(missing), work)) == 1
 
 
 def test_the_sentence_survives_the_way_home():

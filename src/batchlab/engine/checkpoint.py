@@ -69,6 +69,9 @@ class Checkpoint:
         Returns:
             Facts and arrays; None if there is nothing, or nothing that can be trusted: a damaged
             file is set aside, and the cell begins anew.
+
+        Raises:
+            ResultError: If the system cannot read it.
         """
         if self._path is None or not self._path.is_file():
             return None

@@ -118,13 +118,13 @@ class Choices:
         path: The file, or None to remember it in this process only. A damaged one is set aside.
 
     Attributes:
-        aside: Where a damaged one lies now, or None.
+        damaged: Whether it was.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[str, Choice] = {}
-        self.aside: Path | None = None
+        self.damaged = False
         if path is not None and path.is_file():
             text = _platform.read_whole(path)
             try:
@@ -134,7 +134,8 @@ class Choices:
                 kept = found["choices"].items()
                 self._known = {key: from_plain(Choice, value) for key, value in kept}
             except (ValueError, TypeError, KeyError, AttributeError):
-                self.aside = _platform.set_aside(path)
+                self.damaged = True
+                _platform.set_aside(path)
 
     def get(self, key: str) -> Choice | None:
         """The choice for a group of runs, if it was made."""

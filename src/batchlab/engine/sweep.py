@@ -19,6 +19,7 @@ from batchlab import _platform, _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.capability import TRIED_EXAMPLES, Capability, gradient, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell, told
+from batchlab.engine.checkpoint import NAME as CHECKPOINT
 from batchlab.engine.checkpoint import SECONDS
 from batchlab.engine.choice import (
     EXECUTORS,
@@ -123,6 +124,8 @@ class Engine:
         )
         self._capabilities: dict[tuple[Any, ...], Capability] = {}
         self._choices = Choices(None if out is None else out / EXECUTORS)
+        if out is not None and self._choices.damaged:
+            self._tell_damaged(out / EXECUTORS, "how runs are trained is chosen anew")
         self._memory_limit = memory_limit
 
     def __enter__(self) -> Engine:
@@ -410,6 +413,8 @@ class Engine:
         for name, results in self._run(works, meter.partly, at_once):
             if self._folder is not None:
                 save_cell(self._folder / name, results)
+                if any(self._folder.glob(f"{name}/*{_platform.DAMAGED}*")):
+                    self._tell_damaged(self._folder / name / CHECKPOINT, "its runs began anew")
             self._note_memory(named[name], results)
             known[name] = results
             meter.finish(name)
@@ -418,6 +423,9 @@ class Engine:
         }
         ordered = [found[i] for i in range(len(configs))]
         return Trace(tuple(result for result, _ in ordered)), [state for _, state in ordered]
+
+    def _tell_damaged(self, path: Path, so: str) -> None:
+        self._said.append(f"`{path}` was damaged: it is kept as `{path.stem}.damaged`, and {so}")
 
     def _note_memory(self, cell: Cell, results: Results) -> None:
         """Write down that memory ran out, so that no later cell meets it."""
@@ -461,7 +469,11 @@ class Engine:
             first = configs[cell.runs[0]]
             objective = self.prepared.objective(first.seed, DTYPES[first.precision], first.gamma)
             like = start_of(objective, rule_of(first, self.prepared.task))
-        return load_cell(self._folder / cell.name, like)
+        folder = self._folder / cell.name
+        there, found = folder.exists(), load_cell(folder, like)
+        if there and not folder.exists():
+            self._tell_damaged(folder, "its runs are trained again")
+        return found
 
     def _run(
         self, works: dict[str, Work], partly: Callable[[str, float], None], at_once: int
