@@ -171,6 +171,14 @@ def test_effort_follows_the_work(updates, effort):
     assert effort_of(SMALL, 32, updates) is effort
 
 
+def test_trying_takes_a_small_share_of_the_sweep():
+    large = Capability(True, "", False, False, False, 1e9)
+    seconds = 32 * 1e9 / choice.FLOP_PER_SECOND
+    trying = 21 * (1 + 2 * 16) * seconds
+    assert effort_of(large, 32, int(5 * trying / seconds), [16]) is Effort.NONE
+    assert effort_of(large, 32, int(11 * trying / seconds), [16]) is Effort.COMPILED
+
+
 def test_real_candidates_are_timed_on_the_real_shapes():
     found = chosen()
     assert set(found.timings) == {"loop", "stacked 4"}

@@ -307,7 +307,7 @@ def test_what_the_system_does_not_read_is_neither_damaged_nor_trained_again(
 
 def test_every_damage_is_said_once(tmp_path, monkeypatch):
     train(tmp_path)
-    kept, lost, half = cells(tmp_path)
+    _, lost, half = cells(tmp_path)
     flip(lost / "runs.parquet")
     (half / "done.json").unlink()
     (half / "checkpoint.npz").write_bytes(b"half")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from batchlab import _platform, _random, _tree
+from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import TRIED_EXAMPLES, Capability, gradient, probe_capability
 from batchlab.engine.cell import Results, Work, one_thread, run_cell, told
@@ -36,7 +38,7 @@ from batchlab.engine.choice import (
     within_memory,
 )
 from batchlab.engine.job import Job, RunState, evaluation_grid, state_to_bytes, updates_of
-from batchlab.engine.memory import predict, small
+from batchlab.engine.memory import Need, predict, small
 from batchlab.engine.naming import hash_of, name_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
@@ -126,6 +128,7 @@ class Engine:
         self._choices = Choices(None if out is None else out / EXECUTORS)
         if out is not None and self._choices.damaged:
             self._tell_damaged(out / EXECUTORS, "how runs are trained is chosen anew")
+        self._fitted: set[tuple[str, bool]] = set()
         self._memory_limit = memory_limit
 
     def __enter__(self) -> Engine:
@@ -211,36 +214,61 @@ class Engine:
         updates = len(configs) * first.reuse
         updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
         forced = self._forced is not None
-        effort = Effort.NONE if forced else effort_of(capability, largest, updates)
         slots = slots_of(self.prepared, len(configs))
+        effort = Effort.NONE if forced else effort_of(capability, largest, updates, slots)
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         wrapped = () if first.gamma is None else ("gamma",)
         asked = self.task_hash, *shape, slots, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
-        if known is None:
-            timed = effort is not Effort.NONE
-            known = self._timed(configs, capability, slots, effort) if timed else rule
-            known = self._within_memory(known, configs, capability, largest)
-            if timed or known is not rule:
-                self._choices.keep(key, known)
-        return key, known
+        if known is not None and (key, job.keep_end) in self._fitted:
+            return key, known
+        made = known or rule
+        if known is None and effort is not Effort.NONE:
+            made = self._timed(configs, capability, slots, effort, largest)
+        fits = self._within_memory(made, configs, capability, largest, job)
+        self._fitted.add((key, job.keep_end))
+        if fits != known:
+            self._choices.keep(key, fits)
+            if known is not None:
+                self._said.append(
+                    f"less memory is free than was planned with: {fits.reason.split('; ')[-1]}; "
+                    "results are equal to the plan's within round-off"
+                )
+        return key, fits
 
     def _within_memory(
-        self, choice: Choice, configs: Sequence[RunConfig], capability: Capability, largest: int
+        self,
+        choice: Choice,
+        configs: Sequence[RunConfig],
+        capability: Capability,
+        largest: int,
+        job: Job,
     ) -> Choice:
         """The choice with as many runs and workers at a time as memory holds."""
-        limit, workers = self._memory, max(1, self.workers)
-        runs = 1 if choice.executor == "loop" else choice.slots or SLOTS[-1]
-        if small(self.prepared, runs, largest, limit // workers):
+        workers = max(1, self.workers)
+        share = self._memory // (choice.workers or workers)
+        if self._small(choice.together(SLOTS[-1]), largest, share):
             return choice
+        cell = self._chunks(list(range(len(configs))), choice)[0]
+        ends = len(cell) if job.keep_end else 0
+        need = self._need(configs, capability, choice.executor, ends)
+        return choice if need is None else within_memory(choice, need, self._memory, workers)
+
+    def _small(self, runs: int, largest: int, limit: int) -> bool:
+        with one_thread(self.prepared.device), told(self.prepared.task.name):
+            return small(self.prepared, runs, largest, limit)
+
+    def _need(
+        self, configs: Sequence[RunConfig], capability: Capability, executor: str, ends: int = 0
+    ) -> Need | None:
+        """What the runs hold; where even trying runs out of memory, each fills all of it."""
         try:
             with one_thread(self.prepared.device):
-                need = predict(self.prepared, configs, capability, choice.executor)
-        except Exception:  # the user's own code may raise anything; training says it with its run
-            return choice
-        return within_memory(choice, need, limit, workers)
+                return predict(self.prepared, configs, capability, executor, ends)
+        except Exception as error:  # the user's own code; training says it with its run
+            return Need(0, self._memory) if is_out_of_memory(error) else None
 
     def _bytes_of(self, configs: Sequence[RunConfig], choice: Choice) -> int:
         """What a cluster keeps free for a cell: a process with the task's data, and what its runs
@@ -250,14 +278,10 @@ class Engine:
             return 0
         runs, largest = choice.together(len(configs)), configs[0].largest_pass
         own = WORKER_BYTES + sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
-        if small(self.prepared, runs, largest, WORKER_BYTES):
+        if self._small(runs, largest, WORKER_BYTES):
             return own
-        try:
-            with one_thread(self.prepared.device):
-                capability = self.capability(configs[0])
-                return own + predict(self.prepared, configs, capability, choice.executor).of(runs)
-        except Exception:  # the user's own code may raise anything; training says it with its run
-            return own
+        need = self._need(configs, self.capability(configs[0]), choice.executor)
+        return own if need is None else own + need.of(runs)
 
     @cached_property
     def _memory(self) -> int:
@@ -279,11 +303,15 @@ class Engine:
         capability: Capability,
         slots: Sequence[int],
         effort: Effort,
+        largest: int,
     ) -> Choice:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
-        asked = list(configs), capability, slots, effort
+        room = self._room(configs, capability, slots, largest)
+        if not room:
+            return Choice("loop", 0, 0, "memory holds no stack", {})
+        asked = list(configs), capability, room, effort
         with told(self.prepared.task.name), one_thread(self.prepared.device):
             elsewhere = self.on is not None or self.workers >= 2
             found = (
@@ -292,6 +320,26 @@ class Engine:
                 else [timings(self.prepared, *asked)]
             )
         return choose(found, capability, configs[0])
+
+    def _room(
+        self,
+        configs: Sequence[RunConfig],
+        capability: Capability,
+        slots: Sequence[int],
+        largest: int,
+    ) -> list[int]:
+        """Of these stack sizes those that a worker's memory holds while all of them, and as much
+        again for the other ways, are timed; else the largest that it does, if any.
+        """
+        share = self._memory // max(1, self.workers)
+        need = None
+        if not self._small(2 * sum(slots), largest, share):
+            need = self._need(configs, capability, "stacked")
+        if need is None:
+            return list(slots)
+        most = need.most(share) // 2
+        held = zip(slots, itertools.accumulate(slots), strict=True)
+        return [s for s, together in held if together <= most] or [most] * (most > 1)
 
     def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:
         """One run for the loop executor. A stack: enough cells for many workers, of at least 8
