@@ -226,8 +226,8 @@ class Engine:
             return key, known
         made = known or rule
         if known is None and effort is not Effort.NONE:
-            made = self._timed(configs, capability, slots, effort, largest)
-        fits = self._within_memory(made, configs, capability, largest, job)
+            made = self._timed(configs, capability, slots, effort)
+        fits = self._within_memory(made, configs, capability, job)
         self._fitted.add((key, job.keep_end))
         if fits != known:
             self._choices.keep(key, fits)
@@ -243,22 +243,22 @@ class Engine:
         choice: Choice,
         configs: Sequence[RunConfig],
         capability: Capability,
-        largest: int,
         job: Job,
     ) -> Choice:
         """The choice with as many runs and workers at a time as memory holds."""
         workers = max(1, self.workers)
         share = self._memory // (choice.workers or workers)
-        if self._small(choice.together(SLOTS[-1]), largest, share):
+        if self._small(configs, choice.together(SLOTS[-1]), share):
             return choice
         cell = self._chunks(list(range(len(configs))), choice)[0]
         ends = len(cell) if job.keep_end else 0
         need = self._need(configs, capability, choice.executor, ends)
         return choice if need is None else within_memory(choice, need, self._memory, workers)
 
-    def _small(self, runs: int, largest: int, limit: int) -> bool:
+    def _small(self, configs: Sequence[RunConfig], runs: int, limit: int) -> bool:
+        """Whether so many runs at a time are far from a limit in bytes."""
         with one_thread(self.prepared.device), told(self.prepared.task.name):
-            return small(self.prepared, runs, largest, limit)
+            return small(self.prepared, runs, configs[0].largest_pass, limit)
 
     def _need(
         self, configs: Sequence[RunConfig], capability: Capability, executor: str, ends: int = 0
@@ -276,9 +276,9 @@ class Engine:
         """
         if self.on is None:
             return 0
-        runs, largest = choice.together(len(configs)), configs[0].largest_pass
+        runs = choice.together(len(configs))
         own = WORKER_BYTES + sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
-        if self._small(runs, largest, WORKER_BYTES):
+        if self._small(configs, runs, WORKER_BYTES):
             return own
         need = self._need(configs, self.capability(configs[0]), choice.executor)
         return own if need is None else own + need.of(runs)
@@ -303,12 +303,11 @@ class Engine:
         capability: Capability,
         slots: Sequence[int],
         effort: Effort,
-        largest: int,
     ) -> Choice:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
-        room = self._room(configs, capability, slots, largest)
+        room = self._room(configs, capability, slots)
         if not room:
             return Choice("loop", 0, 0, "memory holds no stack", {})
         asked = list(configs), capability, room, effort
@@ -322,19 +321,15 @@ class Engine:
         return choose(found, capability, configs[0])
 
     def _room(
-        self,
-        configs: Sequence[RunConfig],
-        capability: Capability,
-        slots: Sequence[int],
-        largest: int,
+        self, configs: Sequence[RunConfig], capability: Capability, slots: Sequence[int]
     ) -> list[int]:
         """Of these stack sizes those that a worker's memory holds while all of them, and as much
         again for the other ways, are timed; else the largest that it does, if any.
         """
         share = self._memory // max(1, self.workers)
-        need = None
-        if not self._small(2 * sum(slots), largest, share):
-            need = self._need(configs, capability, "stacked")
+        if self._small(configs, 2 * sum(slots), share):
+            return list(slots)
+        need = self._need(configs, capability, "stacked")
         if need is None:
             return list(slots)
         most = need.most(share) // 2
