@@ -77,7 +77,8 @@ class Checkpoint:
             return None
         data = memoryview(_platform.read_whole(self._path))
         whole, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
-        facts, arrays = {}, {}
+        facts: dict[str, Any] = {}
+        arrays: dict[str, np.ndarray] = {}
         if hashlib.sha256(whole).digest() == digest:
             with np.load(io.BytesIO(whole), allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}

@@ -335,12 +335,12 @@ def _warmed(makers: Mapping[str, Callable[[], Way]]) -> dict[str, Way]:
     with _random.seeded(0, "choice"):
         for name, make in makers.items():
             try:
-                go = make()
-                go()
-                ways[name] = go
+                ways[name] = make()
+                ways[name]()
             except Exception as error:  # by type or by text, depending on what allocates
                 if name == "loop" or not is_out_of_memory(error):
                     raise
+                ways.pop(name, None)
     return ways
 
 

@@ -155,7 +155,7 @@ def predict(
         Resident bytes on top of the task's own; leaves no trace. Compiled programs hold no more.
     """
     scattered = SCATTERED if prepared.device == "cpu" else 1.0
-    kept = 2 * ends * _state_bytes(prepared, configs[0])
+    kept = 2 * ends * _state_bytes(prepared, configs[0]) if prepared.device == "cpu" else 0
     if executor == "loop":
         alone = _held(lambda: _one(prepared, configs[0], capability))
         return Need(kept, alone.peak, tuple(alone.blocks), scattered)
