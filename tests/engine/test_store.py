@@ -262,12 +262,15 @@ def test_a_probe_with_another_setting_makes_another_cell(tmp_path, computed):
     assert (len(computed), reused) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_probe_is_named_alike_in_another_process():
     program = (
-        "from functools import partial; from batchlab.engine.naming import name_of;"
-        "from tests.engine.test_store import Along, closing, scaled; import torch;"
-        "f = lambda o, s: s in {'a', 'b', 'c', 'd'};"
-        "print(name_of([Along(torch.ones(2)), closing('x'), partial(scaled, scale=1), f]))"
+        "import torch; from functools import partial; from batchlab.engine.naming import name_of\n"
+        "class Along: pass\n"
+        "probe = Along(); probe.direction = torch.ones(2)\n"
+        "probe.of = lambda o, s: s in {'a', 'b', 'c', 'd'}\n"
+        "probe.kinds, probe.scaled = {'a', 'b', 'c', 'd'}, partial(max, 1)\n"
+        "print(name_of(probe))"
     )
     said = {
         subprocess.run(
@@ -318,7 +321,7 @@ def test_every_damage_is_said_once(tmp_path, monkeypatch):
             said = engine.hear()
             assert engine.hear() == []
         assert [sentence.split("`")[1] for sentence in said] == [str(path) for path in found]
-    assert all("was damaged: it is kept as" in sentence for sentence in said)
+        assert all("was damaged: it is kept as" in sentence for sentence in said)
 
 
 def test_a_checkpoint_that_outlived_its_cell_is_removed(tmp_path, computed):
