@@ -131,6 +131,18 @@ def test_a_directory_is_held_by_one_process(tmp_path):
         process.wait()
 
 
+def test_a_directory_that_cannot_be_locked_is_not_said_to_be_in_use(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(_platform, "_lock", refuse)
+    with (
+        pytest.raises(ResultError, match=r"cannot be locked \(No locks available\)"),
+        DirectoryLock(tmp_path),
+    ):
+        pass
+
+
 def test_a_killed_process_holds_nothing(tmp_path):
     process = holder(tmp_path)
     process.send_signal(signal.SIGKILL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import os
 import platform
@@ -15,13 +16,21 @@ import re
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from batchlab.errors import InvalidTypeError, InvalidValueError, ResultError, UserError, must
+from batchlab.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ResultError,
+    UserError,
+    cannot_read,
+    must,
+)
 
 try:
     import fcntl
@@ -135,6 +144,7 @@ def is_running(process: int) -> bool:
     return True
 
 
+DAMAGED = ".damaged"
 UNFINISHED = ".batchlab-"
 """How the names of files begin that are not whole yet."""
 
@@ -149,7 +159,7 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename.
 
     Args:
@@ -177,7 +187,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     _sync_folder(path.parent)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Path, data: bytes | memoryview) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -189,6 +199,42 @@ def _write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file that may be damaged, so that what the system refuses is not taken for damage.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ResultError: If the system cannot read it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error.strerror or str(error)) from error
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file or folder, so that it is kept and not read again.
+
+    Args:
+        path: It; its suffix becomes ``.damaged1``, or 2, 3 …
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.json"
+        >>> _ = file.write_text("{half")
+        >>> set_aside(file)
+        >>> [found.name for found in file.parent.iterdir()]
+        ['a.damaged1']
+    """
+    numbered = (path.with_suffix(f"{DAMAGED}{i}") for i in range(1, 10_000))
+    path.rename(next(new for new in numbered if not new.exists()))
 
 
 class DirectoryLock:
@@ -214,7 +260,7 @@ class DirectoryLock:
 
     def __init__(self, path: Path, choose: str = "another --out") -> None:
         self.path, self._choose = Path(path), choose
-        self._descriptor: int | None = None
+        self._close: weakref.finalize[..., DirectoryLock] | None = None
 
     def __enter__(self) -> DirectoryLock:
         try:
@@ -228,13 +274,21 @@ class DirectoryLock:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            raise ResultError(
-                f"`{self.path}` is in use by another run: wait for it to end, or choose "
-                f"{self._choose}."
-            ) from error
-        self._descriptor = descriptor
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                what = "is in use by another run: wait for it to end, or choose"
+            else:
+                what = f"cannot be locked ({error.strerror}): choose"
+            raise ResultError(f"`{self.path}` {what} {self._choose}.") from error
+        self._close = weakref.finalize(self, os.close, descriptor)
+        HELD[self.path.resolve()] = self
         remove_unfinished(self.path)
         return self
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._close is not None and self._close.alive:
+            self._close()
+            HELD.pop(self.path.resolve(), None)
 
     def __exit__(
         self,
@@ -242,9 +296,33 @@ class DirectoryLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self.release()
+
+
+HELD: weakref.WeakValueDictionary[Path, DirectoryLock] = weakref.WeakValueDictionary()
+"""The directories that this process holds: what the system knows of it and does not tell."""
+
+
+def hold(path: Path) -> DirectoryLock:
+    """The lock of a directory that this process may hold already, as a command holds that of its
+    engine; it lasts as long as the longest of its holders.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        ResultError: If another process holds it, or it cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> hold(folder) is hold(folder), folder.resolve() in HELD
+        (True, False)
+        >>> with DirectoryLock(folder) as lock:
+        ...     hold(folder) is lock
+        True
+    """
+    return HELD.get(path.resolve()) or DirectoryLock(path).__enter__()
 
 
 def memory_limit(

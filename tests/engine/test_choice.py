@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 import pytest
+from torch import nn
 
 from batchlab.engine import choice, compiled, sweep
 from batchlab.engine.capability import Capability, probe_capability
 from batchlab.engine.choice import Choice, Choices, Effort, choose, effort_of, slots_of, timings
 from batchlab.engine.sweep import Engine
 from batchlab.engine.workers import Workers
-from batchlab.errors import ResultError
 from tests.engine import tiny
 
 SEVERAL = [tiny.run(seed=s) for s in range(4)]
@@ -171,6 +171,14 @@ def test_effort_follows_the_work(updates, effort):
     assert effort_of(SMALL, 32, updates) is effort
 
 
+def test_trying_takes_a_small_share_of_the_sweep():
+    large = Capability(True, "", False, False, False, 1e9)
+    seconds = 32 * 1e9 / choice.FLOP_PER_SECOND
+    trying = 21 * (1 + 2 * 16) * seconds
+    assert effort_of(large, 32, int(5 * trying / seconds), [16]) is Effort.NONE
+    assert effort_of(large, 32, int(11 * trying / seconds), [16]) is Effort.COMPILED
+
+
 def test_real_candidates_are_timed_on_the_real_shapes():
     found = chosen()
     assert set(found.timings) == {"loop", "stacked 4"}
@@ -195,10 +203,35 @@ def tiny_trained(out):
     return trace, engine.reused
 
 
-def test_a_damaged_list_of_choices_is_one_sentence(tmp_path):
-    (tmp_path / "executors.json").write_text("{half")
-    with pytest.raises(ResultError, match=r"executors\.json"):
-        Choices(tmp_path / "executors.json")
+@pytest.mark.parametrize("old", ["{", '"loop"', "2.0"])
+def test_a_damaged_list_of_choices_is_set_aside(tmp_path, old):
+    path = tmp_path / "executors.json"
+    Choices(path).keep("key", Choice("loop", 0, 0, "fastest", {"loop": 2.0}))
+    assert Choices(path).get("key") is not None
+    path.write_text(path.read_text().replace(old, {"{": "", "2.0": "3.0"}.get(old, '"lOop"')))
+    assert Choices(path).get("key") is None
+    assert [found.name for found in tmp_path.iterdir()] == ["executors.damaged1"]
+
+
+class WithItem(nn.Module):
+    """Cannot be stacked."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = tiny.mlp()
+
+    def forward(self, inputs):
+        return self.layer(inputs) * (1.0 if inputs.mean().item() > 0 else 0.5)
+
+
+def test_a_choice_is_that_of_one_task(tmp_path, timed, monkeypatch):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+    executors = []
+    for model in (tiny.mlp, WithItem):
+        with Engine(tiny.ready(model), tmp_path, 0) as engine:
+            trace, _ = engine.train(SEVERAL, tiny.job())
+        executors.append({run.executor for run in trace.runs})
+    assert executors == [{"stacked"}, {"loop"}]
 
 
 def test_choices_survive_as_a_file(tmp_path):

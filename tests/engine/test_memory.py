@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from batchlab.engine import Engine, Job, stacked
+from batchlab.engine import Engine, Job, stacked, sweep
 from batchlab.engine.capability import probe_capability
 from batchlab.engine.checkpoint import Checkpoint
-from batchlab.engine.choice import Choice, Choices, within_memory
+from batchlab.engine.choice import Choice, Choices, Effort, within_memory
 from batchlab.engine.memory import LiveBytes, Need, predict, small
 from batchlab.engine.stacked import Stack, train_stacked
 from batchlab.errors import TaskError
@@ -110,7 +111,98 @@ def test_only_what_may_matter_is_tried():
     assert not small(prepared, runs=16, batch_size=8, limit=2**10)
 
 
+def wide():
+    return nn.Sequential(nn.Embedding(10, 256), nn.Tanh(), nn.Flatten(), nn.Linear(16 * 256, 2))
+
+
+def tokens():
+    """Examples of a few bytes that fill much memory on their way."""
+    inputs = torch.randint(10, (64, 16), generator=torch.Generator().manual_seed(0))
+    data = inputs, inputs[:, 0] % 2
+    return tiny.ready(wide, train=data, validation=data)
+
+
+@pytest.mark.parametrize("make", [tiny.ready, tokens])
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_what_would_fill_the_memory_is_not_taken_for_small(make, executor):
+    prepared, config = make(), tiny.run(batch_size=64, samples=256, precision="float32")
+    need = predict(prepared, [config] * 4, probe_capability(prepared, config), executor)
+    assert not small(prepared, 1, 64, need.of(1))
+
+
+def test_states_at_the_end_are_held_too():
+    prepared, config = tiny.ready(), tiny.run()
+    capability = probe_capability(prepared, config)
+    _, (state,) = tiny.trained(prepared, [config])
+    one = 2 * sum(leaf.nbytes for leaf in tiny.leaves(state).values())  # with the velocity
+    for executor in ("loop", "stacked"):
+        without, with_ends = (
+            predict(prepared, [config], capability, executor, ends) for ends in (0, 40)
+        )
+        assert with_ends.fixed - without.fixed == 2 * 40 * one
+
+
 # ------------------------------------------------------------------ choosing
+
+
+def planned(out=None, **given):
+    with Engine(tiny.ready(), out, 0, **given) as engine:
+        (cell,) = engine.plan(runs(4), tiny.job())
+        return cell.choice, engine.hear()
+
+
+def test_where_trying_runs_out_of_memory_one_run_at_a_time_is_planned():
+    def full(*given):
+        raise out_of_memory()
+
+    monkeypatch.setattr(sweep, "small", lambda *given: False)
+    monkeypatch.setattr(sweep, "predict", full)
+    choice, _ = planned()
+    assert (choice.executor, choice.together(4)) == ("stacked", 1)
+
+
+def test_with_less_memory_than_was_planned_with_fewer_go_on_and_that_is_said(tmp_path):
+    prepared, configs = tiny.ready(), runs(4)
+    need = predict(prepared, configs, probe_capability(prepared, configs[0]), "stacked", ends=4)
+    first, said = planned(tmp_path)
+    assert (first.most, said) == (0, [])
+    assert planned(tmp_path) == (first, [])
+    less, said = planned(tmp_path, memory_limit=need.of(2))
+    assert less.most == 2
+    assert said[0].startswith("less memory is free than was planned with: 2 at a time")
+    assert planned(tmp_path) == (less, [])
+
+
+def test_a_stack_for_which_there_is_no_memory_is_no_way(monkeypatch):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+    some = Stack.some
+
+    def limited_some(self, batches):
+        if len(self.slots) > 1:
+            raise out_of_memory()
+        return some(self, batches)
+
+    monkeypatch.setattr(Stack, "some", limited_some)
+    with Engine(tiny.ready(), None, 0) as engine:
+        cells = engine.plan(runs(4), tiny.job())
+    assert {cell.choice.executor for cell in cells} == {"loop"}
+
+
+@pytest.mark.parametrize(("holds", "tried"), [(8, [4]), (7, [3]), (4, [2]), (2, [])])
+def test_only_stacks_that_memory_holds_are_timed(monkeypatch, holds, tried):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+    asked = []
+
+    def timed(prepared, configs, capability, slots, effort):
+        asked.extend(slots)
+        return {"loop": 1.0}, ""
+
+    monkeypatch.setattr(sweep, "timings", timed)
+    prepared, configs = tiny.ready(), runs(4)
+    need = predict(prepared, configs, probe_capability(prepared, configs[0]), "stacked")
+    with Engine(prepared, None, 0, memory_limit=need.of(holds)) as engine:
+        engine.plan(configs, tiny.job())
+    assert asked == tried
 
 
 @pytest.mark.parametrize(
@@ -133,7 +225,7 @@ def test_of_workers_that_train_one_run_each_only_as_many_start_as_fit():
 def test_a_sweep_under_a_limit_plans_fewer_at_a_time_and_gives_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("batchlab.engine.sweep.WORKER_BYTES", 0)
     prepared, configs = tiny.ready(), runs(8)
-    need = predict(prepared, configs, probe_capability(prepared, configs[0]), "stacked")
+    need = predict(prepared, configs, probe_capability(prepared, configs[0]), "stacked", ends=8)
     data = sum(leaf.nbytes for s in (prepared.train, prepared.validation) for leaf in s.tree)
     with Engine(prepared, tmp_path, 0, memory_limit=need.of(3) + data) as engine:
         cells = engine.plan(configs, tiny.job())
@@ -244,6 +336,45 @@ def test_an_evaluation_that_is_too_large_is_done_in_parts(monkeypatch):
     monkeypatch.setattr(Stack, "_predicted", limited)
     assert tiny.apart(whole, tiny.trained(prepared, configs, "stacked")[0]) <= SMOOTH
     assert {5, 2, 3, 1} <= set(sizes)
+
+
+@pytest.mark.parametrize("schedule", [8, GROWS])
+def test_where_memory_does_not_hold_so_many_starts_fewer_begin(monkeypatch, schedule):
+    configs = runs(6, batch_size=schedule)
+    whole, _ = tiny.trained(tiny.ready(), configs, "stacked")
+    stack, sizes = stacked.stack, []
+
+    def limited_stack(starts):
+        sizes.append(len(starts))
+        if len(starts) > 2:
+            raise out_of_memory()
+        return stack(starts)
+
+    monkeypatch.setattr(stacked, "stack", limited_stack)
+    halved, _ = tiny.trained(tiny.ready(), configs, "stacked")
+    assert sizes[:2] == [6, 3]
+    assert tiny.apart(whole, halved) <= SMOOTH
+
+
+def test_where_memory_does_not_hold_one_more_the_others_go_on(monkeypatch):
+    prepared, configs = tiny.ready(), runs(6)
+    configs[1] = configs[1].replace(learning_rate=1e300)
+    capability = probe_capability(prepared, configs[0])
+    whole = train_stacked(prepared, configs, tiny.job(), capability, slots=4)
+    stack, sizes = stacked.stack, []
+
+    def limited_stack(starts):
+        sizes.append(len(starts))
+        if len(starts) == 1:
+            raise out_of_memory()
+        return stack(starts)
+
+    monkeypatch.setattr(stacked, "stack", limited_stack)
+    found = train_stacked(prepared, configs, tiny.job(), capability, slots=4)
+    assert sizes == [4, 1, 2]
+    for (one, _), (other, _) in zip(whole, found, strict=True):
+        assert (one.status, one.updates) == (other.status, other.updates)
+        assert np.abs(tiny.numbers(one) - tiny.numbers(other)).max() <= SMOOTH
 
 
 def test_memory_that_holds_not_even_one_run_ends_in_a_sentence(limited):

@@ -1,16 +1,30 @@
 """A finished cell is never computed twice; a damaged one always is."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from batchlab._platform import DirectoryLock
 from batchlab.engine import Engine, loop, stacked, sweep
-from batchlab.engine.store import load_cell
+from batchlab.engine.naming import name_of
+from batchlab.engine.store import collect, load_cell
+from batchlab.errors import InvalidTypeError, ResultError
+from batchlab.measure.overlaps import overlap_probe
 from tests.engine import tiny
+from tests.test_platform import holder
 
 CONFIGS = [tiny.run(seed=seed, samples=32) for seed in range(3)]
 
@@ -105,6 +119,24 @@ def test_a_damaged_file_sets_the_cell_aside_and_recomputes_it(tmp_path, computed
     assert train(tmp_path)[2] == 3
 
 
+@pytest.mark.parametrize("damage", [flip, truncate, remove])
+def test_the_joined_tables_leave_out_damaged_cells(tmp_path, damage):
+    train(tmp_path)
+    damage(cells(tmp_path)[1] / "runs.parquet")
+    collect(tmp_path)
+    assert rows(tmp_path) == 2
+    train(tmp_path)
+    for _ in range(2):
+        collect(tmp_path)
+        assert rows(tmp_path) == 3
+    assert len(list((tmp_path / "cells").glob("*.damaged*"))) == 1
+
+
+def rows(folder):
+    """Runs in the joined table."""
+    return pl.read_parquet(folder / "runs.parquet").n_unique("cell")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", '{"format": 0}', '{"format": 1, "files": 2}']
 )
@@ -184,6 +216,176 @@ def test_whatever_the_results_depend_on_makes_another_cell(tmp_path, computed, c
     computed.clear()
     assert train(tmp_path, CONFIGS[:1], asked=tiny.job(32, probe=probe, probe_at=(0,)))[2] == 1
     assert train(tmp_path, **({"configs": CONFIGS[:1]} | change))[2] == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """A probe with a setting and no name, as those of users are."""
+
+    direction: torch.Tensor
+
+    def __call__(self, objective, samples):
+        return {"seen": float(self.direction.sum())}
+
+
+def scaled(objective, samples, scale):
+    return {"seen": scale}
+
+
+def closing(scale):
+    return lambda objective, samples: {"seen": scale}
+
+
+def settings_of(probe):
+    return {
+        "object": lambda: (Along(torch.ones(2)), Along(torch.zeros(2))),
+        "partial": lambda: (partial(scaled, scale=1.0), partial(scaled, scale=2.0)),
+        "closure": lambda: (closing(1.0), closing(2.0)),
+        "code": lambda: ((lambda o, s: {"seen": 1.0}), (lambda o, s: {"seen": 2.0})),
+        "tensor": lambda: (closing(torch.ones(2)), closing(torch.zeros(2))),
+        "overlap": lambda: (overlap_probe(torch.eye(2)[:1]), overlap_probe(torch.eye(2)[1:])),
+    }[probe]()
+
+
+@pytest.mark.parametrize("kind", ["object", "partial", "closure", "code", "tensor", "overlap"])
+def test_a_probe_is_told_by_what_it_holds(kind):
+    (one, other), (again, _) = settings_of(kind), settings_of(kind)
+    assert name_of(one) == name_of(again)
+    assert name_of(one) != name_of(other)
+
+
+def test_a_probe_with_another_setting_makes_another_cell(tmp_path, computed):
+    for scale in (1.0, 2.0, 1.0):
+        asked = tiny.job(32, probe=closing(scale), probe_at=(0,))
+        trace, _, reused = train(tmp_path, CONFIGS[:1], asked=asked)
+        assert trace.runs[0].series["seen"].values.tolist() == [scale]
+    assert (len(computed), reused) == (2, 1)
+
+
+@pytest.mark.slow
+def test_a_probe_is_named_alike_in_another_process():
+    program = (
+        "import torch; from functools import partial; from batchlab.engine.naming import name_of\n"
+        "class Along: pass\n"
+        "probe = Along(); probe.direction = torch.ones(2)\n"
+        "probe.of = lambda o, s: s in {'a', 'b', 'c', 'd'}\n"
+        "probe.kinds, probe.scaled = {'a', 'b', 'c', 'd'}, partial(max, 1)\n"
+        "print(name_of(probe))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_a_probe_that_holds_an_open_file_has_to_have_a_name(tmp_path):
+    with open(tmp_path / "log", "w") as log, pytest.raises(InvalidTypeError, match="a `name`"):
+        name_of(closing(log))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_what_the_system_does_not_read_is_neither_damaged_nor_trained_again(
+    tmp_path, computed, monkeypatch, number
+):
+    train(tmp_path)
+    computed.clear()
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(ResultError, match=os.strerror(number)):
+            load_cell(cells(tmp_path)[0], None)
+    assert train(tmp_path)[2] == 3
+    assert computed == []
+
+
+def test_every_damage_is_said_once(tmp_path, monkeypatch):
+    train(tmp_path)
+    _, lost, half = cells(tmp_path)
+    flip(lost / "runs.parquet")
+    (half / "done.json").unlink()
+    (half / "checkpoint.npz").write_bytes(b"half")
+    (tmp_path / "executors.json").write_text("{half")
+    for found in ([tmp_path / "executors.json", lost, half / "checkpoint.npz"], []):
+        with Engine(tiny.ready(), tmp_path, 0, "loop") as engine:
+            engine.train(CONFIGS, tiny.job(32))
+            said = engine.hear()
+            assert engine.hear() == []
+        assert [sentence.split("`")[1] for sentence in said] == [str(path) for path in found]
+        assert all("was damaged: it is kept as" in sentence for sentence in said)
+
+
+def test_a_checkpoint_that_outlived_its_cell_is_removed(tmp_path, computed):
+    train(tmp_path)
+    (cells(tmp_path)[0] / "checkpoint.npz").write_bytes(b"whole")
+    assert train(tmp_path)[2] == 3
+    assert not (cells(tmp_path)[0] / "checkpoint.npz").exists()
+
+
+class Noted(nn.Module):
+    """A model whose initial weights and evaluation say nothing of how it trains."""
+
+    def __init__(self, dropout=0.1, momentum=0.1, frozen=False, noise=0.0):
+        super().__init__()
+        self.first, self.norm = nn.Linear(tiny.INPUTS, 6), nn.BatchNorm1d(6, momentum=momentum)
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(6, 2)
+        self.first.requires_grad_(not frozen)
+        self.noise = noise
+
+    def forward(self, inputs):
+        if self.training:
+            inputs = inputs + self.noise
+        return self.out(self.dropout(self.norm(self.first(inputs).tanh())))
+
+
+@pytest.mark.parametrize(
+    "change", [{"dropout": 0.5}, {"momentum": 0.2}, {"frozen": True}, {"noise": 1.0}]
+)
+def test_a_model_that_trains_otherwise_is_another_task(change):
+    with Engine(tiny.ready(Noted), None, 0) as one, Engine(tiny.ready(Noted), None, 0) as same:
+        assert one.task_hash == same.task_hash
+    with Engine(tiny.ready(lambda: Noted(**change)), None, 0) as other:
+        assert one.task_hash != other.task_hash
+
+
+def test_a_directory_that_another_process_holds_is_refused_and_left_alone(tmp_path):
+    half = tmp_path / "cells" / "abc" / ".batchlab-1.tmp"
+    process = holder(tmp_path)
+    try:
+        half.parent.mkdir(parents=True)
+        half.touch()
+        with pytest.raises(ResultError, match="is in use by another run"):
+            Engine(tiny.ready(), tmp_path, 0)
+        assert half.exists()
+    finally:
+        process.kill()
+        process.wait()
+    with Engine(tiny.ready(), tmp_path, 0):
+        assert not half.exists()
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
+    with DirectoryLock(tmp_path):
+        pass
+
+
+def test_an_engine_works_under_the_lock_of_its_command_and_beside_another(tmp_path):
+    with DirectoryLock(tmp_path):
+        train(tmp_path, CONFIGS[:1])
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
+    with Engine(tiny.ready(), tmp_path, 0):
+        train(tmp_path, CONFIGS[:1])
+        with pytest.raises(ResultError, match="is in use"), DirectoryLock(tmp_path):
+            pass
 
 
 class Stop:

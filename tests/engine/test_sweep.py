@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from batchlab import tasks
-from batchlab.engine import Engine, Job, evaluation_grid, train, workers
+from batchlab.engine import Engine, Job, evaluation_grid, sweep, train, workers
+from batchlab.engine.cell import Work
+from batchlab.engine.choice import Effort
 from batchlab.errors import TaskError
 from tests.engine import tiny
 
@@ -118,6 +120,52 @@ def test_a_model_that_raises_while_it_trains_is_told_in_one_sentence():
     words = r"^Training the task `task` raised RuntimeError: the sensor is gone$"
     with pytest.raises(TaskError, match=words):
         tiny.trained(tiny.ready(Failing), SEVERAL)
+
+
+class Odd(Exception):
+    """Cannot be sent to another process."""
+
+    def __init__(self, what, why):
+        super().__init__(f"{what}, {why}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_model_that_raises_while_it_is_timed_is_told_in_one_sentence(monkeypatch, workers):
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+
+    class Later(nn.Module):
+        """Can be stacked, and raises long after that has been tried."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.calls = tiny.mlp(), 0
+
+        def forward(self, inputs):
+            self.calls += 1
+            if self.calls > 100:
+                raise Odd("the sensor", "gone")
+            return self.layer(inputs)
+
+    words = r"^Training the task `task` raised Odd: the sensor, gone$"
+    with (
+        Engine(tiny.ready(Later), None, workers) as engine,
+        pytest.raises(TaskError, match=words),
+    ):
+        engine.plan(SEVERAL, tiny.job(80))
+
+
+def test_a_model_that_raises_at_once_is_told_in_one_sentence():
+    class Never(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = tiny.mlp()
+
+        def forward(self, inputs):
+            raise Odd("the sensor", "gone")
+
+    words = r"^Training the task `task` raised Odd: the sensor, gone$"
+    with Engine(tiny.ready(Never), None, 0) as engine, pytest.raises(TaskError, match=words):
+        engine.plan(SEVERAL, tiny.job(80))
 
 
 # Worker processes
@@ -302,6 +350,17 @@ def test_a_worker_that_dies_is_one_sentence():
     words = "^A worker process died while training the task `ending`"
     with pytest.raises(TaskError, match=words):
         on_two_workers(ending(lambda: os._exit(3)))
+
+
+def test_a_full_disk_that_takes_no_share_does_not_end_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "POLL_SECONDS", -1.0)
+    prepared = tiny.ready()
+    (tmp_path / "task").write_bytes(workers.packed(prepared))
+    with Engine(prepared, None, 0) as engine:
+        capability = engine.capability(SEVERAL[0])
+    work = Work("loop", tuple(SEVERAL[:1]), tiny.job(80), capability, (None,))
+    missing = tmp_path / "not there" / "share"  # fails as a full disk does
+    assert len(workers._work(str(tmp_path / "task"), str(missing), work)) == 1
 
 
 def test_the_sentence_survives_the_way_home():

@@ -569,7 +569,7 @@ def ways(folder: Path) -> list[str]:
     """
     plan = _read(folder / "plan.json")["stages"].get("A", {})
     lines = [f"executor by rule: {plan.get('executor')} ({plan.get('why')})"]
-    timed = Choices(folder / EXECUTORS).all()
+    timed = [one for one in Choices(folder / EXECUTORS).all() if one.timings]
     return lines + [f"executor by timing: {one.executor} ({one.reason})" for one in timed]
 
 

@@ -370,7 +370,7 @@ def _timed(session: Session, plan: Branching, factor: int) -> tuple[str, float]:
     updates = len(configs) * plan.baseline.reuse * (plan.window // size)
     by_rule, _ = capability.executor(size)
     ways = list(found)
-    if effort_of(capability, size, updates) is Effort.NONE:
+    if effort_of(capability, size, updates, slots) is Effort.NONE:
         ways = [way for way in ways if way.partition(" ")[0] == by_rule] or ["loop"]
     best = min(ways, key=lambda way: found[way])
     return best, found[best]

@@ -123,8 +123,8 @@ def _check_gradients(objective: Objective, batch: Tree) -> None:
         for name, p in twin.named_parameters()
     }
     buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
-    passed = _gradient(lambda: functional_call(objective, moved | buffers, (batch,)), moved)
-    own = _gradient(lambda: twin(batch), dict(twin.named_parameters()))
+    passed = gradient(lambda: functional_call(objective, moved | buffers, (batch,)), moved)
+    own = gradient(lambda: twin(batch), dict(twin.named_parameters()))
     if not float((passed - own).norm()) <= GRADIENTS_APART * float(own.norm()) + 1e-12:
         raise TaskError(
             f"The model of the task `{objective.task.name}` gives other gradients when its "
@@ -133,7 +133,7 @@ def _check_gradients(objective: Objective, batch: Tree) -> None:
         )
 
 
-def _gradient(forward: Callable[[], tuple[Tensor, Tensor]], given: Params) -> Tensor:
+def gradient(forward: Callable[[], tuple[Tensor, Tensor]], given: Params) -> Tensor:
     """The gradient of Σwℓ/Σw, flattened."""
     parameters = [p for p in given.values() if p.requires_grad]
     with _random.seeded(0, "gradient"):

@@ -71,20 +71,33 @@ def run_cell(
     Raises:
         TaskError: If the user's code raises.
     """
-    with one_thread(prepared.device), _random.seeded(0, "cell"):
-        try:
-            return _run(prepared, work, tick)
-        except UserError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            if is_out_of_memory(error):
-                raise TaskError(
-                    f"Training the task `{prepared.task.name}` ran out of memory with one run at "
-                    "a time. `batchlab fit` says which batch size fits."
-                ) from error
-            text = (str(error).strip() or "no message").splitlines()[0]
-            name, kind = prepared.task.name, type(error).__name__
-            raise TaskError(f"Training the task `{name}` raised {kind}: {text}") from error
+    with one_thread(prepared.device), _random.seeded(0, "cell"), told(prepared.task.name):
+        return _run(prepared, work, tick)
+
+
+@contextmanager
+def told(task: str) -> Iterator[None]:
+    """Make one sentence of whatever the user's code raises inside.
+
+    Args:
+        task: Its name.
+
+    Raises:
+        TaskError: If it raises.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        if is_out_of_memory(error):
+            raise TaskError(
+                f"Training the task `{task}` ran out of memory with one run at a time. "
+                "`batchlab fit` says which batch size fits."
+            ) from error
+        text = (str(error).strip() or "no message").splitlines()[0]
+        kind = type(error).__name__
+        raise TaskError(f"Training the task `{task}` raised {kind}: {text}") from error
 
 
 def _run(prepared: Prepared, work: Work, tick: Callable[[float], None] | None) -> Results:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
 
 import numpy as np
 
 from batchlab import _platform, _random
+from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
 from batchlab.engine.compiled import why_not_compiled
@@ -20,7 +23,6 @@ from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.memory import Need
 from batchlab.engine.stacked import Stack
-from batchlab.errors import cannot_read
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain, to_plain
 
@@ -29,6 +31,10 @@ TIMED_SECONDS, COMPILED_SECONDS = 20.0, 120.0
 EXECUTORS = "executors.json"
 """Where a result directory keeps its choices."""
 TURNS, TURN_SECONDS = 5, 0.03
+TRIED_CALLS, TRIED_SHARE = 1 + 4 * TURNS, 0.1
+"""Calls of a way near the fastest, at least; share of a sweep's time that they may take."""
+BATCHES = 2
+"""That a stack trains in a call."""
 NEAR = 1.5
 """Ways that took at most so many times what the fastest did are timed once more, by themselves."""
 CALL_SECONDS, FLOP_PER_SECOND = 3e-4, 2e10
@@ -97,9 +103,8 @@ def within_memory(choice: Choice, need: Need, limit: int, workers: int) -> Choic
         >>> kept.most, kept.workers, kept.reason
         (8, 0, 'fast; 8 at a time: a run holds 1.0 MiB, a worker may use 8.0 MiB')
     """
-    share = limit // workers
-    runs = 1 if choice.executor == "loop" else choice.slots or SLOTS[-1]
-    if need.of(runs) <= share:
+    share = limit // (choice.workers or workers)
+    if need.of(choice.together(SLOTS[-1])) <= share:
         return choice
     holds = f"a run holds {_platform.format_bytes(need.of(1))}"
     most = need.most(share)
@@ -115,18 +120,27 @@ class Choices:
     """What was chosen before, in a file of the result directory; resume times nothing again.
 
     Args:
-        path: The file, or None to remember it in this process only.
+        path: The file, or None to remember it in this process only. A damaged one is set aside.
+
+    Attributes:
+        damaged: Whether it was.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[str, Choice] = {}
+        self.damaged = False
         if path is not None and path.is_file():
+            text = _platform.read_whole(path)
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-                self._known = {key: from_plain(Choice, value) for key, value in found.items()}
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise cannot_read(path, str(error).splitlines()[0]) from error
+                found = json.loads(text)
+                if found["sha256"] != _digest(found["choices"]):
+                    raise ValueError("it has changed")
+                kept = found["choices"].items()
+                self._known = {key: from_plain(Choice, value) for key, value in kept}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.damaged = True
+                _platform.set_aside(path)
 
     def get(self, key: str) -> Choice | None:
         """The choice for a group of runs, if it was made."""
@@ -140,8 +154,13 @@ class Choices:
         """Write a choice down before it is used."""
         self._known[key] = choice
         if self._path is not None:
-            text = json.dumps({k: to_plain(v) for k, v in self._known.items()}, indent=1)
-            _platform.write_whole(self._path, text)
+            choices = {k: to_plain(v) for k, v in self._known.items()}
+            whole = {"sha256": _digest(choices), "choices": choices}
+            _platform.write_whole(self._path, json.dumps(whole, indent=1))
+
+
+def _digest(choices: object) -> str:
+    return hashlib.sha256(json.dumps(choices).encode()).hexdigest()
 
 
 def by_rule(capability: Capability, batch_size: int) -> Choice:
@@ -163,23 +182,27 @@ class Effort(StrEnum):
     COMPILED = "compiled"
 
 
-def effort_of(capability: Capability, batch_size: int, updates: int) -> Effort:
+def effort_of(
+    capability: Capability, batch_size: int, updates: int, slots: Sequence[int] = ()
+) -> Effort:
     """What so many updates of single runs are worth, by a rough guess of the processor time they
-    take.
+    take, and of what it takes to try.
 
     Args:
         capability: What the model needs.
         batch_size: The largest.
         updates: Of all runs together.
+        slots: Stack sizes that would be tried.
 
     Example:
         >>> small = Capability(True, "", False, False, False, 1e5)
         >>> [str(effort_of(small, 32, n)) for n in (1_000, 100_000, 1_000_000)]
         ['none', 'timed', 'compiled']
     """
-    flop = capability.flop_per_example * batch_size
-    seconds = updates * (CALL_SECONDS + flop / FLOP_PER_SECOND)
-    if seconds < TIMED_SECONDS:
+    each = capability.flop_per_example * batch_size / FLOP_PER_SECOND
+    seconds = updates * (CALL_SECONDS + each)
+    trying = each * TRIED_CALLS * (1 + BATCHES * sum(slots))
+    if seconds < max(TIMED_SECONDS, trying / TRIED_SHARE):
         return Effort.NONE
     return Effort.TIMED if seconds < COMPILED_SECONDS else Effort.COMPILED
 
@@ -205,25 +228,25 @@ def timings(
     Returns:
         (way → seconds, why nothing was compiled; empty if it was).
     """
-    ways = {"loop": _loop(prepared, configs[0], capability)}
-    ways |= {f"stacked {s}": _stack(prepared, configs, capability, s, 0) for s in slots}
+    stacked = partial(_stack, prepared, configs, capability)
+    makers: dict[str, Callable[[], Way]] = {
+        "loop": partial(_loop, prepared, configs[0], capability)
+    }
+    makers |= {f"stacked {s}": partial(stacked, s, 0) for s in slots}
+    ways = _warmed(makers)
     missing = "it would not pay back"
     if effort is Effort.COMPILED:
         missing = why_not_compiled(prepared.device)
-    if not missing:
+    if not missing and slots:
         unit = unit_of(capability, configs[0].largest_pass)
+        # One run at a time stays in the nearest cache, many spread the cost of a call.
+        makers = {f"compiled {s}": partial(stacked, s, unit) for s in (1, slots[-1])}
         try:
-            # One run at a time stays in the nearest cache, many spread the cost of a call.
-            stacks = {
-                f"compiled {s}": _stack(prepared, configs, capability, s, unit)
-                for s in (1, slots[-1])
-            }
-            _warmed(stacks)
-            ways |= stacks
+            ways |= _warmed(makers)
         except Exception as error:  # a compiler may fail on any model; the other ways remain
             missing = f"compiling failed ({type(error).__name__})"
     clock = time.process_time if prepared.device == "cpu" else time.perf_counter
-    return _race(_warmed(ways), clock), missing
+    return _race(ways, clock), missing
 
 
 def choose(
@@ -299,16 +322,25 @@ def _stack(
     runs = [configs[i % len(configs)] for i in range(slots)]
     stack = Stack(prepared, runs, Job(()), capability, [None] * slots, slots, unit)
     stack.fill()
-    batches = max(1, unit) * (1 if unit > 1 else 2)
+    batches = max(1, unit) * (1 if unit > 1 else BATCHES)
 
     return lambda: stack.some(batches) * slots * runs[0].reuse
 
 
-def _warmed(ways: dict[str, Way]) -> dict[str, Way]:
-    """The same ways after their first calls, in which they compile."""
+def _warmed(makers: Mapping[str, Callable[[], Way]]) -> dict[str, Way]:
+    """The ways after their first calls, in which they compile; a stack for which there is no
+    memory is none.
+    """
+    ways: dict[str, Way] = {}
     with _random.seeded(0, "choice"):
-        for go in ways.values():
-            go()
+        for name, make in makers.items():
+            try:
+                ways[name] = make()
+                ways[name]()
+            except Exception as error:  # by type or by text, depending on what allocates
+                if name == "loop" or not is_out_of_memory(error):
+                    raise
+                ways.pop(name, None)
     return ways
 
 

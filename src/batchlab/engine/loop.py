@@ -86,11 +86,10 @@ def train_alone(
         if run.diverged:
             return run.result(), None
         run.record()
-        if (run.done - 1) % TICK_UPDATES == 0:
-            if tick is not None:
-                tick((run.done - 1) / len(run.plan))
-            if keeper.due():
-                keeper.save(*run.saved())
+        if tick is not None and (run.done - 1) % TICK_UPDATES == 0:
+            tick((run.done - 1) / len(run.plan))
+        if keeper.due():
+            keeper.save(*run.saved())
     return run.result(), run.state() if job.keep_end else None
 
 
@@ -246,7 +245,7 @@ class Alone:
             "losses": self.losses,
             "seconds": time.perf_counter() - self.began,
         }
-        return facts, to_arrays("now", self.state().progress)
+        return facts, to_arrays("now", self.progress)
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from what :meth:`saved` gave."""

@@ -15,10 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from batchlab import _random, _tree
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
+from batchlab.engine.evaluate import EVALUATION_BATCH
 from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.stacked import Stack
-from batchlab.tasks import Prepared
+from batchlab.engine.step import DTYPES, rule_of, start_of
+from batchlab.tasks import Objective, Prepared
 
 TRIED = (2, 4)
 """Sizes of the stacks whose bytes are counted; a straight line through them predicts the rest."""
@@ -28,9 +30,9 @@ SCATTERED = 1.4
 MAPPED_BYTES = 2**25
 """Larger blocks are mapped by themselves (:func:`batchlab._platform.keep_freed_memory`)."""
 MOST_RUNS = 1024
-PARAMETERS_COPIED, EXAMPLES_COPIED = 20, 100
-"""Generous: a training with optimizer state holds few copies of its parameters, and activations
-that are larger than its examples."""
+PARAMETERS_COPIED, EXAMPLES_COPIED = 20, 2
+"""Generous: a training with optimizer state holds few copies of its parameters, and a backward
+pass at most as much again as the forward pass has left."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -120,15 +122,25 @@ def small(prepared: Prepared, runs: int, batch_size: int, limit: int) -> bool:
         runs: At a time.
         batch_size: Examples of a batch.
         limit: Bytes.
+
+    Returns:
+        By what the forward passes of a few examples hold.
     """
-    parameters = sum(p.nbytes for p in prepared.objective(0).parameters())
-    example = sum(leaf.nbytes for leaf in _tree.leaves(prepared.train.batch(torch.arange(1))))
-    each = PARAMETERS_COPIED * parameters + EXAMPLES_COPIED * batch_size * example
+    objective = prepared.objective(0)
+    parameters = sum(p.nbytes for p in objective.parameters())
+    few, more = (_held(lambda n=n: _forward(prepared, objective, n)).peak for n in TRIED)
+    example = (more - few) / (TRIED[1] - TRIED[0])
+    passed = max(batch_size, EVALUATION_BATCH)
+    each = PARAMETERS_COPIED * parameters + EXAMPLES_COPIED * passed * example
     return 4 * runs * each < limit
 
 
 def predict(
-    prepared: Prepared, configs: Sequence[RunConfig], capability: Capability, executor: str
+    prepared: Prepared,
+    configs: Sequence[RunConfig],
+    capability: Capability,
+    executor: str,
+    ends: int = 0,
 ) -> Need:
     """What runs of one shape will hold at their worst: two batches and an evaluation are tried.
 
@@ -137,20 +149,34 @@ def predict(
         configs: Resolved runs that differ in numbers and seeds only.
         capability: What the model needs.
         executor: ``stacked`` or ``loop``.
+        ends: Runs whose end is kept, in memory and in the cell's checkpoint as it is written.
 
     Returns:
         Resident bytes on top of the task's own; leaves no trace. Compiled programs hold no more.
     """
     scattered = SCATTERED if prepared.device == "cpu" else 1.0
+    kept = 2 * ends * _state_bytes(prepared, configs[0]) if prepared.device == "cpu" else 0
     if executor == "loop":
         alone = _held(lambda: _one(prepared, configs[0], capability))
-        return Need(0, alone.peak, tuple(alone.blocks), scattered)
+        return Need(kept, alone.peak, tuple(alone.blocks), scattered)
     few, more = (
         _held(lambda s=size: _several(prepared, configs, capability, s)) for size in TRIED
     )
     each = (more.peak - few.peak) // (TRIED[1] - TRIED[0])
     blocks = tuple(block // TRIED[1] for block in more.blocks)
-    return Need(max(0, few.peak - TRIED[0] * each), each, blocks, scattered)
+    return Need(kept + max(0, few.peak - TRIED[0] * each), each, blocks, scattered)
+
+
+def _state_bytes(prepared: Prepared, config: RunConfig) -> int:
+    """Of one run: parameters, buffers and what its rule keeps."""
+    objective = prepared.objective(config.seed, DTYPES[config.precision], config.gamma)
+    state = start_of(objective, rule_of(config, prepared.task))
+    return sum(leaf.nbytes for leaf in _pytree.tree_leaves(state))
+
+
+def _forward(prepared: Prepared, objective: Objective, examples: int) -> None:
+    index = torch.arange(examples) % prepared.examples
+    objective(_tree.to(prepared.train.batch(index), prepared.device, torch.float32))
 
 
 def _held(work: Callable[[], None]) -> LiveBytes:

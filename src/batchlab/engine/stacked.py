@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ LONGEST_LEG = 1024
 LEG_FLOP = 2e10
 """A leg ends after so many batches, bytes of index or operations: about a second."""
 EMPTY = -1
+
+T = TypeVar("T")
 
 
 class Parked(NamedTuple):
@@ -182,15 +184,22 @@ class Stack:
 
     def fill(self) -> None:
         """The next runs into all slots; of a compiled stack the rest are copies that count for
-        nothing.
+        nothing. Where memory runs out, half as many.
         """
         runs = self._next(self.count)
         rows = self.count if self.unit else len(runs)
+        shown = runs + runs[:1] * (rows - len(runs))
+        filled = _tried(
+            lambda: self._laid_out(stack([self._start(run) for run in shown])), rows == 1
+        )
+        if filled is None:
+            self.count, self.queue = rows // 2, runs + self.queue
+            self.fill()
+            return
+        self.progress = filled
         self.slots = runs + [EMPTY] * (rows - len(runs))
         self.done = [0] * rows
         self.loss_sum, self.loss_count = np.zeros(rows), np.zeros(rows, dtype=int)
-        shown = [run if run != EMPTY else runs[0] for run in self.slots]
-        self.progress = self._laid_out(stack([self._start(run) for run in shown]))
         self._numbers(shown)
         self._seated(self.active)
 
@@ -232,14 +241,24 @@ class Stack:
         stacked backward passes give their gradients so, and an update that reads across rows
         takes longer than the products.
         """
+        return _pytree.tree_map_with_path(self._lay, progress)
 
-        def lay(path: Any, leaf: torch.Tensor) -> torch.Tensor:
-            name = getattr(path[-1], "key", None)
-            if leaf.ndim != 3 or name not in self.linear:
-                return leaf
-            return leaf.transpose(1, 2).contiguous().transpose(1, 2)
+    def _lay(self, path: Any, leaf: torch.Tensor) -> torch.Tensor:
+        name = getattr(path[-1], "key", None)
+        if leaf.ndim != 3 or name not in self.linear:
+            return leaf
+        return leaf.transpose(1, 2).contiguous().transpose(1, 2)
 
-        return _pytree.tree_map_with_path(lay, progress)
+    def _change(self, new: Callable[[int, torch.Tensor], torch.Tensor]) -> None:
+        """Every tensor of the runs replaced, one by one: all old and new ones together would need
+        twice the memory.
+        """
+        named, structure = _pytree.tree_flatten_with_path(self.progress)
+        paths, leaves = [path for path, _ in named], [leaf for _, leaf in named]
+        del named, self.progress
+        for i, path in enumerate(paths):
+            leaves[i] = self._lay(path, new(i, leaves[i]))
+        self.progress = _pytree.tree_unflatten(leaves, structure)
 
     def _numbers(self, runs: Sequence[int]) -> None:
         """Numbers and dropout keys of the rows' runs."""
@@ -255,6 +274,7 @@ class Stack:
         """
         free = [row for row, run in enumerate(self.slots) if run == EMPTY]
         if self.queue and len(free) == len(self.slots):
+            del self.progress
             self.fill()
         elif self.queue and not self.edges:
             self._seat(free[: len(self.queue)])
@@ -262,23 +282,25 @@ class Stack:
             self._keep(self.active)
 
     def _seat(self, rows: list[int]) -> None:
-        """The next runs into these rows."""
-        for row, run in zip(rows, self._next(len(rows)), strict=True):
+        """The next runs into these rows; where memory runs out, the others go on without them."""
+        runs = self._next(len(rows))
+        fresh = _tried(lambda: _pytree.tree_leaves(stack(list(map(self._start, runs)))), False)
+        if fresh is None:
+            self.count, self.queue = len(self.active), runs + self.queue
+            self._keep(self.active)
+            return
+        for row, run in zip(rows, runs, strict=True):
             self.slots[row], self.done[row] = run, 0
             self.loss_sum[row], self.loss_count[row] = 0.0, 0
-        fresh = stack([self._start(self.slots[row]) for row in rows])
         place = torch.tensor(rows, device=self.prepared.device)
-        joined = _pytree.tree_map(
-            lambda old, new: old.index_copy(0, place, new), self.progress, fresh
-        )
-        self.progress = self._laid_out(joined)
+        self._change(lambda i, old: old.index_copy(0, place, fresh[i]))
         self._numbers([max(run, 0) for run in self.slots])
         self._seated(rows)
 
     def _keep(self, rows: list[int]) -> None:
         """These rows only."""
         index = torch.tensor(rows, device=self.prepared.device, dtype=torch.int64)
-        self.progress = self._laid_out(_pytree.tree_map(lambda leaf: leaf[index], self.progress))
+        self._change(lambda _, leaf: leaf[index])
         self.numbers = Numbers(*(n[index] for n in self.numbers))
         self.keys = self.keys[index]
         self.slots, self.done = ([which[r] for r in rows] for which in (self.slots, self.done))
@@ -321,14 +343,10 @@ class Stack:
 
     def _within_memory(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Train a leg; None if memory ran out: then half of the runs wait, and nothing is lost."""
-        try:
-            return self._train(self._orders(count))
-        except Exception as error:  # by type or by text, depending on what allocates
-            if not is_out_of_memory(error) or len(self.slots) == 1:
-                raise
-        # Outside the except clause: an exception keeps the frames, and their tensors, alive.
-        self._halve()
-        return None
+        trained = _tried(lambda: self._train(self._orders(count)), len(self.slots) == 1)
+        if trained is None:
+            self._halve()
+        return trained
 
     def _halve(self) -> None:
         """Half of the rows; the runs of the others go on when there is room."""
@@ -565,13 +583,23 @@ def _in_parts(
     """Values of these rows; in two parts where memory runs out."""
     if not rows:
         return []
-    try:
-        return work(rows)
-    except Exception as error:  # by type or by text, depending on what allocates
-        if not is_out_of_memory(error) or len(rows) == 1:
-            raise
+    found = _tried(lambda: work(rows), len(rows) == 1)
+    if found is not None:
+        return found
     half = len(rows) // 2
     return _in_parts(work, rows[:half]) + _in_parts(work, rows[half:])
+
+
+def _tried(work: Callable[[], T], last: bool) -> T | None:
+    """What work gives; None where memory ran out. When this returns, the error is gone, and with
+    it the frames that keep tensors alive; from the last resort it is raised.
+    """
+    try:
+        return work()
+    except Exception as error:  # by type or by text, depending on what allocates
+        if last or not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _row(progress: Progress, row: int) -> Progress:

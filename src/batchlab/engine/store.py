@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -53,13 +54,18 @@ def sealed(folder: Path) -> dict[str, bytes] | None:
 
     Args:
         folder: Theirs. One whose files have changed is set aside and counts as not finished.
+
+    Raises:
+        ResultError: If the system cannot read them.
     """
-    if not (folder / "done.json").is_file():
+    try:
+        text = _platform.read_whole(folder / "done.json")
+    except FileNotFoundError:
         return None
     try:
-        return _read_sealed(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        _set_aside(folder)
+        return _checked(folder, json.loads(text))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        _platform.set_aside(folder)
         return None
 
 
@@ -79,6 +85,7 @@ def load_cell(
     files = sealed(folder)
     if files is None:
         return None
+    (folder / NAME).unlink(missing_ok=True)  # of a process that ended before it could
     names = ("runs.parquet", "metrics.parquet")
     tables = (pl.read_parquet(io.BytesIO(files[name])) for name in names)
     results = Trace.from_tables(*tables).runs
@@ -89,14 +96,13 @@ def load_cell(
     ]
 
 
-def _read_sealed(folder: Path) -> dict[str, bytes]:
+def _checked(folder: Path, seal: Any) -> dict[str, bytes]:
     """Every file of a cell, if sizes and hashes are right."""
-    seal = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     if seal["format"] != FORMAT:
         raise ValueError(f"format {seal['format']}")
     files = {}
     for name, facts in seal["files"].items():
-        data = (folder / name).read_bytes()
+        data = _platform.read_whole(folder / name)
         if _facts(data) != facts:
             raise ValueError(f"{name} has changed")
         files[name] = data
@@ -107,23 +113,20 @@ def _facts(data: bytes) -> dict[str, int | str]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _set_aside(folder: Path) -> None:
-    """Rename a damaged cell, so that it is kept and recomputed."""
-    number = next(i for i in range(1, 10_000) if not folder.with_suffix(f".damaged{i}").exists())
-    folder.rename(folder.with_suffix(f".damaged{number}"))
-
-
 def collect(out: Path) -> None:
     """Join the finished cells of a result directory into ``runs.parquet`` and ``metrics.parquet``.
 
     Args:
-        out: Result directory. A run is named by its cell and its number in it.
+        out: Result directory. A run is named by its cell and its number in it. Damaged cells are
+            left out.
     """
     tables: dict[str, list[pl.DataFrame]] = {"runs": [], "metrics": []}
-    for folder in sorted((out / "cells").glob("*/done.json")):
+    for folder in sorted(seal.parent for seal in (out / "cells").glob("*/done.json")):
+        if _platform.DAMAGED in folder.name or (files := sealed(folder)) is None:
+            continue
         for name, found in tables.items():
-            table = pl.read_parquet(folder.parent / f"{name}.parquet")
-            found.append(table.select(pl.lit(folder.parent.name).alias("cell"), pl.all()))
+            table = pl.read_parquet(io.BytesIO(files[f"{name}.parquet"]))
+            found.append(table.select(pl.lit(folder.name).alias("cell"), pl.all()))
     for name, found in tables.items():
         if found:
             joined = pl.concat(found, how="diagonal_relaxed")

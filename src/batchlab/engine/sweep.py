@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 import torch
 
 from batchlab import _platform, _random, _tree
+from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
-from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.cell import Results, Work, one_thread, run_cell
+from batchlab.engine.capability import TRIED_EXAMPLES, Capability, gradient, probe_capability
+from batchlab.engine.cell import Results, Work, one_thread, run_cell, told
+from batchlab.engine.checkpoint import NAME as CHECKPOINT
 from batchlab.engine.checkpoint import SECONDS
 from batchlab.engine.choice import (
     EXECUTORS,
@@ -35,7 +38,8 @@ from batchlab.engine.choice import (
     within_memory,
 )
 from batchlab.engine.job import Job, RunState, evaluation_grid, state_to_bytes, updates_of
-from batchlab.engine.memory import predict, small
+from batchlab.engine.memory import Need, predict, small
+from batchlab.engine.naming import hash_of, name_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
@@ -85,6 +89,9 @@ class Engine:
             has left if left out.
         on: Machines that train, instead of worker processes here.
 
+    Raises:
+        ResultError: If another process holds the result directory.
+
     Attributes:
         prepared: The task.
         on: Machines that train, or None.
@@ -111,13 +118,17 @@ class Engine:
         self._said: list[str] = []
         self._folder = None if out is None else out / "cells"
         self._forced, self._checkpoint_seconds = executor, checkpoint_seconds
-        if self._folder is not None:
-            _platform.remove_unfinished(self._folder)
+        self._out = out
+        self._lock: _platform.DirectoryLock | None = None
+        self._hold()
         self._crew: Crew = (
             Workers(prepared, max(1, self.workers)) if on is None else on.crew(prepared)
         )
         self._capabilities: dict[tuple[Any, ...], Capability] = {}
         self._choices = Choices(None if out is None else out / EXECUTORS)
+        if out is not None and self._choices.damaged:
+            self._tell_damaged(out / EXECUTORS, "how runs are trained is chosen anew")
+        self._fitted: set[tuple[str, bool]] = set()
         self._memory_limit = memory_limit
 
     def __enter__(self) -> Engine:
@@ -132,14 +143,22 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let others have the directory; the next :meth:`train` begins both
+        anew.
+        """
         self._crew.close()
+        self._lock = None
+
+    def _hold(self) -> None:
+        """Nobody else writes to the directory until this is closed."""
+        if self._out is not None and self._lock is None:
+            self._lock = _platform.hold(self._out)
 
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
         key = (config.rule, config.precision, config.clip_norm is None, config.gamma is None)
         if key not in self._capabilities:
-            with one_thread(self.prepared.device):
+            with one_thread(self.prepared.device), told(self.prepared.task.name):
                 self._capabilities[key] = probe_capability(self.prepared, config)
         return self._capabilities[key]
 
@@ -167,11 +186,13 @@ class Engine:
         for i, (config, start) in enumerate(zip(configs, begins, strict=True)):
             place = (0, 0) if start is None else (start.samples, start.updates)
             groups.setdefault((place, *_static(config)), []).append(i)
+        unnamed = job.probe is None or self._folder is None
+        probe = "" if unnamed else name_of(job.probe)
         cells = []
         for runs in groups.values():
             group, choice = self._choice([configs[i] for i in runs], begins[runs[0]], job)
             cells += [
-                self._cell(group, choice, chunk, configs, job, begins)
+                self._cell(group, choice, chunk, configs, job, begins, probe)
                 for chunk in self._chunks(runs, choice)
             ]
         return sorted(cells, key=lambda cell: -cell.updates)
@@ -193,36 +214,61 @@ class Engine:
         updates = len(configs) * first.reuse
         updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
         forced = self._forced is not None
-        effort = Effort.NONE if forced else effort_of(capability, largest, updates)
         slots = slots_of(self.prepared, len(configs))
+        effort = Effort.NONE if forced else effort_of(capability, largest, updates, slots)
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         wrapped = () if first.gamma is None else ("gamma",)
-        asked = *shape, slots, str(effort), self._forced, *wrapped
+        asked = self.task_hash, *shape, slots, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
-        if known is None:
-            timed = effort is not Effort.NONE
-            known = self._timed(configs, capability, slots, effort) if timed else rule
-            known = self._within_memory(known, configs, capability, largest)
-            if timed or known is not rule:
-                self._choices.keep(key, known)
-        return key, known
+        if known is not None and (key, job.keep_end) in self._fitted:
+            return key, known
+        made = known or rule
+        if known is None and effort is not Effort.NONE:
+            made = self._timed(configs, capability, slots, effort)
+        fits = self._within_memory(made, configs, capability, job)
+        self._fitted.add((key, job.keep_end))
+        if fits != known:
+            self._choices.keep(key, fits)
+            if known is not None:
+                self._said.append(
+                    f"less memory is free than was planned with: {fits.reason.split('; ')[-1]}; "
+                    "results are equal to the plan's within round-off"
+                )
+        return key, fits
 
     def _within_memory(
-        self, choice: Choice, configs: Sequence[RunConfig], capability: Capability, largest: int
+        self,
+        choice: Choice,
+        configs: Sequence[RunConfig],
+        capability: Capability,
+        job: Job,
     ) -> Choice:
         """The choice with as many runs and workers at a time as memory holds."""
-        limit, workers = self._memory, max(1, self.workers)
-        runs = 1 if choice.executor == "loop" else choice.slots or SLOTS[-1]
-        if small(self.prepared, runs, largest, limit // workers):
+        workers = max(1, self.workers)
+        share = self._memory // (choice.workers or workers)
+        if self._small(configs, choice.together(SLOTS[-1]), share):
             return choice
+        cell = self._chunks(list(range(len(configs))), choice)[0]
+        ends = len(cell) if job.keep_end else 0
+        need = self._need(configs, capability, choice.executor, ends)
+        return choice if need is None else within_memory(choice, need, self._memory, workers)
+
+    def _small(self, configs: Sequence[RunConfig], runs: int, limit: int) -> bool:
+        """Whether so many runs at a time are far from a limit in bytes."""
+        with one_thread(self.prepared.device), told(self.prepared.task.name):
+            return small(self.prepared, runs, configs[0].largest_pass, limit)
+
+    def _need(
+        self, configs: Sequence[RunConfig], capability: Capability, executor: str, ends: int = 0
+    ) -> Need | None:
+        """What the runs hold; where even trying runs out of memory, each fills all of it."""
         try:
             with one_thread(self.prepared.device):
-                need = predict(self.prepared, configs, capability, choice.executor)
-        except Exception:  # the user's own code may raise anything; training says it with its run
-            return choice
-        return within_memory(choice, need, limit, workers)
+                return predict(self.prepared, configs, capability, executor, ends)
+        except Exception as error:  # the user's own code; training says it with its run
+            return Need(0, self._memory) if is_out_of_memory(error) else None
 
     def _bytes_of(self, configs: Sequence[RunConfig], choice: Choice) -> int:
         """What a cluster keeps free for a cell: a process with the task's data, and what its runs
@@ -230,16 +276,12 @@ class Engine:
         """
         if self.on is None:
             return 0
-        runs, largest = choice.together(len(configs)), configs[0].largest_pass
+        runs = choice.together(len(configs))
         own = WORKER_BYTES + sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
-        if small(self.prepared, runs, largest, WORKER_BYTES):
+        if self._small(configs, runs, WORKER_BYTES):
             return own
-        try:
-            with one_thread(self.prepared.device):
-                capability = self.capability(configs[0])
-                return own + predict(self.prepared, configs, capability, choice.executor).of(runs)
-        except Exception:  # the user's own code may raise anything; training says it with its run
-            return own
+        need = self._need(configs, self.capability(configs[0]), choice.executor)
+        return own if need is None else own + need.of(runs)
 
     @cached_property
     def _memory(self) -> int:
@@ -265,13 +307,34 @@ class Engine:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
-        asked = list(configs), capability, slots, effort
-        if self.on is not None or self.workers >= 2:
-            found = self._crew.everywhere(timings, *asked)
-        else:
-            with one_thread(self.prepared.device):
-                found = [timings(self.prepared, *asked)]
+        room = self._room(configs, capability, slots)
+        if not room:
+            return Choice("loop", 0, 0, "memory holds no stack", {})
+        asked = list(configs), capability, room, effort
+        with told(self.prepared.task.name), one_thread(self.prepared.device):
+            elsewhere = self.on is not None or self.workers >= 2
+            found = (
+                self._crew.everywhere(timings, *asked)
+                if elsewhere
+                else [timings(self.prepared, *asked)]
+            )
         return choose(found, capability, configs[0])
+
+    def _room(
+        self, configs: Sequence[RunConfig], capability: Capability, slots: Sequence[int]
+    ) -> list[int]:
+        """Of these stack sizes those that a worker's memory holds while all of them, and as much
+        again for the other ways, are timed; else the largest that it does, if any.
+        """
+        share = self._memory // max(1, self.workers)
+        if self._small(configs, 2 * sum(slots), share):
+            return list(slots)
+        need = self._need(configs, capability, "stacked")
+        if need is None:
+            return list(slots)
+        most = need.most(share) // 2
+        held = zip(slots, itertools.accumulate(slots), strict=True)
+        return [s for s, together in held if together <= most] or [most] * (most > 1)
 
     def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:
         """One run for the loop executor. A stack: enough cells for many workers, of at least 8
@@ -298,9 +361,10 @@ class Engine:
         configs: Sequence[RunConfig],
         job: Job,
         starts: Sequence[RunState | None],
+        probe: str,
     ) -> Cell:
         digest = hashlib.sha256(json.dumps([FORMAT, choice.executor, self._task_name]).encode())
-        asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, _probe_name(job)
+        asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, probe
         digest.update(repr(asked).encode())
         updates = 0
         for i in runs:
@@ -325,16 +389,20 @@ class Engine:
         """
         prepared = self.prepared
         objective = prepared.objective(0).eval()
-        batch = _tree.to(_some(prepared.train), prepared.device, torch.float32)
+        start = hash_of(objective.state_dict().values())
+        batch, few = (
+            _tree.to(_some(prepared.train, count), prepared.device, torch.float32)
+            for count in (NAMED_EXAMPLES, TRIED_EXAMPLES)
+        )
         with torch.no_grad(), _random.seeded(0, "name"):
             losses, weights = objective(batch)
         loss = f"{float((losses * weights).sum() / weights.sum()):.4g}"
-        sources = [(s.examples, _hash(_whole(s))) for s in _sources(prepared)]
+        sources = [(s.examples, hash_of(_whole(s))) for s in _sources(prepared)]
         origin = prepared.task.origin or prepared.task.name
         metric = [prepared.metric.name, _scored(prepared, objective, batch)]
-        start = _hash(objective.state_dict().values())
+        trained = _trained(objective, few)
         groups = sorted((n, astuple(s)) for n, s in prepared.task.groups.items())
-        return [origin, sources, start, loss, metric, prepared.device, *groups]
+        return [origin, sources, start, loss, metric, trained, prepared.device, *groups]
 
     def train(
         self,
@@ -359,6 +427,7 @@ class Engine:
         Raises:
             TaskError: If the user's code raises or ends a worker.
         """
+        self._hold()
         begins = _begins(configs, starts)
         cells = self.plan(configs, job, starts)
         known = {cell.name: self._load(cell, configs, job) for cell in cells}
@@ -387,6 +456,8 @@ class Engine:
         for name, results in self._run(works, meter.partly, at_once):
             if self._folder is not None:
                 save_cell(self._folder / name, results)
+                if any(self._folder.glob(f"{name}/*{_platform.DAMAGED}*")):
+                    self._tell_damaged(self._folder / name / CHECKPOINT, "its runs began anew")
             self._note_memory(named[name], results)
             known[name] = results
             meter.finish(name)
@@ -395,6 +466,9 @@ class Engine:
         }
         ordered = [found[i] for i in range(len(configs))]
         return Trace(tuple(result for result, _ in ordered)), [state for _, state in ordered]
+
+    def _tell_damaged(self, path: Path, so: str) -> None:
+        self._said.append(f"`{path}` was damaged: it is kept as `{path.stem}.damaged`, and {so}")
 
     def _note_memory(self, cell: Cell, results: Results) -> None:
         """Write down that memory ran out, so that no later cell meets it."""
@@ -438,7 +512,11 @@ class Engine:
             first = configs[cell.runs[0]]
             objective = self.prepared.objective(first.seed, DTYPES[first.precision], first.gamma)
             like = start_of(objective, rule_of(first, self.prepared.task))
-        return load_cell(self._folder / cell.name, like)
+        folder = self._folder / cell.name
+        there, found = folder.exists(), load_cell(folder, like)
+        if there and not folder.exists():
+            self._tell_damaged(folder, "its runs are trained again")
+        return found
 
     def _run(
         self, works: dict[str, Work], partly: Callable[[str, float], None], at_once: int
@@ -510,15 +588,6 @@ def _static(config: RunConfig) -> tuple[Any, ...]:
     )
 
 
-def _probe_name(job: Job) -> str:
-    """What tells one probe from another: its own ``name``, or where it is defined."""
-    probe: Any = job.probe
-    if probe is None:
-        return ""
-    kind = probe if hasattr(probe, "__qualname__") else type(probe)
-    return getattr(probe, "name", f"{kind.__module__}.{kind.__qualname__}")
-
-
 def _sources(prepared: Prepared) -> tuple[Source, Source]:
     return prepared.train, prepared.validation
 
@@ -528,9 +597,9 @@ def _kept(source: Source) -> list[torch.Tensor]:
     return _tree.leaves(source.tree) if isinstance(source, Stacked) else []
 
 
-def _some(source: Source) -> Any:
+def _some(source: Source, most: int = NAMED_EXAMPLES) -> Any:
     """Some examples from the whole of a source; of files, which have a name, the first."""
-    count = min(NAMED_EXAMPLES, source.examples)
+    count = min(most, source.examples)
     last = source.examples if files_of(source) is None else count
     index = torch.linspace(0, last - 1, count).long()
     with _random.seeded(0, "name"):
@@ -550,6 +619,16 @@ def _whole(source: Source) -> list[torch.Tensor]:
     return _tree.leaves(_some(source))
 
 
+def _trained(objective: Objective, batch: Any) -> list[str]:
+    """What training on some examples gives: the gradient and the buffers after it, as norms to
+    four digits. It tells a rate of dropout, a momentum of batch norm, a frozen layer.
+    """
+    with _random.seeded(0, "name"):
+        found = gradient(lambda: objective.train()(batch), dict(objective.named_parameters()))
+    after = [found, *objective.eval().buffers()]
+    return [f"{float(t.detach().cpu().to(torch.complex128).norm()):.4g}" for t in after]
+
+
 def _scored(prepared: Prepared, objective: Objective, batch: Any) -> str:
     """The metric of the untrained model on some examples, to four digits."""
     if prepared.metric.function is None:
@@ -559,14 +638,6 @@ def _scored(prepared: Prepared, objective: Objective, batch: Any) -> str:
             return f"{float(prepared.metric.function(objective.outputs(batch), batch)):.4g}"
     except Exception as error:  # a user's metric may need more than a few examples
         return type(error).__name__
-
-
-def _hash(tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class _Meter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ import loky
 import torch
 
 from batchlab import _platform
-from batchlab.engine.cell import Results, Work, run_cell
+from batchlab.engine.cell import Results, Work, run_cell, told
 from batchlab.errors import TaskError, UserError
 from batchlab.tasks import Prepared, load, prepare
 from batchlab.tasks.loading import import_origin
@@ -149,7 +149,7 @@ class Workers:
             ]
             return [future.result() for future in called]
 
-    @contextmanager
+    @contextlib.contextmanager
     def _started(self) -> Iterator[tuple[loky.ProcessPoolExecutor, Path]]:
         """The processes, ended by whatever goes wrong while they are used."""
         try:
@@ -216,7 +216,7 @@ def packed(prepared: Prepared) -> bytes:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TaskError(
                 f"The task `{prepared.task.name}` cannot be sent to worker processes ({reason}). "
-                "Name it as `file.py:function`, or use `workers=0`."
+                "Name it as `file.py:function`, or train it with `workers=0` in Python."
             ) from error
         payload = None
     return cloudpickle.dumps((sys.path, origin, device, part, payload))
@@ -243,7 +243,8 @@ def _collect(
 def _died(name: str) -> str:
     return (
         f"A worker process died while training the task `{name}`: its code ended the process, or "
-        "the system did, for lack of memory. `workers=0` trains in one process and shows more."
+        "the system did, for lack of memory. In Python, "
+        "`batchlab.engine.train(…, workers=0)` trains in one process and shows more."
     )
 
 
@@ -297,13 +298,16 @@ def _work(task: str, share: str, work: Work) -> Results:
         nonlocal last
         if time.monotonic() - last > POLL_SECONDS:
             last = time.monotonic()
-            Path(share).write_text(f"{done:.4f}")
+            with contextlib.suppress(OSError):  # a full disk: only the share is not told
+                Path(share).write_text(f"{done:.4f}")
 
     return run_cell(_read_task(task), work, tick)
 
 
 def _call(task: str, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-    return function(_read_task(task), *given)
+    prepared = _read_task(task)
+    with told(prepared.task.name):  # here: what the user's code raises may not travel
+        return function(prepared, *given)
 
 
 def _read_share(path: Path) -> float:
