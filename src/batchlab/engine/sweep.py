@@ -28,6 +28,7 @@ from batchlab.engine.choice import (
     Effort,
     by_rule,
     choose,
+    divided,
     effort_of,
     slots_of,
     slots_that_fit,
@@ -194,16 +195,16 @@ class Engine:
         updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
         forced = self._forced is not None
         effort = Effort.NONE if forced else effort_of(capability, largest, updates)
-        slots = slots_of(self.prepared, len(configs))
+        many = max((s for s in SLOTS if s <= len(configs)), default=len(configs))
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         wrapped = () if first.gamma is None else ("gamma",)
-        asked = *shape, slots, str(effort), self._forced, *wrapped
+        asked = *shape, many, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
         if known is None:
             timed = effort is not Effort.NONE
-            known = self._timed(configs, capability, slots, effort) if timed else rule
+            known = self._timed(configs, capability, effort) if timed else rule
             known = self._within_memory(known, configs, capability, largest)
             if timed or known is not rule:
                 self._choices.keep(key, known)
@@ -256,33 +257,32 @@ class Engine:
         return max(1, found - own) if found else sys.maxsize
 
     def _timed(
-        self,
-        configs: Sequence[RunConfig],
-        capability: Capability,
-        slots: Sequence[int],
-        effort: Effort,
+        self, configs: Sequence[RunConfig], capability: Capability, effort: Effort
     ) -> Choice:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:
             return Choice("loop", 0, 0, capability.reason or "a single run", {})
+        workers = max(1, self.workers)
+        slots = slots_of(self.prepared, len(configs), workers)
         asked = list(configs), capability, slots, effort
         if self.on is not None or self.workers >= 2:
             found = self._crew.everywhere(timings, *asked)
         else:
             with one_thread(self.prepared.device):
                 found = [timings(self.prepared, *asked)]
-        return choose(found, capability, configs[0])
+        return replace(choose(found, capability, configs[0]), shared_by=workers)
 
     def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:
         """One run for the loop executor. A stack: enough cells for many workers, of at least 8
-        runs, each small enough for the cache; where slots are refilled or a program has to be
-        compiled for each, fewer and longer ones.
+        runs, each small enough for the cache; one that was timed, as many for each of those that
+        timed it, fewer and longer ones where a program has to be compiled for each.
         """
         if choice.executor == "loop":
             return [[run] for run in runs]
         cells = COMPILED_CELLS if choice.unit else CHUNKS_WANTED
-        wanted = max(choice.slots or LEAST_CHUNK, math.ceil(len(runs) / cells))
-        size = wanted if choice.slots else min(self._chunk_size, wanted)
+        size = min(self._chunk_size, max(LEAST_CHUNK, math.ceil(len(runs) / cells)))
+        if choice.slots:
+            _, size = divided(len(runs), choice.slots, max(1, choice.shared_by), cells)
         return [runs[i : i + size] for i in range(0, len(runs), size)]
 
     @cached_property
