@@ -280,7 +280,9 @@ def main() -> None:
     )
     parser.add_argument("--advices", type=int, default=10)
     parser.add_argument("--truth-seeds", type=int, default=40)
-    parser.add_argument("--picks", type=int, default=4, help="independent exhaustive grids")
+    parser.add_argument(
+        "--picks", type=int, default=4, help="independent exhaustive grids"
+    )
     parser.add_argument("--pick-seeds", type=int, default=5, help="seeds of each of these grids")
     parser.add_argument("--target-runs", type=int, default=20)
     parser.add_argument("--target", type=float)
