@@ -522,7 +522,8 @@ def told(r: dict[str, Any]) -> str:
         f"{100 * r['of_gemm_peak']:.0f} % of GEMM peak ({r['gemm_gflops']:.0f} GF/s); "
         f"the way takes {r['slower_than_best']['median']:.2f}× the best one ({r['best']}); "
         f"losses within {r['largest_difference_of_losses']:.1e}; "
-        f"planned in {r['planning_seconds']:.0f} s, {r['start_seconds']:.1f} s a sweep beside its updates"
+        f"planned in {r['planning_seconds']:.0f} s, "
+        f"{r['start_seconds']:.1f} s a sweep beside its updates"
     )
 
 
