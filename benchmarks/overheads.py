@@ -8,8 +8,8 @@ is timed where it is called:
 * recording is all that evaluating does beside predicting, collecting the series, and writing them;
 * checkpoints are the copies of the state and the writing.
 
-More than 2 % for either, or no checkpoint at all, ends the script with 1. The time from the command
-to the first update is that of a process of its own.
+More than 2 % for either, or no checkpoint at all, ends the script with 1. The time from the
+command to the first update is that of a process of its own.
 
     python benchmarks/overheads.py --repeats 3
 """
