@@ -20,16 +20,15 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
-import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ from torch.nn.functional import cross_entropy
 from batchlab import _platform
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
-from batchlab.engine.checkpoint import NAME
+from batchlab.engine.checkpoint import NAME, Checkpoint
 from batchlab.engine.job import to_arrays
 from batchlab.engine.loop import Alone
 from batchlab.engine.stacked import EMPTY, Stack
@@ -245,12 +244,16 @@ def finished(out: Path) -> dict[str, int]:
     }
 
 
-def held(path: Path) -> int:
-    """Updates that a checkpoint holds; of a damaged one NumPy, zipfile or JSON raise."""
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-        found = json.loads(arrays["facts.json"].tobytes())
-        for name in arrays.files:
-            assert arrays[name] is not None  # reading checks its sum
+def held(path: Path) -> int | None:
+    """Updates that a checkpoint holds; None if it is damaged. Reads a copy: who reads a damaged
+    one sets it aside.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, folder)
+        whole = Checkpoint(Path(folder)).load()
+    if whole is None:
+        return None
+    found, _ = whole
     if isinstance(found["done"], int):
         return found["done"]
     pairs = zip(found["done"], found["slots"], strict=True)
@@ -386,18 +389,16 @@ def trial(
     wrong = kill(first, kind, draw.uniform(0, whole.seconds / max(1, kind.workers)), draw)
     if wrong is None:
         return None
-    done, kept = finished(first.out), 0
-    for path in first.out.glob(f"cells/*/{NAME}"):
-        try:
-            kept += 0 if path.parent.name in done else held(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            wrong.append(f"a half-written checkpoint: {error}")
+    done = finished(first.out)
+    unfinished = (p for p in first.out.glob(f"cells/*/{NAME}") if p.parent.name not in done)
+    kept = [held(path) for path in unfinished]
+    wrong += ["a half-written checkpoint"] * kept.count(None)
     second = Child(home, "second", kind, updates)
     if second.process.wait():
         return [*wrong, f"the resumed sweep failed: {second.said.read_text()}"]
     if result(second.out)[0] != whole.same:
         wrong.append("another result")
-    left = sum(whole.cells.values()) - sum(done.values()) - kept
+    left = sum(whole.cells.values()) - sum(done.values()) - sum(filter(None, kept))
     if counted(second.counts) != left:
         wrong.append(f"trained {counted(second.counts)} updates, {left} were left")
     if kind.workers and len(whole.cells) - len(done) >= 2:  # else no worker was started
