@@ -240,13 +240,15 @@ def test_no_stack_that_is_tried_would_leave_a_worker_without_runs():
 def test_workers_train_as_many_stacks_each_and_none_is_larger_than_timed(
     runs, slots, workers, cells
 ):
-    stack, cell = divided(runs, slots, workers, cells)
+    stack, sizes = divided(runs, slots, workers, cells)
+    assert sum(sizes) == runs
+    assert sizes == sorted(sizes, reverse=True)
     assert 1 <= stack <= slots
-    assert cell % stack == 0
-    stacks = math.ceil(runs / stack)
-    rounds = math.ceil(runs / (workers * slots))
-    assert stacks <= workers * rounds  # as few rounds as full stacks would take
-    assert divided(runs, stack, workers, cells) == (stack, cell)  # what was timed is trained
+    busy = [0] * workers
+    for size in sizes:  # the longest first, each to whoever is free
+        busy[busy.index(min(busy))] += math.ceil(size / stack)
+    assert max(busy) == math.ceil(runs / (workers * slots))  # as few as full stacks would take
+    assert divided(runs, stack, workers, cells) == (stack, sizes)  # what was timed is trained
 
 
 @pytest.mark.parametrize(("executor", "sizes"), [("stacked", [8] * 2), ("compiled", [4] * 4)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -265,7 +266,7 @@ def slots_of(prepared: Prepared, runs: int, workers: int = 1) -> list[int]:
     return sorted({divided(runs, slots, workers, 1)[0] for slots in fit})
 
 
-def divided(runs: int, slots: int, workers: int, cells: int) -> tuple[int, int]:
+def divided(runs: int, slots: int, workers: int, cells: int) -> tuple[int, list[int]]:
     """Cut runs so that every worker trains as many stacks, of nearly the same size.
 
     Args:
@@ -275,17 +276,21 @@ def divided(runs: int, slots: int, workers: int, cells: int) -> tuple[int, int]:
         cells: Wanted, for resume; no stack is made smaller for them.
 
     Returns:
-        (runs of a stack, runs of a cell: one or more stacks, one after the other).
+        (runs of a stack, runs of each cell: one or more stacks, one after the other).
 
     Example:
         >>> divided(16, 16, workers=2, cells=16), divided(40, 16, workers=2, cells=16)
-        ((8, 8), (10, 10))
-        >>> divided(1000, 16, workers=2, cells=16)
-        (16, 64)
+        ((8, [8, 8]), (10, [10, 10, 10, 10]))
+        >>> divided(9, 1, workers=2, cells=4)
+        (1, [3, 3, 2, 1])
     """
     rounds = math.ceil(runs / (workers * slots))
     stack = math.ceil(runs / (workers * rounds))
-    return stack, stack * max(1, rounds // math.ceil(cells / workers))
+    parts = min(rounds, math.ceil(cells / workers))
+    each = (stack * (rounds // parts + (i < rounds % parts)) for i in range(parts))
+    ends = itertools.accumulate(size for size in each for _ in range(workers))
+    places = [0, *(min(runs, end) for end in ends)]
+    return stack, [b - a for a, b in itertools.pairwise(places) if b > a]
 
 
 def slots_that_fit(prepared: Prepared) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -281,9 +282,11 @@ class Engine:
             return [[run] for run in runs]
         cells = COMPILED_CELLS if choice.unit else CHUNKS_WANTED
         size = min(self._chunk_size, max(LEAST_CHUNK, math.ceil(len(runs) / cells)))
+        sizes = [size] * math.ceil(len(runs) / size)
         if choice.slots:
-            _, size = divided(len(runs), choice.slots, max(1, choice.shared_by), cells)
-        return [runs[i : i + size] for i in range(0, len(runs), size)]
+            _, sizes = divided(len(runs), choice.slots, max(1, choice.shared_by), cells)
+        ends = itertools.accumulate(sizes)
+        return [runs[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     @cached_property
     def _chunk_size(self) -> int:
