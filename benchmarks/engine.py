@@ -47,7 +47,7 @@ from batchlab.config import RunConfig
 from batchlab.engine import Engine, choice, sweep
 from batchlab.engine.capability import Capability, probe_capability
 from batchlab.engine.choice import Effort
-from batchlab.engine.job import Job
+from batchlab.engine.job import EVALUATIONS, Job
 from batchlab.engine.loop import train_alone
 from batchlab.engine.stacked import Stack, train_stacked
 from batchlab.engine.workers import begin
@@ -382,11 +382,14 @@ class Ours:
         return f"{'compiled' if self.choice.unit else 'stacked'} {self.choice.slots}"
 
     def train(self, updates: int) -> float:
-        """Seconds of a whole sweep, evaluated as often as `advise` does."""
+        """Seconds of a whole sweep, evaluated as often as a long one: every quarter pass, at most
+        40 times.
+        """
         self.turn += 1
         configs = configs_of(self.row, self.prepared, self.row.runs, updates, self.turn)
         samples = updates * self.row.batch_size
-        job = Job(tuple(range(0, samples + 1, self.prepared.examples // 4)))
+        apart = max(self.prepared.examples // 4, math.ceil(samples / EVALUATIONS))
+        job = Job(tuple(range(0, samples + 1, apart)))
         began = time.perf_counter()
         self.engine.train(configs, job)
         return time.perf_counter() - began
