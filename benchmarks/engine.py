@@ -383,13 +383,14 @@ class Ours:
 
     def train(self, updates: int) -> float:
         """Seconds of a whole sweep, evaluated as often as a long one: every quarter pass, at most
-        40 times.
+        40 times, and between compiled blocks, so that no sweep compiles a program of its own.
         """
         self.turn += 1
         configs = configs_of(self.row, self.prepared, self.row.runs, updates, self.turn)
         samples = updates * self.row.batch_size
         apart = max(self.prepared.examples // 4, math.ceil(samples / EVALUATIONS))
-        job = Job(tuple(range(0, samples + 1, apart)))
+        block = max(1, self.choice.unit) * self.row.batch_size
+        job = Job(tuple(range(0, samples + 1, block * math.ceil(apart / block))))
         began = time.perf_counter()
         self.engine.train(configs, job)
         return time.perf_counter() - began
