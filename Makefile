@@ -31,7 +31,8 @@ check: $(WORK) ## format, lint, types
 	$(BIN)/pyright
 
 bench: $(WORK) ## the figures behind the claims, one script after the other; long
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+	@failed=0; for script in benchmarks/[!_]*.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || failed=1; done; exit $$failed
 
 docs: $(WORK) ## the API pages, into site/
 	$(BIN)/pdoc --docformat google --math --output-directory site batchlab

@@ -14,7 +14,7 @@ LAYERS = [
     line.split()
     for line in """
     types errors
-    _tree _html _text _random _platform _processes _snapshot
+    _tree _html _curves _text _random _platform _processes _snapshot
     _memory _finder _team citations
     schedules stats models _meter
     rules samplers theory

@@ -1,16 +1,28 @@
 """How a group of runs is trained: timed once, written down, read ever after."""
 
 import json
+import math
 import os
 import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from batchlab.engine import choice, compiled, sweep
 from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.choice import Choice, Choices, Effort, choose, effort_of, slots_of, timings
+from batchlab.engine.choice import (
+    Choice,
+    Choices,
+    Effort,
+    choose,
+    divided,
+    effort_of,
+    slots_of,
+    timings,
+)
 from batchlab.engine.sweep import Engine
 from batchlab.engine.workers import Workers
 from tests.engine import tiny
@@ -243,11 +255,51 @@ def test_choices_survive_as_a_file(tmp_path):
 
 def test_stacks_are_as_large_as_the_cache_and_the_runs_allow(monkeypatch):
     prepared = tiny.ready()
-    assert slots_of(prepared, 300) == [16, 64, 256]
-    assert slots_of(prepared, 20) == [16]
+    assert slots_of(prepared, 256) == [16, 64, 256]
+    assert slots_of(prepared, 300) == [16, 60, 150]
     assert slots_of(prepared, 5) == [5]
     monkeypatch.setattr(choice, "CACHE_BYTES", 1)
     assert slots_of(prepared, 300) == [16]
+
+
+def test_no_stack_that_is_tried_would_leave_a_worker_without_runs():
+    prepared = tiny.ready()
+    assert slots_of(prepared, 16, workers=2) == [8]
+    assert slots_of(prepared, 256, workers=2) == [16, 64, 128]
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 2000), st.integers(1, 256), st.integers(1, 64), st.sampled_from([1, 4, 16]))
+def test_workers_train_as_many_stacks_each_and_none_is_larger_than_timed(
+    runs, slots, workers, cells
+):
+    stack, sizes = divided(runs, slots, workers, cells)
+    assert sum(sizes) == runs
+    assert sizes == sorted(sizes, reverse=True)
+    assert 1 <= stack <= slots
+    busy = [0] * workers
+    for size in sizes:  # the longest first, each to whoever is free
+        busy[busy.index(min(busy))] += math.ceil(size / stack)
+    assert max(busy) == math.ceil(runs / (workers * slots))  # as few as full stacks would take
+    assert divided(runs, stack, workers, cells) == (stack, sizes)  # what was timed is trained
+
+
+@pytest.mark.parametrize(("executor", "sizes"), [("stacked", [8] * 2), ("compiled", [4] * 4)])
+def test_a_timed_sweep_is_cut_for_the_workers_that_timed_it(
+    executor, sizes, tmp_path, timed, monkeypatch
+):
+    seconds, asked = timed
+    seconds[executor] = 0.5
+    monkeypatch.setattr(choice, "why_not_compiled", lambda device: "")
+    monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.COMPILED)
+    monkeypatch.setattr(
+        Workers, "everywhere", lambda self, call, *given: [call(tiny.ready(), *given)]
+    )
+    configs = [tiny.run(seed=s) for s in range(16)]
+    plans = [Engine(tiny.ready(), tmp_path, n).plan(configs, tiny.job()) for n in (2, 7)]
+    assert asked == ["loop", "stacked 8", "compiled 1", "compiled 8"]
+    assert sorted(len(cell.runs) for cell in plans[0]) == sizes
+    assert plans[0] == plans[1]  # on another machine the finished cells are found
 
 
 def test_the_compiler_is_looked_for_by_name(monkeypatch):

@@ -4,18 +4,74 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from torch.utils import _pytree
+
+from tests.benchmarks import load
+from tests.engine import tiny
+
 ROOT = Path(__file__).resolve().parents[2]
+KILL = load("kill")
 
 
-def test_a_killed_sweep_resumes_to_the_same_result():
-    """One kill of each executor; `benchmarks/kill.py` without arguments does fifty."""
-    script = str(ROOT / "benchmarks" / "kill.py")
-    done = subprocess.run(
-        [sys.executable, script, "--trials", "2", "--updates", "150"],
+def killed(trials, updates):
+    """What `benchmarks/kill.py` prints and how it ends."""
+    words = ["--trials", str(trials), "--updates", str(updates)]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), *words],
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=900,
     )
+
+
+def test_a_sweep_killed_while_it_writes_resumes_to_the_same_result():
+    done = killed(trials=1, updates=150)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 kills, 0 failures" in done.stdout
+    assert "1 kills (1 while writing), 0 failures" in done.stdout
+
+
+@pytest.mark.slow
+def test_killed_in_every_way_sweeps_resume_to_the_same_result():
+    """Parent or worker, with and without workers; without arguments the script kills fifty."""
+    done = killed(trials=len(KILL.KINDS), updates=1000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 while writing, 4 at any moment, 2 a worker), 0 failures" in done.stdout
+
+
+def test_what_a_checkpoint_holds_is_counted_with_runs_that_have_ended(tmp_path):
+    facts = {
+        "done": [5, 7],
+        "slots": [2, KILL.EMPTY],
+        "parked": {"4": [3, 0.0, 0]},
+        "ends": {"0": [True, 4, 24, 1.0, 2], "1": [False, 9, 72, 1.0, 2]},
+    }
+    KILL.Checkpoint(tmp_path).save(facts, {"now0": np.arange(99.0)})
+    path = tmp_path / KILL.NAME
+    assert KILL.held(path) == 5 + 3 + 4 + 9
+    path.write_bytes(path.read_bytes()[:-99])
+    assert KILL.held(path) is None
+    assert [found.name for found in tmp_path.iterdir()] == [KILL.NAME]
+
+
+def test_every_tensor_of_an_end_state_is_in_its_digest():
+    _, (state,) = tiny.trained(tiny.ready(tiny.batch_norm), [tiny.run(samples=16)])
+    whole = KILL.digest(state)
+    leaves = _pytree.tree_leaves(state.progress)
+    assert len(leaves) > 8
+    for leaf in leaves:
+        before = leaf.clone()
+        leaf += 1
+        assert KILL.digest(state) != whole
+        leaf.copy_(before)
+    assert KILL.digest(state) == whole
+
+
+def test_strays_are_found(tmp_path):
+    (tmp_path / "cells" / "a.damaged1").mkdir(parents=True)
+    (tmp_path / "cells" / "b").mkdir()
+    for name in ("runs.parquet", KILL.NAME, f"{KILL._platform.UNFINISHED}x.tmp"):
+        (tmp_path / "cells" / "b" / name).touch()
+    assert len(KILL.strays(tmp_path)) == 3

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from batchlab import _platform, cli
 from batchlab._platform import DirectoryLock
 from batchlab.engine import Engine, loop, stacked, sweep
 from batchlab.engine.naming import name_of
@@ -397,6 +399,60 @@ class Stop:
     def __call__(self, share):
         if share >= self.share:
             raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_stops_a_sweep_that_goes_on_to_the_same_trace(tmp_path):
+    whole = train(None)[0]
+    before = signal.signal(signal.SIGTERM, cli._terminated)
+
+    def terminate(share):
+        if share >= 0.34:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(cli.Terminated):
+            train(tmp_path, progress=terminate)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    resumed, _, reused = train(tmp_path)
+    assert reused == 2
+    assert tiny.facts(resumed) == tiny.facts(whole)
+
+
+@pytest.mark.parametrize("fitting", [0, 1, 5, 9])
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_a_full_disk_ends_a_sweep_in_a_sentence_and_loses_nothing(
+    tmp_path, fitting, executor, monkeypatch
+):
+    """The n-th file and all after it find no room, a checkpoint or a result."""
+    monkeypatch.setattr(sweep, "LEAST_CHUNK", 1)
+    monkeypatch.setattr(loop, "TICK_UPDATES", 1)
+    monkeypatch.setattr(stacked, "LONGEST_LEG", 1)
+    whole, _ = tiny.trained(tiny.ready(), CONFIGS, executor)
+    written, fsync = [], os.fsync
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) > fitting:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    def sweep_on():
+        with Engine(tiny.ready(), tmp_path, 0, executor, checkpoint_seconds=0.0) as engine:
+            return engine.train(CONFIGS, tiny.job(32))[0], engine.reused
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        patch.setattr(_platform, "_sync_folder", lambda folder: None)
+        with pytest.raises(ResultError, match=r"Cannot write .*: No space left .* --resume"):
+            sweep_on()
+    assert not list(tmp_path.rglob(f"{_platform.UNFINISHED}*"))
+    sealed = len(list(tmp_path.glob("cells/*/done.json")))
+    resumed, reused = sweep_on()
+    assert reused == sealed
+    assert not list(tmp_path.rglob("*.damaged*"))
+    assert tiny.facts(resumed) == tiny.facts(whole)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.34, 0.9])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +63,7 @@ class Choice:
         timings: Way → seconds of one update of one run, on one thread; empty if not timed.
         most: Runs that the memory of one worker holds at a time; 0: it did not matter.
         workers: Workers that the memory holds at a time; 0: all.
+        shared_by: Workers that timed it, and that have equal parts of the runs; 0: not timed.
     """
 
     executor: str
@@ -70,6 +73,7 @@ class Choice:
     timings: dict[str, float]
     most: int = 0
     workers: int = 0
+    shared_by: int = 0
 
     def together(self, runs: int) -> int:
         """Of the runs of a cell, how many train at a time.
@@ -276,12 +280,40 @@ def choose(
     return Choice(executor, int(many or 0), unit, reason, timed)
 
 
-def slots_of(prepared: Prepared, runs: int) -> list[int]:
-    """Stack sizes worth trying: 16, 64, 256, as far as there are runs and parameters, gradients
-    and state fill at most half the last-level cache; always one.
+def slots_of(prepared: Prepared, runs: int, workers: int = 1) -> list[int]:
+    """Stack sizes worth trying, ascending: 16, 64, 256, as far as parameters, gradients and state
+    fill at most half the last-level cache, each cut so that every worker has as much to do; always
+    one.
     """
-    enough = [s for s in slots_that_fit(prepared) if s <= runs]
-    return enough or [min(runs, SLOTS[0])]
+    fit = slots_that_fit(prepared) or SLOTS[:1]
+    return sorted({divided(runs, slots, workers, 1)[0] for slots in fit})
+
+
+def divided(runs: int, slots: int, workers: int, cells: int) -> tuple[int, list[int]]:
+    """Cut runs so that every worker trains as many stacks, of nearly the same size.
+
+    Args:
+        runs: Of the sweep.
+        slots: Largest size of a stack.
+        workers: That train at the same time, at least 1.
+        cells: Wanted, for resume; no stack is made smaller for them.
+
+    Returns:
+        (runs of a stack, runs of each cell: one or more stacks, one after the other).
+
+    Example:
+        >>> divided(16, 16, workers=2, cells=16), divided(40, 16, workers=2, cells=16)
+        ((8, [8, 8]), (10, [10, 10, 10, 10]))
+        >>> divided(9, 1, workers=2, cells=4)
+        (1, [3, 3, 2, 1])
+    """
+    rounds = math.ceil(runs / (workers * slots))
+    stack = math.ceil(runs / (workers * rounds))
+    parts = min(rounds, math.ceil(cells / workers))
+    each = (stack * (rounds // parts + (i < rounds % parts)) for i in range(parts))
+    ends = itertools.accumulate(size for size in each for _ in range(workers))
+    places = [0, *(min(runs, end) for end in ends)]
+    return stack, [b - a for a, b in itertools.pairwise(places) if b > a]
 
 
 def slots_that_fit(prepared: Prepared) -> list[int]:

@@ -500,17 +500,23 @@ class Stack:
         samples, updates = self._place(row)
         if broken is not None:
             updates += (broken[1] - 1) % reuse + 1
-        result = result_of(
+        seconds = time.perf_counter() - self.began
+        result = self._result(run, broken is not None, updates, samples, seconds, self.count)
+        self.ends[run], self.slots[row] = (result, state), EMPTY
+
+    def _result(
+        self, run: int, diverged: bool, updates: int, samples: int, seconds: float, together: int
+    ) -> RunResult:
+        return result_of(
             self.configs[run],
-            diverged=broken is not None,
+            diverged=diverged,
             updates=updates,
             samples=samples,
-            seconds=time.perf_counter() - self.began,
+            seconds=seconds,
             executor="stacked",
-            together=self.count,
+            together=together,
             series=self.recorders[run].series(),
         )
-        self.ends[run], self.slots[row] = (result, state), EMPTY
 
     def _state(self, row: int) -> RunState:
         progress = _pytree.tree_map(
@@ -559,21 +565,12 @@ class Stack:
         for name, (done, loss_sum, loss_count) in facts["parked"].items():
             progress = from_arrays(f"parked{name}.", arrays, like)
             self.parked[int(name)] = Parked(done, loss_sum, loss_count, progress)
-        for name, (diverged, updates, samples, seconds, together) in facts["ends"].items():
+        for name, counts in facts["ends"].items():
             run = int(name)
-            result = result_of(
-                self.configs[run],
-                diverged=diverged,
-                updates=updates,
-                samples=samples,
-                seconds=seconds,
-                executor="stacked",
-                together=together,
-                series=self.recorders[run].series(),
-            )
+            result = self._result(run, *counts)
             kept = f"end{run}.0" in arrays
             ended = from_arrays(f"end{run}.", arrays, like) if kept else None
-            state = None if ended is None else RunState(ended, samples, updates)
+            state = None if ended is None else RunState(ended, result.samples, result.updates)
             self.ends[run] = result, state
 
 

@@ -31,6 +31,7 @@ from batchlab.engine.choice import (
     Effort,
     by_rule,
     choose,
+    divided,
     effort_of,
     slots_of,
     slots_that_fit,
@@ -214,12 +215,13 @@ class Engine:
         updates = len(configs) * first.reuse
         updates *= len(updates_of(first, self.prepared.examples, begin, job.until))
         forced = self._forced is not None
-        slots = slots_of(self.prepared, len(configs))
+        slots = slots_of(self.prepared, len(configs), max(1, self.workers))
+        many = max((s for s in SLOTS if s <= len(configs)), default=len(configs))
         effort = Effort.NONE if forced else effort_of(capability, largest, updates, slots)
         unclipped, alone = first.clip_norm is None, first.accumulates
         shape = first.rule, largest, first.precision, unclipped, first.reuse, alone
         wrapped = () if first.gamma is None else ("gamma",)
-        asked = self.task_hash, *shape, slots, str(effort), self._forced, *wrapped
+        asked = self.task_hash, *shape, many, str(effort), self._forced, *wrapped
         key = hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
         known = self._choices.get(key)
         if known is not None and (key, job.keep_end) in self._fitted:
@@ -298,11 +300,7 @@ class Engine:
         return max(1, found - own) if found else sys.maxsize
 
     def _timed(
-        self,
-        configs: Sequence[RunConfig],
-        capability: Capability,
-        slots: Sequence[int],
-        effort: Effort,
+        self, configs: Sequence[RunConfig], capability: Capability, effort: Effort
     ) -> Choice:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:
@@ -318,7 +316,7 @@ class Engine:
                 if elsewhere
                 else [timings(self.prepared, *asked)]
             )
-        return choose(found, capability, configs[0])
+        return replace(choose(found, capability, configs[0]), shared_by=max(1, self.workers))
 
     def _room(
         self, configs: Sequence[RunConfig], capability: Capability, slots: Sequence[int]
@@ -338,15 +336,18 @@ class Engine:
 
     def _chunks(self, runs: list[int], choice: Choice) -> list[list[int]]:
         """One run for the loop executor. A stack: enough cells for many workers, of at least 8
-        runs, each small enough for the cache; where slots are refilled or a program has to be
-        compiled for each, fewer and longer ones.
+        runs, each small enough for the cache; one that was timed, as many for each of those that
+        timed it, fewer and longer ones where a program has to be compiled for each.
         """
         if choice.executor == "loop":
             return [[run] for run in runs]
         cells = COMPILED_CELLS if choice.unit else CHUNKS_WANTED
-        wanted = max(choice.slots or LEAST_CHUNK, math.ceil(len(runs) / cells))
-        size = wanted if choice.slots else min(self._chunk_size, wanted)
-        return [runs[i : i + size] for i in range(0, len(runs), size)]
+        size = min(self._chunk_size, max(LEAST_CHUNK, math.ceil(len(runs) / cells)))
+        sizes = [size] * math.ceil(len(runs) / size)
+        if choice.slots:
+            _, sizes = divided(len(runs), choice.slots, max(1, choice.shared_by), cells)
+        ends = itertools.accumulate(sizes)
+        return [runs[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     @cached_property
     def _chunk_size(self) -> int:

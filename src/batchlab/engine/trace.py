@@ -13,9 +13,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from batchlab import _html
+from batchlab import _curves, _html
 from batchlab.config import RunConfig
-from batchlab.engine import picture
 from batchlab.types import Status, from_plain, to_plain
 
 MANY = 12
@@ -128,7 +127,7 @@ class Trace:
         table = _html.table(head, rows)
         if len(rows) > MANY:
             table = _html.folded(f"{len(rows)} runs", table)
-        return picture.losses([_curve(r) for r in self.runs if "loss" in r.series]) + table
+        return _curves.losses([_curve(r) for r in self.runs if "loss" in r.series]) + table
 
     def _repr_mimebundle_(self, **asked: Any) -> dict[str, str]:
         """For IPython, which would write every number beside the picture."""
@@ -152,13 +151,13 @@ class Trace:
         return Trace(tuple(with_series))
 
 
-def _curve(run: RunResult) -> picture.Curve:
+def _curve(run: RunResult) -> _curves.Curve:
     """The validation loss of a run, named by its setting."""
     series = run.series["loss"]
     label = f"batch size {run.config.batch_size}, learning rate {run.config.learning_rate:.4g}"
     label += "" if run.config.gamma is None else f", γ {run.config.gamma:.4g}"
     diverged = run.status is Status.DIVERGED
-    return picture.Curve(label, series.samples, series.values, broken=diverged)
+    return _curves.Curve(label, series.samples, series.values, broken=diverged)
 
 
 def to_parquet(table: pl.DataFrame) -> bytes:
