@@ -18,6 +18,18 @@ WHY = {
     "other": "not asked for",
 }
 
+# beartype checks every shape and type where numbers are made, by jaxtyping's import hook; an int may
+# stand for a float. Elsewhere pyright's word is enough: checking all of it made the run half as long
+# again. Processes that tests start (command line, workers, wheel) run without it, as for users.
+CHECKED = (
+    *("accumulation", "config", "data", "engine", "finding", "measure", "models", "optim", "rules"),
+    *("samplers", "schedules", "stats", "theory", "types", "watch", "_random", "_tree"),
+)
+jaxtyping.install_import_hook(
+    [f"batchlab.{name}" for name in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
 # Deterministic, and no deadline: a wall clock on a busy machine proves nothing.
 hypothesis.settings.register_profile("batchlab", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("batchlab")

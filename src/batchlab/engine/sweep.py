@@ -300,7 +300,11 @@ class Engine:
         return max(1, found - own) if found else sys.maxsize
 
     def _timed(
-        self, configs: Sequence[RunConfig], capability: Capability, effort: Effort
+        self,
+        configs: Sequence[RunConfig],
+        capability: Capability,
+        slots: Sequence[int],
+        effort: Effort,
     ) -> Choice:
         """The fastest way: timed by all workers at once, as they will train."""
         if not capability.stackable or len(configs) < 2:

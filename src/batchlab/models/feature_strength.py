@@ -329,7 +329,7 @@ def depth_of(output: Tensor) -> int:
             waiting += missing
             continue
         waiting.pop()
-        if node not in known:
+        if node is not None and node not in known:
             known[node] = _place(node, [known[n] for n in inputs])
     return max(1, known[output.grad_fn].depth)
 

@@ -145,8 +145,10 @@ def grid(sweep: Sweep, seed: int) -> list[tuple[float, float]]:
 
 def _below(sweep: Sweep, found: Sequence[Run]) -> list[tuple[float, float]]:
     """The next decade down at each γ whose smallest rate is not calm yet."""
-    wanted = []
-    for gamma in sweep.gammas if sweep.calm is not None else ():
+    wanted: list[tuple[float, float]] = []
+    if sweep.calm is None:
+        return wanted
+    for gamma in sweep.gammas:
         least = min(one.rate for one in found if one.gamma == gamma)
         if least > LOWEST and math.isnan(highest(found, gamma, sweep.calm)):
             steps = range(1, sweep.per_decade + 1)
