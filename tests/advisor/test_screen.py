@@ -138,6 +138,7 @@ def test_a_part_of_an_evaluation_reads_that_part_and_asks_no_metric():
     assert asked == [examples]
 
 
+@pytest.mark.wrong_type  # a run of which only the series are there
 @pytest.mark.parametrize(("seconds", "at"), [(15.0, ()), (0.01, (0, 64))])
 def test_the_short_run_is_evaluated_where_the_budget_pays_for_it(monkeypatch, seconds, at):
     session, jobs = made.session(options=Options(budget=30.0)), []
@@ -172,6 +173,7 @@ class Probe:
         return result(moments, samples=samples, examples=64, method=METHODS[1]).values()
 
 
+@pytest.mark.wrong_type  # a probe that only takes time
 @pytest.mark.parametrize(
     ("most", "expected", "measured"),
     [(5.0, 1.0, 2), (5.0, 6.0, 0), (-1.0, 0.0, 0), (8.0, 2.0, 4), (float("inf"), 9.0, 4)],
