@@ -151,7 +151,7 @@ def planned(out=None, **given):
         return cell.choice, engine.hear()
 
 
-def test_where_trying_runs_out_of_memory_one_run_at_a_time_is_planned():
+def test_where_trying_runs_out_of_memory_one_run_at_a_time_is_planned(monkeypatch):
     def full(*given):
         raise out_of_memory()
 
@@ -358,7 +358,7 @@ def test_where_memory_does_not_hold_so_many_starts_fewer_begin(monkeypatch, sche
 
 def test_where_memory_does_not_hold_one_more_the_others_go_on(monkeypatch):
     prepared, configs = tiny.ready(), runs(6)
-    configs[1] = configs[1].replace(learning_rate=1e300)
+    configs[1] = configs[1].replace(learning_rate=1e308)
     capability = probe_capability(prepared, configs[0])
     whole = train_stacked(prepared, configs, tiny.job(), capability, slots=4)
     stack, sizes = stacked.stack, []

@@ -154,20 +154,6 @@ def test_a_model_that_raises_while_it_is_timed_is_told_in_one_sentence(monkeypat
         engine.plan(SEVERAL, tiny.job(80))
 
 
-def test_a_model_that_raises_at_once_is_told_in_one_sentence():
-    class Never(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = tiny.mlp()
-
-        def forward(self, inputs):
-            raise Odd("the sensor", "gone")
-
-    words = r"^Training the task `task` raised Odd: the sensor, gone$"
-    with Engine(tiny.ready(Never), None, 0) as engine, pytest.raises(TaskError, match=words):
-        engine.plan(SEVERAL, tiny.job(80))
-
-
 # Worker processes
 
 FILE = '''
