@@ -18,12 +18,12 @@ WHY = {
     "other": "not asked for",
 }
 
-# beartype checks every shape and type where numbers are made, by jaxtyping's import hook; an int may
-# stand for a float. Elsewhere pyright's word is enough: checking all of it made the run half as long
-# again. Processes that tests start (command line, workers, wheel) run without it, as for users.
+# beartype checks every shape and type where numbers are made, by jaxtyping's import hook; an int
+# may stand for a float. Elsewhere pyright's word is enough: checking all of it made the run half
+# as long again. Processes that tests start (command line, workers, wheel) run without the hook.
 CHECKED = (
-    *("accumulation", "config", "data", "engine", "finding", "measure", "models", "optim", "rules"),
-    *("samplers", "schedules", "stats", "theory", "types", "watch", "_random", "_tree"),
+    *("accumulation", "config", "data", "engine", "finding", "measure", "models", "optim"),
+    *("rules", "samplers", "schedules", "stats", "theory", "types", "watch", "_random", "_tree"),
 )
 jaxtyping.install_import_hook(
     [f"batchlab.{name}" for name in CHECKED],

@@ -64,7 +64,7 @@ def test_the_search_fits_and_is_the_longest_of_its_kind_that_does(seconds):
     if plan is None:
         assert seconds < least_seconds(session, _screened())
         return
-    assert session.wall_seconds(plan.runs()) <= seconds
+    assert session.wall_seconds(plan.runs(32)) <= seconds
     assert plan.end - plan.start >= LEAST_UPDATES * max(plan.sizes)
     more = plan_search(session, _screened(), 2 * seconds)
     assert len(more.sizes) >= len(plan.sizes)
@@ -92,10 +92,10 @@ def test_today_alone_is_searched_for_its_learning_rate():
 
 
 def test_late_repeats_and_checkpoints_are_paid_for():
-    """What `runs()` leaves out: today's run to the middle and the other seeds' checkpoints."""
+    """What `runs` leaves out: today's run to the middle and the other seeds' checkpoints."""
     session = made.session(rates=SLOW_SMALL)
     plan = plan_search(session, _screened(), math.inf)
-    bare = session.wall_seconds(plan.runs())
+    bare = session.wall_seconds(plan.runs(32))
     assert plan_search(session, _screened(), bare) != plan
 
 
@@ -108,7 +108,8 @@ def test_a_given_checkpoint_starts_the_search_and_leaves_out_the_late_one():
 def test_work_of_a_plan_is_every_rung_of_every_rate():
     plan = Search(0, 1000, (32,), ((0.1, 0.2, 0.4),), (0, 1), False)
     rungs = [(32, 250, 6)] * 4 + [(32, 250, 6)] * 3 + [(32, 500, 12)] * 2
-    assert plan.runs() == [*rungs, (32, 1000, EVALUATIONS)]
+    beside = [(64, 1000, EVALUATIONS)] * 2
+    assert plan.runs(64) == [*beside, *rungs, (32, 1000, EVALUATIONS)]
 
 
 # What the noise scale rules out.

@@ -100,9 +100,9 @@ class Journal:
             made: The plan; None: it is made when the stage starts.
             untrue: Sentences that no longer hold.
         """
-        stages = self._plan["stages"]
-        stages.pop(stage, None)
-        self._plan["said"] = [one for one in self.said if one not in set(untrue)]
+        self._plan["stages"].pop(stage, None)
+        gone = set(untrue)
+        self._plan["said"] = [one for one in self.said if one not in gone]
         self._write()
         self.plan(stage, made)
 

@@ -63,10 +63,16 @@ class Search:
         """Samples at which each rung ends."""
         return tuple(self.start + round(share * (self.end - self.start)) for share in RUNGS)
 
-    def runs(self) -> list[tuple[int, int, int]]:
-        """(batch size, samples, evaluations) of everything, for pricing."""
+    def runs(self, today: int) -> list[tuple[int, int, int]]:
+        """(batch size, samples, evaluations) of everything, for pricing.
+
+        Args:
+            today: Batch size of today's settings, which train beside the best of every size.
+        """
         length = self.end - self.start
-        work = []
+        work = [(today, length, EVALUATIONS)] * len(self.seeds)
+        if self.late:
+            work += [(today, length // 2, EVALUATIONS // 2)]
         for size, rates in zip(self.sizes, self.rates, strict=True):
             counts = (len(rates) + 1, *(min(k, len(rates)) for k in KEPT))
             steps = np.diff([0.0, *RUNGS])
@@ -139,7 +145,7 @@ def _seconds(session: Session, search: Search) -> float:
     size, middle = session.batch_size, session.samples // 2
     checkpoints = [(size, search.start, 1)] * (len(search.seeds) - 1)
     alone = session.run_seconds(size, middle) * session.engine_factor if search.late else 0.0
-    return session.wall_seconds(search.runs() + checkpoints) + alone
+    return session.wall_seconds(search.runs(size) + checkpoints) + alone
 
 
 def worth_searching(session: Session, screening: Screening) -> list[int]:
