@@ -95,12 +95,13 @@ def test_an_absent_extra_is_named_with_the_line_that_installs_it(name):
 
 def test_types_are_checked_while_the_tests_run():
     with pytest.raises(TypeError, match="Type-check error"):
-        batchlab.errors.must(1, "text", 2)
+        batchlab.schedules.batch_schedule(None)
 
 
 @pytest.mark.wrong_type
 def test_a_test_marked_wrong_type_sees_what_users_see():
-    assert batchlab.errors.must(1, "text", 2) == "`1` must be text; got 2."
+    with pytest.raises(batchlab.errors.InvalidTypeError, match="`batch_size` must be a whole"):
+        batchlab.schedules.batch_schedule(None)
 
 
 def test_another_absent_module_is_not_mistaken_for_an_extra():

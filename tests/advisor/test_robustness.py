@@ -119,7 +119,7 @@ def test_the_page_and_the_file_hold_the_rows_and_are_made_again_from_the_records
 
 def test_robustness_has_a_price_before_anything_is_trained():
     asked = dry_run(tiny.task(), dataclasses.replace(ASKED, prefer=None), device="cpu")
-    assert set(asked.stages) == {"A", "B", "C", "R"}
+    assert set(asked.stages) == {"A", "B", "C", "F", "R"}
     assert asked.stages["R"] > 0
     assert "stage R, robustness: about" in str(asked)
 

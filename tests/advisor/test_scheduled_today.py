@@ -17,6 +17,7 @@ from batchlab.app.advice import Advice
 from batchlab.app.advise import advise
 from batchlab.config import RunConfig
 from batchlab.schedules import batch_schedule
+from batchlab.tasks.loading import found_at
 from tests.advisor import made, tiny
 
 GROWS = "0:32 4ep:64"
@@ -182,7 +183,7 @@ def whole(tmp_path_factory):
     baseline = RunConfig(
         rule="sgd", batch_size="0:16 1ep:64", learning_rate=0.05, samples="3ep", rate_growth=0.5
     )
-    task = replace(tiny.task(), baseline=baseline, origin="digits")
+    task = found_at(replace(tiny.task(), baseline=baseline), "digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_platform, "available_cores", lambda: 1)
         given = {"budget": 3000.0, "seeds": 2, "confirm_seeds": 3, "batch_sizes": (16, 128)}

@@ -327,7 +327,7 @@ def test_an_interrupted_pair_leaves_the_part_and_goes_on(part, tmp_path):
 
 def test_a_dry_run_prices_the_pair_on_all_data(part, monkeypatch):
     monkeypatch.setattr(_platform, "available_cores", lambda: 1)
-    assert price_list(part, OPTIONS)[0].keys() == {"A", "B", "C", KEY}
+    assert price_list(part, OPTIONS)[0].keys() == {"A", "B", "C", "F", KEY}
     assert KEY not in price_list(part.drawn.whole, OPTIONS)[0]
 
 

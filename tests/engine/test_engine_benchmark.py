@@ -67,6 +67,7 @@ def test_a_plain_loop_that_trains_otherwise_is_found(monkeypatch, last):
     assert BENCHMARK.same_losses(NEURON, "cpu", 2, 0) > BENCHMARK.TOLERANCE
 
 
+@pytest.mark.slow
 def test_ours_is_the_engine_from_call_to_result(monkeypatch, tmp_path):
     monkeypatch.setattr(sweep, "effort_of", sweep.effort_of)  # the benchmark replaces it
     monkeypatch.setattr(choice, "why_not_compiled", lambda device: "left out")

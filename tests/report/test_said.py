@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 import batchlab
+from batchlab._text import verbatim
 from batchlab.config import RunConfig
 from batchlab.report import said
 from batchlab.tasks import Task, prepare
@@ -71,7 +72,7 @@ OF_A_TRAINER = (
 
 def japanese(sentence: str) -> str:
     found = said.both(sentence)
-    assert found.en == sentence.replace("_", "\ue003")  # parked, put back when shown
+    assert found.en == verbatim(sentence)
     return found.ja
 
 
@@ -110,13 +111,13 @@ TELLS = re.compile(r"(session\.listener|_fleet|fleet)\.say|self\._said\.append")
 """Calls whose sentence ends in an advice's record."""
 
 
-def told() -> Iterator[tuple[str, ast.expr]]:
-    """(file and line, what is said) for every such call."""
+def told() -> Iterator[ast.expr]:
+    """What is said by every such call."""
     for folder in ("advisor", "engine", "cluster"):
         for path in sorted((SOURCE / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and TELLS.search(ast.unparse(node.func)):
-                    yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
+                    yield node.args[0]
 
 
 def literal(expression: ast.expr) -> str | None:
@@ -130,7 +131,7 @@ def literal(expression: ast.expr) -> str | None:
     )
 
 
-SENTENCES = sorted({text for _, said_ in told() if (text := literal(said_)) is not None})
+SENTENCES = sorted(text for expression in told() if (text := literal(expression)) is not None)
 
 
 def test_the_program_s_own_sentences_are_found() -> None:

@@ -17,6 +17,7 @@ from batchlab.config import RunConfig
 from batchlab.engine import workers
 from batchlab.errors import InvalidValueError, TaskError
 from batchlab.tasks import Task, load, prepare
+from batchlab.tasks.loading import found_at
 from batchlab.tasks.subset import named, nested_order, parse_subset, subset_of
 
 N = 200
@@ -238,7 +239,8 @@ def test_a_worker_trains_on_the_part_and_is_not_sent_the_whole():
 def test_a_task_that_travels_by_name_is_cut_again(tmp_path):
     part = subset_of(prepare(load("digits"), device="cpu"), "10%", 5)
     lock = threading.Lock()
-    stuck = replace(part, task=replace(part.task, forward=lambda m, b: (lock, m(b[0]))[1]))
+    task = replace(part.task, forward=lambda m, b: (lock, m(b[0]))[1])
+    stuck = replace(part, task=found_at(task, "digits"))
     packed = workers.packed(stuck)
     assert cloudpickle.loads(packed)[-1] is None
     (tmp_path / "task").write_bytes(packed)

@@ -152,6 +152,43 @@ _SENTENCES = (
         "同時に{0}回分の学習ではメモリが足りず、{1}回分ずつ続けた（結果は丸め誤差の範囲で計画どおり）",
     ),
     (
+        r"`(.+)` was damaged: it is kept as `(.+)`, and .+",
+        "`{0}`が壊れていたため、`{1}`として残し、その分は測定し直した",
+    ),
+    (
+        r"less memory is free than was planned with: (.+); results are equal .+",
+        "空きメモリが計画時より少なかった（{0}。結果は丸め誤差の範囲で計画どおり）",
+    ),
+    (
+        r"(.+): that batch sizes up to ([\d,]+) fit is an assumption; .+",
+        "メモリを測定できないため、バッチサイズ{1}まで動くとみなした（メモリが足りなかったものは除外）",
+    ),
+    (
+        r"batch sizes from ([\d,]+) are left out: memory ran out",
+        "バッチサイズ{0}以上は、メモリが足りないため除外",
+    ),
+    (
+        r"reading the validation data once is expected to take (.+): timed on ([\d,]+) of "
+        r"([\d,]+) .+",
+        "検証データを1回読む時間は{0}の見込み（{2}件のうち{1}件で測定）",
+    ),
+    (
+        r"stage A had been cut short by the budget: .+",
+        "前回は予算の時間のため途中までだった段階A（下調べ）を、もう一度行った",
+    ),
+    (
+        r"stage B is made again: the larger budget also pays for batch size (.+)",
+        "予算が増えてバッチサイズ{0}も比べられるため、段階Bをもう一度行った",
+    ),
+    (
+        r"the noise scale is measured (\d+) times instead of (\d+): .+",
+        "ノイズスケールの測定は、予算の時間のため{1}回ではなく{0}回",
+    ),
+    (
+        r"the short run of today's settings is not evaluated: .+",
+        "現在の設定での短い学習は、予算の時間のため評価していない",
+    ),
+    (
         r"cell ([\w-]+): (.+), went on elsewhere from (.+)",
         "学習{0}は中断し（{1}）、別の計算機で{2}のところから続けた",
     ),

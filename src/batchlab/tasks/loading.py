@@ -46,7 +46,7 @@ def load(name: str, data: str | Path | None = None) -> Task:
     """
     kind, _, rest = name.partition("@")
     if kind == "teacher" and rest and data is None:
-        return replace(_maker(kind)(rest), origin=name)
+        return found_at(_maker(kind)(rest), name)
     if kind in BUILTIN:
         return _builtin(kind, data if data is not None else rest or None)
     if data is not None:

@@ -184,7 +184,6 @@ def augmented_task(
         test=held[1] if ready.test is not None else None,
         forward=Pictures(images, count, how or Augmentation(), seed),
         baseline=task.baseline.replace(samples="1ep"),
-        origin=None,
     )
 
 
