@@ -130,28 +130,32 @@ class Odd(Exception):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_model_that_raises_while_it_is_timed_is_told_in_one_sentence(monkeypatch, workers):
+def test_a_model_that_raises_while_it_is_timed_is_told_in_one_sentence(
+    monkeypatch, tmp_path, workers
+):
     monkeypatch.setattr(sweep, "effort_of", lambda *given: Effort.TIMED)
+    monkeypatch.setattr(Engine, "_room", lambda self, configs, capability, slots: list(slots))
+    broken = tmp_path / "broken"
 
     class Later(nn.Module):
-        """Can be stacked, and raises long after that has been tried."""
+        """Can be stacked, and raises after that has been tried."""
 
         def __init__(self):
             super().__init__()
-            self.layer, self.calls = tiny.mlp(), 0
+            self.layer = tiny.mlp()
 
         def forward(self, inputs):
-            self.calls += 1
-            if self.calls > 40:
+            if broken.exists():
                 raise Odd("the sensor", "gone")
             return self.layer(inputs)
 
     words = r"^Training the task `task` raised Odd: the sensor, gone$"
-    with (
-        Engine(tiny.ready(Later), None, workers) as engine,
-        pytest.raises(TaskError, match=words),
-    ):
-        engine.plan(SEVERAL, tiny.job(80))
+    with Engine(tiny.ready(Later), None, workers) as engine:
+        assert engine.task_hash
+        assert engine.capability(SEVERAL[0]).stackable
+        broken.touch()
+        with pytest.raises(TaskError, match=words):
+            engine.plan(SEVERAL, tiny.job(80))
 
 
 # Worker processes
