@@ -34,10 +34,14 @@ def trained(tmp_path, rows, **changes):
     return watch.updates, watch.examples
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
-@pytest.mark.parametrize("drop", [False, True])
+LENGTHS = ({"max_steps": 7}, {"num_train_epochs": 2.0}, {"num_train_epochs": 1.4})
+CASES = [(length, drop, k) for length in LENGTHS for drop in (False, True) for k in (1, 3)]
+FAST = (CASES[0], CASES[7], CASES[9], CASES[10])
+
+
 @pytest.mark.parametrize(
-    "changes", [{"max_steps": 7}, {"num_train_epochs": 2.0}, {"num_train_epochs": 1.4}]
+    ("changes", "drop", "accumulation"),
+    [pytest.param(*one, marks=[] if one in FAST else pytest.mark.slow) for one in CASES],
 )
 def test_updates_and_examples_are_those_of_the_trainer(tmp_path, accumulation, drop, changes):
     asked = {

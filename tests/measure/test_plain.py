@@ -297,7 +297,7 @@ GROUPED_FILE = TASK_FILE.replace(
 ).replace("import RunConfig", "import RunConfig\nfrom batchlab.rules import Scales")
 
 
-@pytest.mark.parametrize("gamma", [None, 2.0])
+@pytest.mark.parametrize("gamma", [None, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_apply_keeps_the_groups_of_parameters(tmp_path, gamma):
     (tmp_path / "mine.py").write_text(GROUPED_FILE, encoding="utf-8")
     prepared = prepare(load(f"{tmp_path / 'mine.py'}:make"), device="cpu")

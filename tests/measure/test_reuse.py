@@ -82,6 +82,7 @@ def test_the_interval_covers_the_boundary_in_nine_of_ten_worlds(monkeypatch):
     assert abs(narrow - 360) > 4 * sd
 
 
+@pytest.mark.slow
 def test_a_price_lies_in_the_boundary_s_interval_where_its_own_range_holds_1():
     """n = 20 of those worlds, 14 others at other prices; at another level they would disagree."""
     generator = np.random.default_rng(1)
