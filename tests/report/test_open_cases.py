@@ -37,13 +37,28 @@ def test_a_goal_that_no_run_reaches_has_no_ratio():
     assert advice.verdict is Verdict.NOT_ENOUGH_EVIDENCE
     assert math.isnan(facts.gain(advice).difference.value)
     text = report.summary(advice)
-    assert "neither reached it" in text
-    assert "reached in none of 8 repeats" in text
+    assert "most reached it with neither" in text
+    assert "of 8 repeats, most did not arrive" in text
     assert "1×" not in text
-    assert "Neither today's settings nor the best alternative reached" in str(
-        wording.headline(advice)
-    )
+    assert "neither with today's settings nor with the best" in wording.headline(advice).en
+    assert worth.of(advice) is None
     assert "--target" in wording.next_step(advice).en
+
+
+def test_a_goal_that_most_runs_miss_has_no_ratio_on_the_first_screen():
+    """5 of 8 of today's and all of the alternative's never arrive: the middle pair is a tie."""
+    advice = of_runs((*NEVER[:5], 4000, 4250, 4500), NEVER)
+    assert facts.gain(advice).difference.value == 1.0
+    text = report.summary(advice) + report.summary(advice, "ja")
+    assert "1×" not in text
+    assert "1倍" not in text
+    assert worth.of(advice) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(math.nan, 1.5), (0.5, math.nan), (math.nan, math.nan)])
+def test_no_saving_is_no_amount(low, high):
+    found = worth.Worth(1.0, low, high, False, 500, 0.0001, 1.0, worth.HOURS, 0.0)
+    assert worth.line(found).en == "**a change would save nothing**."
 
 
 def test_one_run_that_arrives_is_enough_for_a_ratio():

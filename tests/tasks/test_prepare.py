@@ -435,3 +435,19 @@ def test_the_notes_of_a_task_stand_before_what_is_assumed():
     said = prepare(task(metric=None, notes=("first", "second")), device="cpu").assumptions
     assert said[:2] == ("first", "second")
     assert said[2:] == prepare(task(metric=None), device="cpu").assumptions
+
+
+@pytest.mark.parametrize("reduce", [lambda losses: losses.mean(1), lambda losses: losses])
+def test_outputs_in_a_column_beside_labels_in_a_row_are_refused(reduce):
+    """[B, 1] − [B] is [B, B]: averaged, each loss is of one output and every label."""
+    x, y = torch.randn(100, 3), torch.randn(100)
+    task = Task(
+        lambda: torch.nn.Linear(3, 1),
+        (x, y),
+        loss=lambda outputs, batch: reduce((outputs - batch[1]).square()),
+        baseline=RunConfig(rule="sgd", batch_size=8, learning_rate=0.1, samples="2ep"),
+    )
+    with pytest.raises(TaskError, match=r"labels of shape \[B\]: give both the same shape"):
+        prepare(task, device="cpu")
+    right = replace(task, loss=lambda outputs, batch: (outputs[:, 0] - batch[1]).square())
+    assert prepare(right, device="cpu").train.examples == 85

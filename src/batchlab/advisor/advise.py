@@ -88,7 +88,7 @@ from batchlab.measure.sturdiness import Survey
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain
 
-DEMO_SECONDS = 150.0
+DEMO_SECONDS = 135.0
 """What a built-in task may take without a budget."""
 SEARCH_SHARE = 0.3
 """Share of the budget that stage B gets where stage C fits too."""

@@ -147,13 +147,23 @@ def proved(advice: Advice) -> bool:
 
 
 def neither_arrived(advice: Advice) -> bool:
-    """Whether no confirming training, with today's settings or the alternative, reached the goal.
+    """Whether most confirming trainings, with today's settings and with the alternative, did not
+    reach the goal, so that a ratio of their times says nothing.
 
     Args:
         advice: The record.
     """
     compared = gain(advice)
-    return confirmed(advice) and compared is not None and math.isnan(compared.difference.value)
+    return confirmed(advice) and compared is not None and unreached(compared)
+
+
+def unreached(compared: Comparison) -> bool:
+    """Whether the middle training reached the goal on neither side.
+
+    Args:
+        compared: A comparison of time, cost or samples.
+    """
+    return math.isinf(compared.today.value) and math.isinf(compared.recommended.value)
 
 
 def better_but_not_chosen(advice: Advice) -> bool:

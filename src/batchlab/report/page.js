@@ -197,7 +197,8 @@
   }
 
   function outcome(saved, low, high, settled, small) {
-    if (high <= 0 || (Number.isNaN(high) && saved <= 0)) return "nothing";
+    const open = Number.isNaN(low) || Number.isNaN(high);
+    if (high <= 0 || (saved <= 0 && open)) return "nothing";
     if (Number.isNaN(low) || Number.isNaN(high)) return saved >= small ? "plain" : "plain_small";
     if (settled) return saved >= small ? "saved" : "small";
     if (high < small) return "most_small";

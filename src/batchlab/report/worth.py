@@ -71,6 +71,7 @@ def of(advice: Advice) -> Worth | None:
     if (
         facts.taken_back(advice)
         or compared is None
+        or facts.unreached(compared)
         or not 0 < compared.difference.value < math.inf
     ):
         return None
@@ -122,7 +123,7 @@ def outcome(amounts: tuple[float, float, float], settled: bool, small: float) ->
         ('between', 'nothing')
     """
     saved, low, high = amounts
-    if high <= 0 or (math.isnan(high) and saved <= 0):
+    if high <= 0 or (saved <= 0 and (math.isnan(low) or math.isnan(high))):
         return "nothing"
     if math.isnan(low) or math.isnan(high):
         return "plain" if saved >= small else "plain_small"

@@ -244,9 +244,11 @@ def check(prepared: Prepared) -> None:
         _check_range(prepared, objective)
         losses = check_loss(objective, batch)
         _check_metric(prepared, objective, batch)
-        if prepared.task.training_step is not None:
-            with torch.no_grad():
+        with torch.no_grad():
+            if prepared.task.training_step is not None:
                 _check_halves(objective, batch, losses)
+            else:
+                _check_apart(objective, batch, losses)
         _check_ends(prepared, objective)
         _check_others(prepared, objective)
 
@@ -405,6 +407,12 @@ def _check_loss(task: Task, losses: Tensor, weights: Tensor, size: int) -> None:
         raise TaskError(must("weight", "0 or more, and not all 0", "other values"))
 
 
+SPREAD = (
+    "as where outputs of shape [B, 1] meet labels of shape [B]: give both the same shape, such as "
+    "`outputs.squeeze(1)`"
+)
+
+
 def _check_shapes(losses: Tensor, weights: Tensor, size: int) -> None:
     """One loss and one weight per example."""
     wanted = f"one number per example, shape [{size}]"
@@ -413,9 +421,25 @@ def _check_shapes(losses: Tensor, weights: Tensor, size: int) -> None:
             hint = 'Use `reduction="none"`, or give the scalar as `training_step=`.'
         else:
             hint = "Average over every axis but the first."
+            if losses.shape == (size, size):
+                hint = f"Do not average over the second axis if this is {SPREAD}."
         raise TaskError(must("loss", wanted, f"shape {list(losses.shape)}", hint))
     if list(weights.shape) != [size]:
         raise TaskError(must("weight", wanted, f"shape {list(weights.shape)}"))
+
+
+def _check_apart(objective: Objective, batch: Tree, losses: Tensor) -> None:
+    """Outputs of shape ``[B, 1]`` beside labels of shape ``[B]`` spread to ``[B, B]``: averaged
+    over the second axis, a loss is that of one output and every label.
+    """
+    first, whole = _tree.narrow(batch, 0, 1), objective.outputs(batch)
+    if not isinstance(whole, Tensor) or whole.shape[1:] != (1,) or len(losses) < 2:
+        return
+    alone, (loss, _) = objective.outputs(first), _run(objective, first)
+    mixed = not torch.allclose(loss, losses[:1], rtol=1e-3, atol=1e-6)
+    if mixed and torch.allclose(alone, whole[:1], rtol=1e-3, atol=1e-6):
+        got = f"one that changes with the other examples of a batch, {SPREAD}"
+        raise TaskError(must("loss", "of each example by itself", got))
 
 
 def _check_halves(objective: Objective, batch: Tree, whole: Tensor) -> None:

@@ -273,8 +273,9 @@ def _neither_arrived(advice: Advice) -> Text:
     compared = facts.gain(advice)
     assert compared is not None
     return say(
-        "Neither today's settings nor the best alternative reached {goal} in {n}.",
-        "{n}では、今の設定も最も良い候補も{goal}に達しませんでした。",
+        "In {n}, most trainings reached {goal} neither with today's settings nor with the best "
+        "alternative.",
+        "{n}では、今の設定でも最も良い候補でも、多くの学習が{goal}に達しませんでした。",
         goal=phrases.goal(advice),
         n=_trials(compared),
     )

@@ -181,11 +181,14 @@ def _many(value: float) -> Text:
     return same(formats.count(value)) if math.isfinite(value) else Text("not reached", "未到達")
 
 
+_NEITHER = Text("most reached it with neither", "どちらも多くが未到達")
+
+
 def _ratio_difference(compared: Comparison) -> Text:
     ratio = compared.difference
     words = {"time": ("faster", "速い"), "samples": ("less data", "少ない")}[compared.quantity]
-    if math.isnan(ratio.value):
-        return Text("neither reached it", "どちらも未到達")
+    if facts.unreached(compared):
+        return _NEITHER
     if math.isinf(ratio.value):
         return Text("**only the second reached it**", "**一方だけが到達**")
     if ratio.value >= 1:
@@ -212,10 +215,10 @@ def sure_of_ratio(compared: Comparison, watched: bool = False) -> Text:
         return Text(
             "projected from a short trial, not yet confirmed", "短い試行からの予測で、未確認です"
         )
-    if math.isnan(compared.difference.value):
+    if facts.unreached(compared):
         return say(
-            "reached in none of {n} repeats",
-            "{n}回の測定で到達は0回",
+            "not comparable: of {n} repeats, most did not arrive",
+            "{n}回の測定の多くが未到達のため、比べられない",
             n=compared.pairs,
         )
     words = {"time": ("faster", "速かった"), "samples": ("less data", "少なかった")}
@@ -243,7 +246,7 @@ def _cost_row(advice: Advice) -> Row | None:
         _on_part(advice, Text("computing cost of one training", "学習1回の計算費用")),
         formats.money(compared.today.value, code),
         formats.money(compared.recommended.value, code),
-        percent_saved(compared.difference),
+        _NEITHER if facts.unreached(compared) else percent_saved(compared.difference),
         Text("as above", "同上") if alike else sure_of_ratio(compared, bool(advice.watched)),
     )
 
