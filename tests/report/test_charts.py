@@ -171,3 +171,13 @@ def test_a_batch_schedule_is_left_out_of_batch_axes() -> None:
 def test_infinite_and_missing_numbers_become_empty() -> None:
     (row,) = shared.plain_rows([{"a": math.inf, "b": math.nan, "c": 1.0, "d": "x"}])
     assert row == {"a": None, "b": None, "c": 1.0, "d": "x"}
+
+
+@pytest.mark.parametrize("make", [sample.change, sample.robust])
+def test_the_pictures_are_valid_and_the_same_where_altair_checks_them(make: Any) -> None:
+    advice = make()
+    checked = charts.charts.__wrapped__(advice)  # type: ignore[attr-defined]
+    found = charts.charts(advice)
+    assert {key: one.specs for key, one in checked.items()} == {
+        key: one.specs for key, one in found.items()
+    }

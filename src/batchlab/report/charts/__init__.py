@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from altair.utils.schemapi import debug_mode
+
 from batchlab.advisor.record import Advice
 from batchlab.report.charts.curves import curves, on_all
 from batchlab.report.charts.features import features
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 
+@debug_mode(
+    False
+)  # altair checks every part against its schema as it is made: a quarter of a page
 def charts(advice: Advice) -> dict[str, Chart]:
     """Every picture the record has numbers for, by id.
 
