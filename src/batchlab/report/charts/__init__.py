@@ -29,9 +29,8 @@ __all__ = [
 ]
 
 
-@debug_mode(
-    False
-)  # altair checks every part against its schema as it is made: a quarter of a page
+# Else altair checks every part against its schema as it is made: a quarter of a page's time.
+@debug_mode(False)
 def charts(advice: Advice) -> dict[str, Chart]:
     """Every picture the record has numbers for, by id.
 

@@ -54,24 +54,28 @@ def circumstances(advice: Advice) -> tuple[Text, ...]:
             time=formats.duration(advice.wall_seconds),
         )
         return (measured, _where_data_went(advice), stage(advice))
-    measured = say(
-        "measured on {device}, {day}, in {time}",
-        "測定：{device}、{day}、所要{time}",
-        device=names.device(advice),
-        day=date(advice.created),
-        time=formats.duration(advice.wall_seconds),
-    )
-    if advice.elsewhere:
-        measured = say(
-            "times of {device}, trainings of {day} on the computer that measured, in {time}",
-            "時間：{device}の値、学習：測定した計算機、{day}、所要{time}",
+    where = _ELSEWHERE if advice.elsewhere else _HERE
+    told = (
+        say(
+            where.en,
+            where.ja,
             device=names.device(advice),
             day=date(advice.created),
             time=formats.duration(advice.wall_seconds),
-        )
-    told = (measured, _where_data_went(advice), stage(advice), part.used(advice))
-    told += (interrupted(advice),)
+        ),
+        _where_data_went(advice),
+        stage(advice),
+        part.used(advice),
+        interrupted(advice),
+    )
     return tuple(t for t in told if t.en)
+
+
+_HERE = Text("measured on {device}, {day}, in {time}", "測定：{device}、{day}、所要{time}")
+_ELSEWHERE = Text(
+    "times of {device}, trainings of {day} on the computer that measured, in {time}",
+    "時間：{device}の値、学習：測定した計算機、{day}、所要{time}",
+)
 
 
 def _where_data_went(advice: Advice) -> Text:
