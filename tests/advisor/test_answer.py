@@ -224,6 +224,16 @@ def test_a_clear_projection_says_change_and_that_it_is_projected():
     assert answer.recommended(view) == view.chosen
 
 
+def test_a_projection_never_says_change_to_what_would_need_a_longer_training():
+    """Forty times as many examples a second, and 1.5 times as many examples."""
+    fast = {32: 0.001, 128: 0.0001}
+    view = _searched(0.6, rates=fast)
+    assert _row(view, "time").difference.low > 1.2
+    assert view.front_runner.late
+    assert answer.verdict(view) is OPEN
+    assert answer.verdict(_searched(0.4, rates=fast)) is CHANGE
+
+
 def test_a_projection_never_says_change_where_demands_are_about_whole_trainings():
     view = _searched(0.1, options=Options(at_least={"accuracy": 0.9}))
     assert answer.verdict(view) is OPEN

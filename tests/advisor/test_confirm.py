@@ -26,10 +26,10 @@ SEEDS = 3
 RATES = {32: 0.001, 64: 0.0015, 128: 0.002, 256: 0.004, 512: 0.008}
 
 
-def _row(size, rate, ratio, spread=0.2):
+def _row(size, rate, ratio, spread=0.2, loss=1.0):
     today = np.full(SEEDS, 1000.0)
     fall = today / ratio * np.exp(spread * np.array([-1.0, 0.0, 1.0]))
-    return Projected(size, rate, fall, today, paired_log_ratio(today, fall))
+    return Projected(size, rate, fall, today, paired_log_ratio(today, fall), loss)
 
 
 def _rows(**spread):
@@ -50,16 +50,41 @@ def test_finalists_are_the_best_that_cannot_be_separated_without_today():
 def test_a_setting_that_never_gets_there_is_no_finalist():
     today = np.full(SEEDS, 1000.0)
     never = np.full(SEEDS, math.inf)
-    row = Projected(64, 0.2, never, today, paired_log_ratio(today, never))
+    row = Projected(64, 0.2, never, today, paired_log_ratio(today, never), 1.0)
     assert finalists(made.session(), [_rows()[0], row]) == []
     assert plan_confirmation(made.session(), [_rows()[0], row], math.inf) is None
+
+
+def test_the_setting_whose_loss_fell_furthest_comes_second_however_slow_it_is():
+    slow = _row(16, 0.05, 0.5, 1e-3, loss=0.2)
+    assert finalists(made.session(), [*_rows(spread=1e-3), slow]) == [(128, 0.4), (16, 0.05)]
+    blown = _row(16, 0.05, 0.5, 1e-3, loss=math.nan)
+    assert finalists(made.session(), [*_rows(spread=1e-3), blown]) == [(128, 0.4)]
+
+
+def _fast_but_late(size, samples, ratio):
+    """A large batch, ``ratio`` times faster, that needs so many times the samples of today."""
+    today = np.full(SEEDS, 1000.0)
+    time = paired_log_ratio(today, today / ratio)
+    return Projected(size, 0.4, samples * today, today, time, 1.5)
+
+
+def test_what_would_not_arrive_within_the_training_length_stands_behind_all_that_would():
+    late = _fast_but_late(512, 2.9, ratio=9.0)
+    in_time = _fast_but_late(512, 1.1, ratio=9.0)
+    narrow = _rows(spread=1e-3)[:4]
+    assert finalists(made.session(), [*narrow, in_time])[0] == (512, 0.4)
+    found = finalists(made.session(), [*narrow, late])
+    assert found[0] == (128, 0.4)
+    assert (512, 0.4) in found
+    assert finalists(made.session(), [narrow[0], late]) == [(512, 0.4)]
 
 
 def _accuracy(difference, rate):
     before = np.array([0.8, 0.81, 0.82])
     after = before + difference + np.array([-1e-3, 0, 1e-3])
     ratio = paired_difference(before, after, maximise=True)
-    return Projected(32, rate, before, before, ratio)
+    return Projected(32, rate, before, before, ratio, 1.0)
 
 
 def test_for_accuracy_the_largest_gain_comes_first():

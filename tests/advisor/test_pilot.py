@@ -235,7 +235,7 @@ def test_for_accuracy_the_end_decides_in_its_direction(maximise):
 
 def _row(size, fall):
     falls, today = np.array([fall] * 3), np.array([100.0] * 3)
-    return Projected(size, 0.1, falls, today, paired_log_ratio(today, falls))
+    return Projected(size, 0.1, falls, today, paired_log_ratio(today, falls), 1.0)
 
 
 ROWS = [_row(8, 100.0), _row(64, 400.0)]
@@ -327,7 +327,7 @@ SECOND = Grown("0:32 2ep:64", 0.1, 0.0, "constant")
 def test_the_best_that_grows_stands_behind_the_best_constant_batch():
     today, fall = np.full(3, 100.0), np.array([50.0, 60.0, 55.0])
     rows = [
-        Projected(size, 0.1, k * fall, today, paired_log_ratio(today, k * fall))
+        Projected(size, 0.1, k * fall, today, paired_log_ratio(today, k * fall), 1.0)
         for size, k in ((64, 1.0), (128, 1.01))
     ]
     session = made.session(rates=made.RATES)

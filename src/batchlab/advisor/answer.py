@@ -180,7 +180,7 @@ def _projected_rows(view: View) -> tuple[Comparison, ...]:
     """Time, cost and samples for an equally good training, scaled to a whole run of today's
     settings.
     """
-    row = next((r for r in view.rivals if (r.batch_size, r.learning_rate) == view.chosen), None)
+    row = view.front_runner
     if row is None or not math.isfinite(np.median(row.today_fall)):
         return ()
     scale = view.samples / np.median(row.today_fall)
@@ -274,9 +274,11 @@ def _projected_verdict(view: View) -> Verdict:
 
 def _stands_out(view: View) -> bool:
     """The front runner on the seeds that had no part in choosing its learning rate: all but the
-    first.
+    first. Never one that would need a longer training.
     """
-    row = next(r for r in view.rivals if (r.batch_size, r.learning_rate) == view.chosen)
+    row = view.front_runner
+    if row is None or row.late:
+        return False
     objective, yardstick, today = view.options.objective, view.yardstick, view.today[0]
     before = yardstick.measure(objective, row.today_fall[1:], today)
     after = yardstick.measure(objective, row.fall[1:], row.batch_size)

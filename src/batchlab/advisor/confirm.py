@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from batchlab.advisor.decision import not_separated
 from batchlab.advisor.journal import Journal
 from batchlab.advisor.judge import (
     Projected,
@@ -20,6 +20,7 @@ from batchlab.advisor.judge import (
     front,
     grid_spacing,
     meets,
+    ranked,
 )
 from batchlab.advisor.prefer import WORDS, Numbers, judged, preferred
 from batchlab.advisor.session import Session
@@ -105,21 +106,18 @@ def plan_confirmation(
 
 
 def finalists(session: Session, rows: Sequence[Projected]) -> list[Choice]:
-    """The settings besides today's that the search could not separate, best first."""
+    """The settings besides today's that the search could not separate, best first; second the one
+    whose loss fell furthest, since a short search knows best what the same samples give.
+    """
     maximise, objective = session.prepared.metric.maximise, session.options.objective
-    burdens = {
-        (row.batch_size, row.learning_rate): row.burden(objective, maximise) for row in rows
-    }
-    known = {
-        pair: burden
-        for pair, burden in burdens.items()
-        if pair != session.today and np.isfinite(burden.value)
-    }
-    if not known:
+    order = ranked((row for row in rows if row.setting != session.today), objective, maximise)
+    if not order:
         return []
-    names = {f"{size}@{rate}": (size, rate) for size, rate in known}
-    order = not_separated({name: known[pair] for name, pair in names.items()}, MOST_FINALISTS)
-    return [names[name] for name in order]
+    least = order[0].burden(objective, maximise).high
+    near = [row for row in order[1:] if not row.burden(objective, maximise).low > least]
+    furthest = min(order, key=lambda row: row.loss if math.isfinite(row.loss) else math.inf)
+    kept = dict.fromkeys(row.setting for row in (order[0], furthest, *near))
+    return list(kept)[:MOST_FINALISTS]
 
 
 def seconds_of(session: Session, plan: ConfirmationPlan) -> float:

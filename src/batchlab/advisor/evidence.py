@@ -18,6 +18,7 @@ from batchlab.advisor.judge import (
     final_metric,
     of_setting,
     projected,
+    ranked,
     to_target,
 )
 from batchlab.advisor.project import RUNGS
@@ -450,9 +451,8 @@ def order_changed(view: View) -> bool | None:
 
 def _best_size(view: View, rows: Sequence[Projected]) -> int | None:
     """The batch size that does best, if at least two can be compared."""
-    known = {r.batch_size: view.burden(r).value for r in rows if len(r.fall)}
-    known = {size: value for size, value in known.items() if math.isfinite(value)}
-    return min(known, key=lambda size: known[size]) if len(known) > 1 else None
+    order = ranked(rows, view.options.objective, view.maximise)
+    return order[0].batch_size if len(order) > 1 else None
 
 
 def useful(view: View) -> tuple[int | None, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -42,6 +42,9 @@ from batchlab.types import Estimate, Status
 
 UNKNOWN_LOG_SD = 0.1
 """Log-sd of seconds per update from a single block, whose spread is not known."""
+LATE = 1.2
+"""Times the samples of today's settings beyond which a setting would not arrive within the user's
+training length. Less than that a short search does not tell."""
 ONE_SAMPLE = np.ones(1)
 
 
@@ -425,6 +428,7 @@ class Projected:
         fall: Samples for an equal fall of the loss, per seed, infinite if never.
         today_fall: The same for today's settings: the length of the search.
         ratio: Today / this, or this − today in the metric for the objective ``accuracy``.
+        loss: Where the search ended, validation, mean over the seeds; NaN if a run diverged.
     """
 
     batch_size: int
@@ -432,6 +436,19 @@ class Projected:
     fall: Float[np.ndarray, " n"]
     today_fall: Float[np.ndarray, " n"]
     ratio: Paired
+    loss: float
+
+    @property
+    def setting(self) -> tuple[int, float]:
+        """Batch size and tuned learning rate."""
+        return self.batch_size, self.learning_rate
+
+    @property
+    def late(self) -> bool:
+        """Whether it needs so many more samples than today's settings that it would not reach,
+        within the user's training length, what they reach at its end.
+        """
+        return bool(np.median(self.fall) > LATE * np.median(self.today_fall))
 
     def burden(self, objective: str, maximise: bool) -> Estimate:
         """The comparison turned so that less is better, for every objective alike."""
@@ -491,7 +508,25 @@ def _projected(
         ratio = paired_difference(before, after, maximise=maximise)
     else:
         ratio = yardstick.compare(objective, (today_fall, today[0]), (fall, size))
-    return Projected(size, rate, fall, today_fall, ratio)
+    loss = float(np.mean([end_loss(mine[s]) for s in seeds]))
+    return Projected(size, rate, fall, today_fall, ratio, loss)
+
+
+def ranked(rows: Iterable[Projected], objective: str, maximise: bool) -> list[Projected]:
+    """Rows of which anything can be said, the most promising first.
+
+    Where time, cost or samples count, a batch size that would not arrive within the user's
+    training length stands behind all that would, however fast it is: the target is met within
+    that length or not at all.
+
+    Args:
+        rows: Of the search.
+        objective: ``time``, ``cost``, ``samples`` or ``accuracy``.
+        maximise: Direction of the metric.
+    """
+    known = [r for r in rows if math.isfinite(r.burden(objective, maximise).value)]
+    by_length = objective != "accuracy"
+    return sorted(known, key=lambda r: (by_length and r.late, r.burden(objective, maximise).value))
 
 
 def of_setting(curves: Sequence[Curve], *choice: Any) -> dict[int, Curve]:

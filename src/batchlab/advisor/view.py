@@ -9,7 +9,14 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from batchlab.advisor.judge import Projected, Yardstick, grid_spacing, projected, to_target
+from batchlab.advisor.judge import (
+    Projected,
+    Yardstick,
+    grid_spacing,
+    projected,
+    ranked,
+    to_target,
+)
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import MetricInfo, Setting, distinct, short_name
 from batchlab.advisor.stages import (
@@ -228,10 +235,13 @@ class View:
         """The best alternative: fixed in stage C, the front runner after stage B."""
         if self.confirmation is not None:
             return self.confirmation.choice
-        burdens = {
-            (row.batch_size, row.learning_rate): self.burden(row).value for row in self.rivals
-        }
-        return min(burdens, key=lambda pair: burdens[pair], default=self.today)
+        best = self.front_runner
+        return self.today if best is None else best.setting
+
+    @property
+    def front_runner(self) -> Projected | None:
+        """What the search puts first besides today's settings."""
+        return next(iter(ranked(self.rivals, self.options.objective, self.maximise)), None)
 
     @property
     def pace(self) -> Pace:
@@ -248,8 +258,7 @@ class View:
         return [
             row
             for row in self.rows
-            if (row.batch_size, row.learning_rate) != self.today
-            and math.isfinite(self.burden(row).value)
+            if row.setting != self.today and math.isfinite(self.burden(row).value)
         ]
 
     def burden(self, row: Projected) -> Estimate:
