@@ -528,7 +528,8 @@ class _Stages:
         left = _spendable(session)
         if cheapest + least > left:
             return plan_search(session, screening, left)
-        share = max(0.1 * left, min(max(SEARCH_SHARE * budget, whole), left - usual))
+        pair = price_of_confirmation(session, 2, session.batch_size)
+        share = max(0.1 * left, min(max(SEARCH_SHARE * budget, whole), left - pair))
         allowed = min(max(share, least), left - cheapest)
         return plan_search(session, screening, allowed) or plan_search(session, screening, left)
 

@@ -50,7 +50,7 @@ def cells(advice: Advice, row: Candidate) -> tuple[Text, ...]:
     """
     return (
         _which(advice, row),
-        names.REASONS[row.reason],
+        _reason(advice, row),
         _rates(row),
         _or_dash(row.seconds_per_update, lambda v: formats.duration(v)),
         _or_dash(row.updates_to_target, lambda v: same(formats.count(v))),
@@ -60,6 +60,12 @@ def cells(advice: Advice, row: Candidate) -> tuple[Text, ...]:
         say("{n} ({f})", "{n}（{f}）", n=row.runs, f=row.failed) if row.runs else same("–"),
         names.EVIDENCE[row.evidence],
     )
+
+
+def _reason(advice: Advice, row: Candidate) -> Text:
+    if row.reason is Reason.BASELINE and row.setting.learning_rate != advice.today.learning_rate:
+        return Text("today's batch size", "現在のバッチサイズ")
+    return names.REASONS[row.reason]
 
 
 def _which(advice: Advice, row: Candidate) -> Text:

@@ -14,6 +14,7 @@ from batchlab.report import (
     formats,
     growing,
     names,
+    said,
     searching,
     strengthening,
     sturdiness,
@@ -183,7 +184,7 @@ def _limit(advice: Advice) -> Text:
         "メモリの上限は{l}、うち{m}を余裕として残しています（出典：{s}）。",
         l=formats.size(found.limit_bytes),
         m=formats.size(found.margin_bytes),
-        s=verbatim(found.limit_source),
+        s=said.both(found.limit_source),
     )
 
 
@@ -329,6 +330,14 @@ def _rules(advice: Advice) -> Text:
     row = facts.candidate(advice, facts.alternative(advice))
     if row is None or row.rate_linear is None or row.rate_sqrt is None:
         return EMPTY
+    if row.rate_linear == row.rate_sqrt:
+        return say(
+            "Popular rules scale the learning rate with the batch size only: at today's size they "
+            "would leave it at {l}.",
+            "よく使われる換算則は、バッチサイズが変わるときだけ学習率を変えます。現在のバッチサイズ"
+            "なら{l}のままです。",
+            l=formats.rate(row.rate_linear),
+        )
     return say(
         "Popular rules, starting at today's learning rate, would set {l} (linear: as the batch "
         "size) or "
@@ -470,9 +479,10 @@ def pareto_title(advice: Advice) -> Text:
         )
     best = sum(c.pareto for c in advice.candidates)
     return say(
-        "{k} of {n} settings are not beaten in both time and {m}.",
+        "{k} of {n} settings {are} not beaten in both time and {m}.",
         "{n}通りのうち{k}通りは、時間と{m}の両方で上回られることのない設定です。",
         k=best,
+        are=Text("is" if best == 1 else "are", ""),
         n=len(advice.candidates),
         m=metric,
     )

@@ -38,6 +38,12 @@ another would have to be, and what decides.
 """
 
 
+def _limits(source: str, japanese: str) -> tuple[tuple[str, str], ...]:
+    """Where a limit of memory is from, for one process or for several."""
+    shared = rf"{source}, shared by (\d+) processes"
+    return (source, japanese), (shared, japanese + "を{0}プロセスで共有")
+
+
 def _preference(
     told: str, quantity: str, taken: str, more: str, name: str
 ) -> tuple[tuple[str, str], ...]:
@@ -436,6 +442,11 @@ _SENTENCES = (
     (
         r"the validation loss is the mean over all labels; .+",
         "検証データでの損失は全ラベルの平均（Trainerではバッチごとの平均の平均）",
+    ),
+    *_limits(r"memory available on the machine", "計算機の空きメモリ"),
+    *_limits(r"memory free on the GPU", "GPUの空きメモリ"),
+    *_limits(
+        r"limit of the control group \(container\)", "コンテナ（コントロールグループ）の上限"
     ),
     (
         r"the trainer averages the means of its micro-batches; .+",

@@ -13,7 +13,7 @@ from batchlab._text import EMPTY, Language, Text, join, plain, same, say, verbat
 from batchlab.advisor.record import Advice, MetricInfo, NoisePoint, Price
 from batchlab.advisor.watched.judge import cost_of
 from batchlab.advisor.watched.runs import LOSS, Run, Series, metric_of, run_of, setting_of
-from batchlab.report import charts, evidence, formats, measured, names
+from batchlab.report import charts, evidence, formats, measured, names, said
 from batchlab.report.charts import shared, watching
 from batchlab.report.charts.shared import Chart, Row
 from batchlab.report.charts.watching import Line
@@ -323,7 +323,7 @@ def _memory_note(found: WatchReport) -> Text:
         "The largest use so far; the limit, {l}, is from: {s}.",
         "それまでの最大使用量です。上限は{l}（出典：{s}）。",
         l=formats.size(start.memory_limit),
-        s=verbatim(start.memory_source),
+        s=said.both(start.memory_source),
     )
 
 

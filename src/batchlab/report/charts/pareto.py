@@ -39,10 +39,8 @@ def pareto(advice: Advice) -> Chart | None:
     )
     caption = say(
         "Points: settings, labelled with their batch size, and their 90 % ranges (n in the "
-        "table). The "
-        "green line joins those that no other setting beats in both. A cross at the right edge "
-        "never "
-        "reached the goal.",
+        "table). A green line joins those that no other setting beats in both, where there are "
+        "several. A cross at the right edge never reached the goal.",
         "点：設定（数字はバッチサイズ）と90%の範囲（nは表に記載）。緑の線：時間と成績の両方で"
         "上回られることのない設定。右端の×：目標に達しなかった設定。",
     )
