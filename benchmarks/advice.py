@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from batchlab.advisor.judge import Yardstick, projected, to_target
+from batchlab.advisor.judge import Yardstick, projected, ranked, to_target
 from batchlab.advisor.session import Stopwatch
 from batchlab.advisor.stages import Confirmation, Curve, Machine, Projection
 from batchlab.app.advise import advise
@@ -135,33 +135,33 @@ def picks(
 
 
 def advices(
-    bench: Bench, name: str, data: str | None, count: int, budget: str, target: float
+    bench: Bench, name: str, data: str | None, count: int, budget: str, target: float, where: Path
 ) -> list[dict]:
     """Independent advices: what each named in stages B and C, and what it spent in run-seconds."""
     rows = []
     for i in range(count):
-        with tempfile.TemporaryDirectory() as out:
-            began = time.perf_counter()
-            advice = advise(
-                named(name, data),
-                budget=budget,
-                target=target,
-                seed=ADVICE * (i + 1),
-                out=out,
-                device="cpu",
-                growing=False,
-            )
-            wall = time.perf_counter() - began
-            machine = from_plain(Machine, json.loads((Path(out) / "machine.json").read_text()))
-            projection = from_plain(
-                Projection, json.loads((Path(out) / "projection.json").read_text())
-            )
-            confirmation = Path(out) / "confirmation.json"
-            record = (
-                from_plain(Confirmation, json.loads(confirmation.read_text()))
-                if confirmation.is_file()
-                else None
-            )
+        found = where / f"advice-{i + 1}"
+        began = time.perf_counter()
+        advice = advise(
+            named(name, data),
+            budget=budget,
+            target=target,
+            seed=ADVICE * (i + 1),
+            out=found,
+            resume=found.exists(),
+            device="cpu",
+            growing=False,
+        )
+        wall = time.perf_counter() - began
+        machine = from_plain(Machine, json.loads((found / "machine.json").read_text()))
+        projection = from_plain(Projection, json.loads((found / "projection.json").read_text()))
+        confirmation = found / "confirmation.json"
+        record = (
+            from_plain(Confirmation, json.loads(confirmation.read_text()))
+            if confirmation.is_file()
+            else None
+        )
+        assert isinstance(advice.today.batch_size, int)
         today = (advice.today.batch_size, advice.today.learning_rate)
         judged = projected(
             projection,
@@ -170,7 +170,7 @@ def advices(
             today=today,
             maximise=advice.metric.maximise,
         )
-        best_b = max(judged, key=lambda r: r.ratio.estimate.value)
+        best_b = ranked(judged, "time", advice.metric.maximise)[0]
         named_c = (int(record.chosen[0]), record.chosen[1]) if record else None
         kept = today if record and record.today_chosen else named_c
         curves = [*projection.curves, *projection.late] + (
@@ -191,7 +191,7 @@ def advices(
                 "seed": ADVICE * (i + 1),
                 "verdict": str(advice.verdict),
                 "stage": advice.stage,
-                "B": (best_b.batch_size, best_b.learning_rate),
+                "B": best_b.setting,
                 "C": kept,
                 "run_seconds": spent,
                 "wall_seconds": wall,
@@ -216,14 +216,19 @@ def summary(regrets: np.ndarray) -> dict[str, object]:
     }
 
 
-def measure(name: str, options: argparse.Namespace) -> dict:
-    """All of it for one task."""
+def share(count: int, n: int) -> dict[str, object] | None:
+    """A share with its interval; None where nothing was counted."""
+    return share_estimate(count, n).__dict__ if n else None
+
+
+def measure(name: str, options: argparse.Namespace, where: Path) -> dict:
+    """All of it for one task; what ``where`` holds of it is not trained again."""
     prepared = prepare(named(name, options.data), device="cpu")
     baseline = prepared.baseline
     assert isinstance(baseline.batch_size, int)
     assert baseline.learning_rate is not None
     today, grid = (baseline.batch_size, baseline.learning_rate), grid_of(prepared)
-    with Engine(prepared) as engine:
+    with Engine(prepared, where) as engine:
         stopwatch = Stopwatch(prepared, 1)
         sizes = sorted({size for size, _ in grid})
         for _ in range(5):
@@ -231,7 +236,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         bench = Bench(engine, stopwatch)
         target = options.target or target_of(bench, today, options.target_runs)
         print(f"{name}: target {target:.4g}, {len(grid)} settings", file=sys.stderr, flush=True)
-        found = advices(bench, name, options.data, options.advices, options.budget, target)
+        asked = (options.data, options.advices, options.budget)
+        found = advices(bench, name, *asked, target, where)
         chosen = [tuple(row[k]) for row in found for k in ("B", "C") if row[k] is not None]
         picked = picks(bench, grid, options.picks, options.pick_seeds, target)
         truth_seeds = range(TRUTH, TRUTH + options.truth_seeds)
@@ -262,12 +268,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "regret_B": summary(regrets["B"]),
         "regret_grid": summary(grid_regret),
         "spent_of_grid": float(np.mean([r["run_seconds"] for r in found]) / grid_cost),
-        "B_within_10_percent_of_C": share_estimate(
-            same, sum(bool(r["C"]) for r in found)
-        ).__dict__,
-        "say_95_percent_and_are_right": share_estimate(right, len(sure)).__dict__
-        if sure
-        else None,
+        "B_within_10_percent_of_C": share(same, sum(bool(r["C"]) for r in found)),
+        "say_95_percent_and_are_right": share(right, len(sure)),
         "advices": found,
         "picked": picked,
         "pick_seeds": options.pick_seeds,
@@ -295,10 +297,12 @@ def main() -> None:
     parser.add_argument("--budget", default="150s")
     parser.add_argument("--data", help="folder with MNIST")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="keeps what is trained, so that it can go on")
     options = parser.parse_args()
     results = []
     for name in options.tasks:
-        results.append(measure(name, options))
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measure(name, options, (options.out or Path(folder)) / name))
         shown = {k: v for k, v in results[-1].items() if k not in ("advices", "truth", "picked")}
         print(json.dumps(shown, indent=1, default=str), flush=True)
         if options.json:

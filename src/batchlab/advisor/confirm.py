@@ -116,7 +116,7 @@ def finalists(session: Session, rows: Sequence[Projected]) -> list[Choice]:
     least = order[0].burden(objective, maximise).high
     near = [row for row in order[1:] if not row.burden(objective, maximise).low > least]
     furthest = min(order, key=lambda row: row.loss if math.isfinite(row.loss) else math.inf)
-    kept = dict.fromkeys(row.setting for row in (order[0], furthest, *near))
+    kept: dict[Choice, None] = dict.fromkeys(row.setting for row in (order[0], furthest, *near))
     return list(kept)[:MOST_FINALISTS]
 
 
