@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from pathlib import Path
 
 
@@ -103,3 +105,26 @@ def reason(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def located(error: BaseException) -> str:
+    r"""What an error is and says, and the last line of the user's own files on the way to it.
+
+    Example:
+        >>> located(KeyError("image"))
+        "KeyError: 'image'"
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_users(Path(frame.filename))]
+    if not own:
+        return reason(error)
+    return f"{reason(error)} ({own[-1].filename}, line {own[-1].lineno}, in {own[-1].name})"
+
+
+def _is_users(file: Path) -> bool:
+    """Whether a file is neither batchlab's, nor Python's, nor of an installed package."""
+    installed = {
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+    others = [Path(__file__).parent, *map(Path, installed)]
+    return file.is_absolute() and not any(file.is_relative_to(folder) for folder in others)

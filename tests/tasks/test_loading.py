@@ -172,8 +172,8 @@ def test_a_wrong_name_is_refused(name, said):
         ("number", "must be a function that returns a Task; got 'number, a int'"),
         ("needs", r"raised TypeError: needs\(\) missing 1 required positional argument"),
         ("returns_none", "a function that returns a batchlab.Task; got 'NoneType from"),
-        ("raises", "raised RuntimeError: disk full.$"),
-        ("leaves", "raised SystemExit: 1.$"),
+        ("raises", r"raised RuntimeError: disk full \(.*loaded_task.py, line \d+, in raises\)\.$"),
+        ("leaves", r"raised SystemExit: 1 \(.*, in leaves\)\.$"),
         ("wrong", "^`metric` must be one of"),
     ],
 )

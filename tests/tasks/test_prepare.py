@@ -324,7 +324,7 @@ SHARED = nn.Linear(4, 3)
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (fails, r"`model\(\)` raised FileNotFoundError: no weights.pt\.$"),
+        (fails, r"`model\(\)` raised FileNotFoundError: no weights.pt \(.*, in fails\)\.$"),
         (lambda: torch.sin, "`model` must be a function that returns a torch.nn.Module"),
         (lambda size: nn.Linear(size, 3), r"`model\(\)` raised TypeError"),
         (nn.Flatten, "`model` must be a module with parameters that require gradients"),

@@ -246,7 +246,10 @@ class BrokenNoisy(Broken):
 
 
 def test_an_example_that_raises_is_named():
-    with pytest.raises(TaskError, match=r"^Reading example 20 raised OSError: no such picture.$"):
+    words = (
+        r"^Reading example 20 raised OSError: no such picture \(.*, line \d+, in __getitem__\)\.$"
+    )
+    with pytest.raises(TaskError, match=words):
         make_source(Broken(), None, "train")
     source = make_source(BrokenNoisy(), None, "train")
     with pytest.raises(TaskError, match="Reading example 20 raised OSError"):

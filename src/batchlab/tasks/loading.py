@@ -13,7 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from batchlab.errors import InvalidValueError, TaskError, UserError, missing, must, reason
+from batchlab.errors import (
+    InvalidValueError,
+    TaskError,
+    UserError,
+    located,
+    missing,
+    must,
+)
 from batchlab.tasks.task import Task
 
 BUILTIN = ("digits", "mnist", "cifar10", "teacher")
@@ -116,7 +123,7 @@ def module_of(name: str) -> tuple[ModuleType, str]:
         except ModuleNotFoundError as error:
             raise TaskError(f"The module `{name}` cannot be imported: {error}.") from None
         except (Exception, SystemExit) as error:  # the user's own code may raise anything
-            raise TaskError(f"Importing `{name}` raised {reason(error)}.") from error
+            raise TaskError(f"Importing `{name}` raised {located(error)}.") from error
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise TaskError(f"There is no file `{name}`.")
@@ -142,7 +149,7 @@ def _import_file(path: Path, shown: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
         del sys.modules[path.stem]
-        raise TaskError(f"Importing `{shown}` raised {reason(error)}.") from error
+        raise TaskError(f"Importing `{shown}` raised {located(error)}.") from error
     return module
 
 
@@ -178,7 +185,7 @@ def _call(module: ModuleType, function_name: str, shown: str) -> Task:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise TaskError(f"`{shown}` raised {reason(error)}.") from error
+        raise TaskError(f"`{shown}` raised {located(error)}.") from error
     if not isinstance(made, Task):
         got = f"{type(made).__name__} from {shown}"
         raise TaskError(must("task", "a function that returns a batchlab.Task", got))

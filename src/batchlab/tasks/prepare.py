@@ -12,7 +12,15 @@ from torch import Tensor
 
 from batchlab import _random, _tree, schedules
 from batchlab.config import RunConfig
-from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError, UserError, must, reason
+from batchlab.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    TaskError,
+    UserError,
+    located,
+    must,
+    reason,
+)
 from batchlab.models.feature_strength import FeatureStrength
 from batchlab.samplers import Stream
 from batchlab.tasks.source import Source, Stacked, make_source, part_of
@@ -301,7 +309,7 @@ def _check_others(prepared: Prepared, objective: Objective) -> None:
             with torch.no_grad():
                 objective(_tree.to(batch, prepared.device, torch.float32))
         except Exception as error:  # the user's own code may raise anything
-            said = f"Model or loss raised {reason(error)} on {name} data, but not on train."
+            said = f"Model or loss raised {located(error)} on {name} data, but not on train."
             raise TaskError(said) from error
 
 
@@ -318,7 +326,7 @@ def _read(source: Source, index: Tensor, name: str) -> Tree:
     except UserError:
         raise
     except Exception as error:  # the user's own collate may raise anything
-        raise TaskError(f"Making a batch of `{name}` raised {reason(error)}.") from error
+        raise TaskError(f"Making a batch of `{name}` raised {located(error)}.") from error
     wrong = [list(leaf.shape) for leaf in _tree.leaves(batch) if leaf.shape[:1] != index.shape]
     if wrong:
         said = must("batch", f"tensors that start with its {len(index)} examples", wrong[0])
@@ -333,7 +341,7 @@ def _build(prepared: Prepared) -> Objective:
             with _random.seeded(0, "init"):
                 modules.append(prepared.task.model())
         except Exception as error:  # the user's own code may raise anything
-            raise TaskError(f"`model()` raised {reason(error)}.") from error
+            raise TaskError(f"`model()` raised {located(error)}.") from error
     module = modules[0]
     if not isinstance(module, torch.nn.Module):
         got = type(module).__name__
@@ -380,11 +388,11 @@ def _guarded(function: Callable[..., Any], *inputs: Any) -> Any:
         return function(*inputs)
     except IndexError as error:
         hint = "Are labels outside 0 … classes − 1?"
-        raise TaskError(f"Model or loss raised {reason(error)}. {hint}") from error
+        raise TaskError(f"Model or loss raised {located(error)}. {hint}") from error
     except UserError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        raise TaskError(f"Model or loss raised {reason(error)}.") from error
+        raise TaskError(f"Model or loss raised {located(error)}.") from error
 
 
 def _check_loss(task: Task, losses: Tensor, weights: Tensor, size: int) -> None:
@@ -507,7 +515,7 @@ def _check_metric(prepared: Prepared, objective: Objective, batch: Tree) -> None
     except UserError as error:
         raise TaskError(f"The metric `{metric.name}`: {error}") from None
     except Exception as error:  # outputs of the user's own kind
-        said = f"The metric `{metric.name}` raised {reason(error)} on the first examples."
+        said = f"The metric `{metric.name}` raised {located(error)} on the first examples."
         raise TaskError(f"{said} {OWN_METRIC}") from error
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from batchlab import _random, _tree
-from batchlab.errors import InvalidTypeError, TaskError, must, reason
+from batchlab.errors import InvalidTypeError, TaskError, located, must, reason
 from batchlab.samplers import Blocks
 from batchlab.types import Tree
 
@@ -349,7 +349,7 @@ def _item(data: Any, index: int) -> Any:
     try:
         return data[index]
     except Exception as error:  # the user's own code may raise anything
-        raise TaskError(f"Reading example {index} raised {reason(error)}.") from error
+        raise TaskError(f"Reading example {index} raised {located(error)}.") from error
 
 
 def _reads_agree(data: Any, count: int) -> bool:
