@@ -182,7 +182,10 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, data)
     except OSError as error:
-        hint = "What is finished is kept: make room or let it be written, then --resume."
+        hint = (
+            "What is finished is kept: make room or let it be written, then give the command "
+            "again, with --resume if it has one."
+        )
         raise ResultError(f"Cannot write {path}: {error.strerror or error}. {hint}") from error
     _sync_folder(path.parent)
 
