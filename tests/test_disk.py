@@ -382,9 +382,10 @@ def test_memory_stays_below_the_bound_on_a_set_ten_times_as_large(tmp_path, kind
     assert total == pytest.approx(
         10 * memory / block * float(x.sum(dtype=torch.float64)), rel=1e-6
     )
-    # One block being decoded, and its decoder's; a batch; what the interpreter takes meanwhile.
-    assert used < memory + 4 * block
-    assert peak(tmp_path / "many", 20 * memory, kind)[0] > memory + 4 * block
+    # One block being decoded, and its decoder's; a batch; what the interpreter takes meanwhile,
+    # which is more on a busy machine. All blocks are ten times the bound.
+    assert used < 2 * memory
+    assert peak(tmp_path / "many", 20 * memory, kind)[0] > 4 * memory
 
 
 # What cannot be

@@ -354,8 +354,8 @@ def _at(report, *, here, boundary):
 @pytest.mark.parametrize(
     ("here", "boundary", "answer", "told"),
     [
-        ((1.5, 1.2, 1.9), (2.0, 1.0, 3.0), "Re-use pays", "pay once a fresh sample costs"),
-        ((0.5, 0.4, 0.6), (9.0, 7.0, 12.0), "Re-use does not pay", "pay once a fresh sample"),
+        ((1.5, 1.2, 1.9), (2.0, 1.0, 3.0), "Re-use pays", "every rival once a fresh sample costs"),
+        ((0.5, 0.4, 0.6), (9.0, 7.0, 12.0), "Re-use does not pay", "once a fresh sample costs"),
         ((1.1, 0.9, 1.3), (2.0, 1.0, math.inf), "not shown that re-use pays", "no price of a"),
         ((1.5, 1.2, 1.9), (0.0, 0.0, 0.0), "Re-use pays", "at any price"),
         ((0.5, 0.4, 0.6), (math.inf, 3.0, math.inf), "does not pay", "no price of a fresh"),

@@ -262,7 +262,8 @@ def big(folder, kind, examples=400):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_fit_and_noise_answer_for_data_on_disk(tmp_path, kind):
+def test_fit_and_noise_answer_for_data_on_disk(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
     task = big(tmp_path, kind)
     assert fit(task, max_val=64, device="cpu").fit.largest >= 1
     found = noise(task, points=1, device="cpu")
@@ -275,7 +276,7 @@ def test_advice_is_given_for_data_on_disk(tmp_path):
         big(tmp_path, "npz"),
         batch_sizes=(16, 64),
         seeds=2,
-        confirm_seeds=2,
+        confirm_seeds=3,
         budget=60.0,
         growing=False,
         out=tmp_path / "out",
