@@ -416,8 +416,9 @@ def test_critical_prices_prints_and_judges_anew(here, capsys, monkeypatch):
 
 def test_compare_prints_both_tables(here, capsys):
     asked = ("compare", "tiny_task.py:task", "--batch-sizes", "2", "8", "--seeds", "2")
-    code, out, _ = ran(capsys, *asked, "--device", "cpu", "--samples", "1ep")
+    code, out, _ = ran(capsys, *asked, "--device", "cpu", "--samples", "1ep", "--verbose")
     assert code == 0
+    assert "executor by rule: stacked (no convolution" in out
     assert "At equal samples" in out
     assert "At equal updates" in out
     assert Path("batchlab-results/compare-tiny/compare.json").is_file()

@@ -153,9 +153,7 @@ def advise(
         advice, folder = _advice(task, given, listener)
     _show_advice(advice, folder, json)
     if verbose and not json:
-        from batchlab.app.advise import ways
-
-        print("\n".join(ways(folder)))
+        _show_ways(folder)
     if advice.partial:
         sys.exit(130)
 
@@ -417,6 +415,7 @@ def compare(
     on: Words = None,
     max_spend: Real = None,
     dry_run: bool = False,
+    verbose: bool = False,
     json: bool = False,
 ) -> None:
     """Train an explicit grid and compare it at equal samples and at equal updates; or, with
@@ -458,6 +457,7 @@ def compare(
             ray://HOST:PORT; needs batchlab[ray].
         max_spend: With --on and a price: stop before its nodes cost more.
         dry_run: With --reuse: print what would be trained and how long that takes, and stop.
+        verbose: Also print how the runs were trained, and why so.
         json: Print the result as JSON and nothing else.
     """
     given = locals() | {"price_per_hour": _price(price_per_hour)}
@@ -475,7 +475,7 @@ def compare(
             found = batchlab.compare_reuse(
                 task, reuse=reuse, seeds=5 if seeds is None else seeds, listener=listener, **known
             )
-            _show_measured(found, "reuse", json)
+            _show_measured(found, "reuse", json, verbose)
             return
         if gammas is not None:
             known = {name: given[name] for name in (*WITH_GAMMAS, *ALWAYS)}
@@ -486,7 +486,7 @@ def compare(
                 listener=listener,
                 **known,
             )
-            _show_measured(found, "gammas", json)
+            _show_measured(found, "gammas", json, verbose)
             return
         found = batchlab.compare(
             task,
@@ -508,7 +508,7 @@ def compare(
             max_spend=max_spend,
             listener=listener,
         )
-    _show_measured(found, "compare", json)
+    _show_measured(found, "compare", json, verbose)
 
 
 def report(
@@ -988,12 +988,21 @@ def _show_watched(found: Any) -> None:
     print(f"report: {found.page}")
 
 
-def _show_measured(found: Any, name: str, as_json: bool) -> None:
+def _show_ways(folder: Path) -> None:
+    """How the runs of a result were trained."""
+    from batchlab.app.advise import ways
+
+    print("\n".join(ways(folder)))
+
+
+def _show_measured(found: Any, name: str, as_json: bool, verbose: bool = False) -> None:
     """A measurement, and where its page lies."""
     if not _is_first():
         return
     _show(found, as_json)
     if not as_json:
+        if verbose:
+            _show_ways(Path(found.origin.folder))
         print(f"report: {Path(found.origin.folder) / f'{name}.html'}")
 
 

@@ -567,10 +567,11 @@ def ways(folder: Path) -> list[str]:
     Args:
         folder: Result directory.
     """
-    plan = _read(folder / "plan.json")["stages"].get("A", {})
-    lines = [f"executor by rule: {plan.get('executor')} ({plan.get('why')})"]
-    timed = [one for one in Choices(folder / EXECUTORS).all() if one.timings]
-    return lines + [f"executor by timing: {one.executor} ({one.reason})" for one in timed]
+    said = (
+        f"executor by {'timing' if one.timings else 'rule'}: {one.executor} ({one.reason})"
+        for one in Choices(folder / EXECUTORS).all()
+    )
+    return list(dict.fromkeys(said))
 
 
 def found(task: Task | str, data: str | Path | None = None) -> tuple[Task, str]:
