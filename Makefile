@@ -16,7 +16,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(USE) ## real advice on scikit-learn's handwritten digits, about 3 minutes on two cores
-	$(BIN)/batchlab advise digits $(ARGS)
+	$(BIN)/batchlab demo $(ARGS)
 	@echo "The report: $(CURDIR)/batchlab-results/advise-digits/report.html"
 
 test: $(WORK) ## every test that is neither slow nor in need of a GPU

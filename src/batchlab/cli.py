@@ -102,7 +102,7 @@ def advise(
         target: Metric value that counts as trained; default: what four in five runs of today's
             settings reach.
         worth: Smallest gain worth a change, a ratio.
-        budget: 90s, 2m, 1h. Without it built-in tasks run all stages, others stage A.
+        budget: 90s, 2m, 1h. Without it digits and teacher run all stages, others stage A.
         price_per_hour: What an hour of computing costs; with --on, once for each kind of node:
             gpu-a=2.5.
         currency: Its currency.
@@ -165,7 +165,7 @@ def demo(
     resume: bool = False,
 ) -> None:
     """Real advice on scikit-learn's handwritten digits, in about three minutes; the same as
-    `advise digits`.
+    `advise digits --price-per-hour 1.2`.
 
     Args:
         out: Result directory; default: batchlab-results/advise-digits.
@@ -950,10 +950,9 @@ def _listener(quiet: bool, budget: float | None = None) -> Any:
 def _seconds(task: str, budget: str | None) -> float | None:
     """What an advice may take, if that is limited."""
     from batchlab.app.advise import DEMO_SECONDS, options_from
-    from batchlab.tasks.loading import BUILTIN
 
     if budget is None:
-        return DEMO_SECONDS if task in BUILTIN else None
+        return DEMO_SECONDS.get(task)
     return options_from(budget=budget).budget
 
 

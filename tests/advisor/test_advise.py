@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -206,6 +207,9 @@ def test_a_dry_run_prices_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     assert "stage F, what decisions rest on: about" in str(found)
     assert "enough for all stages" in str(found)
     assert "USD" in str(found)
+    assert re.search(r"repeats would show: 1\.\d\d×$", str(found))
+    accurate = dry_run(tiny.task(), Options(objective="accuracy"), device="cpu")
+    assert "repeats would show: 0.98 standard deviations between pairs" in str(accurate)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,6 +225,23 @@ def test_a_checkpoint_that_fits_no_model_is_refused_before_anything_is_measured(
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(TaskError, match="does not hold the state_dict of this model"):
         advise(tiny.task(), out=tmp_path / "out", device="cpu", from_checkpoint=str(path))
+
+
+def test_a_search_starts_from_the_weights_that_were_given(prepared, tmp_path):
+    """Every setting and seed, at weights that no initialisation gives."""
+    model = prepared.task.model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    options = dataclasses.replace(OPTIONS, from_checkpoint=str(tmp_path / "weights.pt"))
+    projection = run_stages(prepared, options, tmp_path / "out", workers=0).records.projection
+    batch = prepared.validation.batch(torch.arange(prepared.validation.examples))
+    with torch.no_grad():
+        loss = float(prepared.task.loss(model(batch[0]), batch).mean())
+    assert len({curve.seed for curve in projection.curves}) > 1
+    assert {curve.samples[0] for curve in projection.curves} == {0}
+    assert [c.loss[0] for c in projection.curves] == pytest.approx([loss] * len(projection.curves))
 
 
 def test_an_interrupted_screening_leaves_a_usable_advice(tmp_path):
@@ -252,7 +273,10 @@ def written(tmp_path_factory):
 
 
 def test_every_output_is_written(written):
-    out, _ = written
+    out, made = written
+    # A task made in Python has no name by which a script could find it.
+    assert not made.has_script
+    assert not (out / "apply.py").exists()
     names = (
         "advice.json",
         "report.html",

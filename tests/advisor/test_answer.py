@@ -11,6 +11,7 @@ from batchlab.advisor import answer
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import MetricInfo, Price, Verdict
+from batchlab.stats import smallest_detectable_ratio
 from tests.advisor import made
 
 INF = math.inf
@@ -138,7 +139,18 @@ def test_accuracy_is_decided_by_the_metric_in_its_direction(maximise):
     better, worse = (up, down) if maximise else (down, up)
     assert answer.verdict(_accurate(better, maximise)) is CHANGE
     assert answer.verdict(_accurate(worse, maximise)) is KEEP
-    assert answer.smallest_detectable(_accurate(better, maximise)) is None
+
+
+def test_accuracy_has_a_smallest_difference_that_these_repeats_could_have_shown():
+    """Differences three times as large have three times the spread; before any, there is none."""
+    least, wide = (
+        answer.smallest_detectable(_accurate([k * g for g in GAINS])) for k in (1.0, 3.0)
+    )
+    assert least == pytest.approx(
+        math.log(smallest_detectable_ratio(float(np.std(GAINS, ddof=1)), 8))
+    )
+    assert wide == pytest.approx(3 * least)
+    assert answer.smallest_detectable(made.view(options=Options(objective="accuracy"))) is None
 
 
 def test_accuracy_says_how_many_more_repeats_would_decide():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
 
 from batchlab.engine import Job
 from batchlab.engine.evaluate import Evaluator
@@ -37,6 +38,39 @@ def test_the_size_of_evaluation_batches_does_not_matter(size):
     outputs, loss, weight = linear_predict(source.tree)
     assert found["metric"] == pytest.approx(float(outputs.max() - outputs.min()), rel=1e-6)
     assert found["loss"] == pytest.approx(float(loss / weight), rel=1e-12)
+
+
+@pytest.mark.parametrize("fitting", [1, 5, 31])
+@pytest.mark.parametrize("read", [False, True])
+def test_where_memory_runs_out_smaller_batches_give_the_same(fitting, read):
+    """The first call meets the limit and the second starts below it."""
+    points, seen = tiny.points(32), []
+    examples = list(zip(*points, strict=True))
+    source = Streamed(examples, default_collate) if read else Stacked(points)
+
+    def predict(batch):
+        seen.append(len(batch[1]))
+        if len(batch[1]) > fitting:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return linear_predict(batch)
+
+    evaluator = Evaluator(source, GAP, "cpu", torch.float64)
+    expected = Evaluator(source, GAP, "cpu", torch.float64)(linear_predict)
+    (found,) = evaluator(predict)
+    assert found["metric"] == pytest.approx(expected[0]["metric"], rel=1e-6)
+    assert found["loss"] == pytest.approx(expected[0]["loss"], rel=1e-12)
+    assert max(seen) == 32
+    seen.clear()
+    assert evaluator(predict) == [found]
+    assert max(seen) <= fitting
+
+
+def test_memory_that_one_example_does_not_fit_in_is_an_error():
+    def predict(batch):
+        raise torch.OutOfMemoryError("not even one")
+
+    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
+        Evaluator(Stacked(tiny.points(32)), GAP, "cpu", torch.float64)(predict)
 
 
 def test_a_mean_of_batches_would_be_seen():

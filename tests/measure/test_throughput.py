@@ -17,15 +17,17 @@ from batchlab.measure.throughput import Block, Timing, curve, knee, seconds_per_
 from batchlab.tasks import Task, prepare
 from batchlab.types import Estimate
 
+STEP = 0.125
+
 
 class Clock:
-    """Every reading is one second after the last."""
+    """Every reading is so many seconds after the last; an update reads it three times."""
 
-    def __init__(self):
-        self.now = 0.0
+    def __init__(self, step=STEP):
+        self.now, self.step = 0.0, step
 
     def __call__(self):
-        self.now += 1.0
+        self.now += self.step
         return self.now
 
 
@@ -43,15 +45,28 @@ def prepared():
 
 def test_a_block_counts_every_update_after_the_warm_up(prepared):
     clock = Clock()
-    block = time_block(prepared, prepared.baseline, 10, warmup_updates=3, clock=clock)
-    # One update reads the clock twice inside and once after: 3 s; 10 s are over after the fourth.
-    assert (block.updates, block.loader_seconds) == (4, 4.0)
+    block = time_block(prepared, prepared.baseline, 10 * STEP, warmup_updates=3, clock=clock)
+    # Twice inside and once after: 10 steps are over after the fourth update.
+    assert (block.updates, block.loader_seconds) == (4, 4 * STEP)
     assert block.end == (3 + 4) * 8
 
 
-@pytest.mark.parametrize(("apart", "seconds"), [(True, 1.0), (False, 6.0)])
+@pytest.mark.parametrize(
+    ("update", "warmed", "timed"), [(0.6, 2, 0.6), (1.2, 2, 1.2), (2.1, 1, 2.1), (4.5, 0, 4.5)]
+)
+def test_slow_updates_are_known_of_soon(prepared, update, warmed, timed):
+    """An update of 4.5 s is known of after 4.5 s, not after the third."""
+    clock = Clock(update / 3)
+    block = time_block(prepared, prepared.baseline, 0.01, clock=clock)
+    assert block.updates == 1
+    assert block.end == 8 * (warmed + 1)
+    assert block.seconds == pytest.approx(timed, rel=0.4)
+    assert clock.now < 10
+
+
+@pytest.mark.parametrize(("apart", "seconds"), [(True, STEP), (False, 0.5 + STEP)])
 def test_apart_reading_does_not_wait_for_queued_computing(prepared, monkeypatch, apart, seconds):
-    """An accelerator whose updates take 5 s once something waits for them, as reading does."""
+    """An accelerator whose updates take 0.5 s once something waits for them, as reading does."""
     clock, queued = Clock(), [0.0]
     read, update = throughput.plain.read, throughput.plain.update
 
@@ -63,21 +78,21 @@ def test_apart_reading_does_not_wait_for_queued_computing(prepared, monkeypatch,
         return read(*given)
 
     def updating(*given):
-        queued[0] += 5.0
+        queued[0] += 0.5
         return update(*given)
 
     monkeypatch.setattr(throughput.plain, "read", reading)
     monkeypatch.setattr(throughput.plain, "update", updating)
     monkeypatch.setattr(throughput._Loop, "synchronize", drain)
-    block = time_block(prepared, prepared.baseline, 40, apart=apart, clock=clock)
-    first = 1.0 - seconds  # nothing is queued before the first update that is timed
+    block = time_block(prepared, prepared.baseline, 5.0, apart=apart, clock=clock)
+    first = STEP - seconds  # nothing is queued before the first update that is timed
     assert block.loader_seconds == pytest.approx(block.updates * seconds + min(0.0, first))
 
 
 def test_the_warm_up_is_not_in_the_time(prepared):
     blocks = [
-        time_block(prepared, prepared.baseline, 10, warmup_updates=n, clock=Clock())
-        for n in (0, 50)
+        time_block(prepared, prepared.baseline, 1.0, warmup_updates=n, clock=Clock())
+        for n in (0, 5)
     ]
     assert blocks[0].seconds == blocks[1].seconds
 
@@ -88,8 +103,8 @@ def test_at_least_one_update_is_timed(prepared):
 
 def test_reuse_counts_updates_and_reads_once(prepared):
     config = prepared.baseline.replace(reuse=3)
-    block = time_block(prepared, config, 10, clock=Clock())
-    assert block.updates == 3 * block.loader_seconds
+    block = time_block(prepared, config, 1.0, clock=Clock())
+    assert block.updates == pytest.approx(3 * block.loader_seconds / STEP)
 
 
 @pytest.mark.wrong_type  # the type checker of the tests itself draws from Python's generator

@@ -17,6 +17,7 @@ from batchlab import report
 from batchlab._text import Text
 from batchlab.advisor.record import Advice, MetricInfo
 from batchlab.errors import InvalidValueError
+from batchlab.report import apply
 from batchlab.report.page import both, page_data
 from tests.report import sample
 
@@ -218,3 +219,10 @@ def test_templates_are_found_as_package_data() -> None:
 
     for name in ("page.html.j2", "compare.html.j2", "figure.html.j2", "style.css", "page.js"):
         assert (resources.files("batchlab.report") / name).is_file()
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, "lies beside"), (False, "name the task as")])
+def test_the_page_names_the_script_only_where_there_is_one(there, said):
+    text = apply.note(sample.change(has_script=there))
+    assert said in text.en
+    assert ("同じフォルダー" in text.ja) is there

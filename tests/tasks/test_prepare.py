@@ -13,8 +13,8 @@ from batchlab.config import RunConfig
 from batchlab.errors import InvalidTypeError, InvalidValueError, TaskError
 from batchlab.rules import Scales
 from batchlab.tasks import Metric, Task, load, prepare
-from batchlab.tasks.prepare import split
-from batchlab.tasks.source import Stacked, Streamed, Subset
+from batchlab.tasks.prepare import check, split
+from batchlab.tasks.source import Stacked, Streamed, Subset, make_source
 
 X = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(100) % 3
@@ -274,6 +274,16 @@ def test_a_label_out_of_range_is_refused_whatever_the_metric(metric):
         validation=(X, Y),
         metric=metric,
     )
+
+
+def test_labels_for_a_gpu_are_checked_before_anything_runs_on_it():
+    """On a GPU an index out of range is no IndexError, and ends every later call."""
+    good = prepare(task(validation=(X, Y), metric="loss"), device="cpu")
+    labels = Y.clone()
+    labels[77] = 3
+    bad = replace(good, train=make_source((X, labels), None, "train"), device="cuda")
+    with pytest.raises(TaskError, match="raised IndexError: .* on the labels of `train`, 0 to 3"):
+        check(bad)
 
 
 def test_a_label_that_the_loss_ignores_is_welcome():

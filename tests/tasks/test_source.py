@@ -66,6 +66,9 @@ def test_elements_count_numbers_of_an_example():
     assert source.elements().tolist() == [7] * 4
     assert make_source(Ragged(6), pad, "train").elements().tolist() == [1, 2, 3, 4, 5, 1]
     assert make_source(Noisy(3), None, "train").elements().tolist() == [2, 2, 2]
+    some = make_source(Noisy(1000), None, "train").elements()
+    assert some.unique().tolist() == [0, 2]
+    assert int((some > 0).sum()) == LOOKED_AT
 
 
 def test_a_quiet_dataset_is_kept_in_memory_as_one_block():

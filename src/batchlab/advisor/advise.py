@@ -88,8 +88,6 @@ from batchlab.measure.sturdiness import Survey
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain
 
-DEMO_SECONDS = 135.0
-"""What a built-in task may take without a budget."""
 SEARCH_SHARE = 0.3
 """Share of the budget that stage B gets where stage C fits too."""
 TUNING_SHARE = 0.5
@@ -159,7 +157,6 @@ def run_stages(
     out: Path,
     *,
     resume: bool = False,
-    builtin: bool = False,
     listener: Listener | None = None,
     workers: int | None = None,
     on: Place | None = None,
@@ -173,7 +170,6 @@ def run_stages(
         options: What is asked.
         out: Result directory.
         resume: Whether an unfinished one may be continued.
-        builtin: Whether it is a built-in demonstration, which runs all stages without a budget.
         listener: Hears progress.
         workers: Worker processes; one per core if left out.
         on: Machines that train, instead of worker processes here.
@@ -187,8 +183,6 @@ def run_stages(
     """
     _check(prepared, options)
     notes = Notes(listener or Silent())
-    if options.budget is None and builtin:
-        options = replace(options, budget=DEMO_SECONDS)
     began = time.perf_counter() if began is None else began
     with Engine(prepared, out, workers, on=on) as engine:
         task = _task_facts(prepared) | {"content": _content(prepared, engine)}

@@ -344,16 +344,16 @@ def _paired(view: View) -> Paired | None:
 
 
 def smallest_detectable(view: View) -> float | None:
-    """The smallest ratio that so many fresh repeats would have shown; None for ``accuracy``,
-    which is no ratio.
+    """The smallest ratio that so many fresh repeats would have shown; for ``accuracy`` the
+    smallest difference of the metric, None as long as its spread is not known.
     """
-    if view.options.objective == "accuracy":
-        return None
-    paired = _paired(view)
+    accuracy, paired = view.options.objective == "accuracy", _paired(view)
     n = view.options.confirm_seeds if view.confirmation is None else len(view.confirmation.today)
     if paired is None or not math.isfinite(paired.sd):
-        return smallest_detectable_ratio(TYPICAL_LOG_SD, n)
-    return smallest_detectable_ratio(float(paired.sd), n, rest=paired.rest)
+        return None if accuracy else smallest_detectable_ratio(TYPICAL_LOG_SD, n)
+    found = smallest_detectable_ratio(float(paired.sd), n, rest=paired.rest)
+    # The same test on differences: their spread in the place of the log ratios'.
+    return math.log(found) if accuracy else found
 
 
 def decide_repeats(view: View) -> int:

@@ -87,6 +87,7 @@ def assemble(records: Records, options: Options, facts: Facts) -> Advice:
         provenance=facts.provenance | {"processor": machine.name, "threads": str(machine.threads)},
         compared=view.setting(view.chosen) if answer.comparisons(view) else None,
         framework=facts.framework,
+        has_script=facts.has_script,
         elsewhere=records.elsewhere,
         today_chosen=records.confirmation is not None and records.confirmation.today_chosen,
         params=_params(new) | ({} if facts.whole is None else {"samples": facts.whole[1]}),

@@ -740,7 +740,8 @@ class Advice:
         batch_only: Ratio of time today / batch changed with the learning rate as it was, or None.
         failures: Failed runs in the confirmation, or None.
         price: Or None.
-        smallest_detectable: Smallest ratio these repeats could have shown, or None.
+        smallest_detectable: Smallest ratio these repeats could have shown, for ``accuracy`` the
+            smallest difference of the metric, or None.
         decide_repeats: More pairs that would decide, 0 if decided.
         next_stage: Or None when nothing is left.
         useful_low: Useful batch range, lower end, or None.
@@ -778,6 +779,7 @@ class Advice:
         today_chosen: Whether the choosing seeds preferred today's settings, so that no result on
             fresh ones makes it a change.
         elsewhere: Whether times and prices are of another computer than the one that trained.
+        has_script: Whether ``apply.py`` is written: it needs a task that a script can name.
         watched: Trainings behind it that the user ran and batchlab only watched; 0 where batchlab
             ran them.
     """
@@ -841,6 +843,7 @@ class Advice:
     reusing: Reusing | None = None
     searched: Searched | None = None
     strengthening: Strengthening | None = None
+    has_script: bool = True
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all.

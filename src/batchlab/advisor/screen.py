@@ -266,7 +266,7 @@ def _evaluated(session: Session, examples: int) -> Callable[[], float]:
         if metric.function is not None:
             metric = replace(metric, function=lambda outputs, batch: 0.0)
     objective = prepared.objective(0, gamma=prepared.baseline.gamma).eval()
-    evaluator = Evaluator(source, metric, prepared.device, torch.float32)
+    evaluator = Evaluator(source, metric, prepared.device, torch.float32, session.evaluation_batch)
 
     def once() -> float:
         began = time.perf_counter()

@@ -37,7 +37,7 @@ from batchlab.advisor.stages import (
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, Job, RunState, Trace
 from batchlab.engine.cell import one_thread
-from batchlab.engine.evaluate import Evaluator
+from batchlab.engine.evaluate import EVALUATION_BATCH, Evaluator
 from batchlab.engine.job import to_device
 from batchlab.engine.loop import program_of
 from batchlab.engine.step import DTYPES, rule_of, start_of
@@ -309,6 +309,11 @@ class Session:
             if expected is None or UPDATES_OF_A_BLOCK * expected.value <= most:
                 self.stopwatch.visit([size], seconds, self.micro(size), wrapped)
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Examples that are evaluated at a time: no more than are known to fit."""
+        return min(EVALUATION_BATCH, self.fit.largest) if self.fit else EVALUATION_BATCH
+
     def wall_seconds(self, runs: Sequence[tuple[Pace, int, int]]) -> float:
         """What a sweep takes on this machine.
 
@@ -378,7 +383,8 @@ class Session:
         dtype, device = DTYPES[config.precision], self.prepared.device
         objective = self.prepared.objective(config.seed, dtype, config.gamma).eval()
         program = program_of(config, objective, self.engine.capability(config))
-        evaluator = Evaluator(source, self.prepared.metric, device, dtype)
+        metric = self.prepared.metric
+        evaluator = Evaluator(source, metric, device, dtype, self.evaluation_batch)
         params, buffers, _ = to_device(state.progress, device)
         with torch.no_grad(), one_thread(device):
             return evaluator(lambda batch: program.evaluate(params, buffers, batch))[0]["metric"]

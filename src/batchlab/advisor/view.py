@@ -67,6 +67,7 @@ class Facts:
         framework: What the user's own script trains with.
         whole: All training examples and the length of a training on them, where the stages ran on
             a part.
+        has_script: Whether a script can find the task by its name.
     """
 
     task: str
@@ -84,6 +85,7 @@ class Facts:
     created: str = ""
     framework: str = "pytorch"
     whole: tuple[int, int] | None = None
+    has_script: bool = True
 
 
 def bare_facts(prepared: Prepared) -> Facts:
@@ -112,6 +114,7 @@ def bare_facts(prepared: Prepared) -> Facts:
         provenance={},
         framework=task.framework,
         whole=whole,
+        has_script=task.origin is not None,
     )
 
 

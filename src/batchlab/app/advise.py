@@ -20,7 +20,7 @@ from batchlab import _platform, report
 from batchlab._platform import version
 from batchlab._team import Team, gathered
 from batchlab._text import Text
-from batchlab.advisor.advise import DEMO_SECONDS, PARTS, Outcome, price_list, run_stages
+from batchlab.advisor.advise import PARTS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
 from batchlab.advisor.journal import parse_seconds
 from batchlab.advisor.options import Options
@@ -79,6 +79,8 @@ from batchlab.tasks.subset import named, subset_of
 from batchlab.types import Evidence, from_plain, to_plain
 
 RESULTS = "batchlab-results"
+DEMO_SECONDS = {"digits": 135.0, "teacher": 135.0}
+"""What a demonstration may take without a budget."""
 APPLIED = tuple(dict.fromkeys((*Grown._fields, *FIELDS)))
 """Fields of a recommendation that ``apply.py`` takes over."""
 
@@ -128,8 +130,8 @@ def advise(
         target: Metric value that counts as trained; left out, what four in five runs of today's
             settings reach.
         worth: Smallest gain worth a change, a ratio above 1.
-        budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, built-in tasks run all stages, others
-            stage A.
+        budget: ``90s``, ``2m``, ``1h`` or seconds. Left out, digits and teacher run all stages,
+            others stage A.
         price_per_hour: What an hour of computing costs; with ``on`` also kind of node → price.
         currency: Its currency.
         price_per_sample: What a fresh example costs.
@@ -168,8 +170,8 @@ def advise(
         command: What was typed, for the report.
 
     Returns:
-        The advice; ``report.html``, ``advice.json``, ``apply.py`` and ``summary.md`` are written
-        beside it.
+        The advice; ``report.html``, ``advice.json`` and ``summary.md`` are written beside it, and
+        ``apply.py`` where the task has a name by which a script finds it.
 
     Raises:
         UserError: With one sentence about what is wrong.
@@ -204,11 +206,14 @@ def advise(
             raise InvalidValueError(must("on", "left out under torchrun", on))
         loaded, argument = team.own(lambda: found(task, data))
         options = replace(options, world_size=team.size)
+        origin = task if isinstance(task, str) else task.origin
+        if options.budget is None:
+            options = replace(options, budget=DEMO_SECONDS.get(origin or ""))
         prepared = team.own(lambda: _prepared(loaded, options, team.device(device)))
         check_same(team, prepared)
         folder = Path(out) if out is not None else default_out("advise", loaded)
         typed = command or typed_command(argument, options, folder, device, data)
-        wanted = _Wanted(options, folder, argument in BUILTIN, resume, typed, where, began)
+        wanted = _Wanted(options, folder, origin in BUILTIN, resume, typed, where, began)
         return team.lead(prepared, lambda: _advised(team, wanted, listener))
 
 
@@ -238,14 +243,11 @@ def _advised(team: Team, wanted: _Wanted, listener: Listener | None) -> Advice:
                 options,
                 folder,
                 resume=resume,
-                builtin=builtin,
                 listener=hears,
                 on=cluster,
                 team=team,
                 began=began,
             )
-            if builtin and options.budget is None:
-                options = replace(options, budget=DEMO_SECONDS)
             facts = _facts(prepared, options, outcome, typed, builtin)
             beside = elsewhere.told(cluster, folder)
             facts = replace(facts, provenance=facts.provenance | beside)
@@ -353,11 +355,22 @@ def dry_run(
     loaded, _ = found(task, data)
     prepared = _prepared(loaded, options, device)
     prices, whole = price_list(prepared, options)
-    detectable = smallest_detectable_ratio(TYPICAL_LOG_SD, options.confirm_seeds)
+    accuracy = options.objective == "accuracy"
+    spread = 1.0 if accuracy else TYPICAL_LOG_SD
+    detectable = smallest_detectable_ratio(spread, options.confirm_seeds)
+    detectable = math.log(detectable) if accuracy else detectable
     said = prepared.assumptions
     names, _ = _tuned(options, prepared)
     return DryRun(
-        loaded.name, whole, prices, detectable, said, options.budget, options.price, names
+        loaded.name,
+        whole,
+        prices,
+        detectable,
+        said,
+        options.budget,
+        options.price,
+        names,
+        accuracy,
     )
 
 
@@ -370,11 +383,12 @@ class DryRun:
         run_seconds: One run of today's settings.
         stages: Stage → expected seconds.
         smallest_detectable: Smallest ratio that the fresh repeats would show, with the usual
-            spread.
+            spread; for ``accuracy`` the smallest difference, in standard deviations between pairs.
         assumptions: Sentences.
         budget: Seconds, or None.
         price: Or None.
         tuned: What the search in the place of stage B would tune.
+        accuracy: Whether accuracy is the objective.
     """
 
     task: str
@@ -385,6 +399,7 @@ class DryRun:
     budget: float | None = None
     price: Price | None = None
     tuned: tuple[str, ...] = ()
+    accuracy: bool = False
 
     def __str__(self) -> str:
         search = f"search over {', '.join(self.tuned)}" if self.tuned else "projection"
@@ -401,9 +416,9 @@ class DryRun:
             lines.append(f"  one pair on all data: about {pair:.0f} s{self._cost(pair)}")
         if self.budget is not None:
             lines.append(f"  the budget of {self.budget:.0f} s: {self._reach(self.budget)}")
-        lines.append(
-            f"  the smallest gain the fresh repeats would show: {self.smallest_detectable:.2f}×"
-        )
+        least = f"{self.smallest_detectable:.2f}"
+        unit = " standard deviations between pairs" if self.accuracy else "×"
+        lines.append(f"  the smallest gain the fresh repeats would show: {least}{unit}")
         return "\n".join([*lines, *(f"  assumed: {a}" for a in self.assumptions)])
 
     def _cost(self, seconds: float) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from batchlab import _random, _tree
+from batchlab._memory import give_back, is_out_of_memory
 from batchlab.errors import TaskError
 from batchlab.tasks import Metric
 from batchlab.tasks.source import Source
@@ -25,13 +26,16 @@ Predict: TypeAlias = Callable[[Tree], tuple[Tree, Tensor, Tensor]]
 class Evaluator:
     """The validation batches, ready on the device, and the metric.
 
+    Where memory runs out the batches become half as large, from then on: what fits in training
+    need not fit 256 at a time.
+
     Args:
         source: Where the examples come from; kept on the device if it is in memory.
         metric: Sees all predictions at once; where batches cannot be joined, only the loss is
             there.
         device: Where the model is.
         dtype: Of the floating-point leaves.
-        batch_size: Examples read at a time.
+        batch_size: Examples read at a time, at first.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Evaluator:
         batch_size: int = EVALUATION_BATCH,
     ) -> None:
         self._source, self._metric, self._device, self._dtype = source, metric, device, dtype
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, max(1, source.examples))
         self._kept = list(self._read()) if source.in_memory else None
         self._whole = _joined(self._kept, "batches") if self._kept and metric.function else None
 
@@ -67,8 +71,13 @@ class Evaluator:
         Returns:
             One ``{"loss": …, "metric": …}`` per run.
         """
-        with _random.seeded(0, "evaluation"):
-            found = [self._one(predict, batch) for batch in self.batches()]
+        found = self._all(predict)
+        while found is None:
+            self._batch_size = -(-self._batch_size // 2)
+            self._kept = None
+            give_back(self._device)
+            self._kept = list(self._read()) if self._source.in_memory else None
+            found = self._all(predict)
         sums, weights, outputs, batches = zip(*found, strict=True)
         loss = torch.stack(sums).sum(0) / torch.stack(weights).sum(0)
         losses = loss.reshape(-1).tolist()
@@ -79,6 +88,18 @@ class Evaluator:
             {"loss": value, "metric": self._score([_run(o, r, loss.ndim) for o in outputs], whole)}
             for r, value in enumerate(losses)
         ]
+
+    def _all(self, predict: Predict) -> list[tuple[Tensor, Tensor, Tree, Tree]] | None:
+        """Of every batch; None where memory ran out and smaller ones are possible. When this
+        returns, the error is gone, and with it the frames that keep tensors alive.
+        """
+        try:
+            with _random.seeded(0, "evaluation"):
+                return [self._one(predict, batch) for batch in self.batches()]
+        except Exception as error:  # by type or by text, depending on what allocates
+            if self._batch_size == 1 or not is_out_of_memory(error):
+                raise
+        return None
 
     def _one(self, predict: Predict, batch: Tree) -> tuple[Tensor, Tensor, Tree, Tree]:
         """Σwℓ, Σw, and what the metric needs, of one batch."""

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 
 import cloudpickle
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from batchlab import _platform, _random
@@ -76,13 +77,29 @@ def run_two_steps(prepared: Prepared, config: RunConfig, train: Tensor, held: Te
             model(plain.move(prepared.validation.batch(held), model), predict=True)
 
 
+def longest_first(elements: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """Indices of the examples, the longest first. Where only some were looked at, the longest of
+    them stands for each of the others: one of those may be as long.
+
+    Args:
+        elements: Of each example; 0 for one that was not looked at.
+
+    Example:
+        >>> longest_first(torch.tensor([0, 3, 0, 7])).tolist()
+        [3, 1, 3, 3]
+    """
+    order = elements.argsort(descending=True, stable=True)
+    known = int((elements > 0).sum())
+    return torch.where(torch.arange(len(order)) < max(1, known), order, order[0])
+
+
 class Trials:
     """A prepared task and a meter, if there is one: tries sizes in this process."""
 
     def __init__(self, prepared: Prepared, config: RunConfig, meter: Meter | None = None) -> None:
         self.prepared, self.config = prepared, config
-        self.train = prepared.train.elements().argsort(descending=True, stable=True)
-        self.held = prepared.validation.elements().argsort(descending=True, stable=True)
+        self.train = longest_first(prepared.train.elements())
+        self.held = longest_first(prepared.validation.elements())
         self.meter = meter
 
     def __call__(self, size: int) -> Outcome:

@@ -428,7 +428,7 @@ def main() -> None:
     )
     for name, source in (("validation", prepared.validation), ("test", prepared.test)):
         if source is not None:
-            value = evaluate(model, source, prepared.metric, 256, PRECISION)
+            value = evaluate(model, source, prepared.metric, MICRO_BATCH_SIZE, PRECISION)
             print(f"{{name}} {{prepared.metric.name}}: {{value:.4f}}")
 
 

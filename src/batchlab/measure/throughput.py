@@ -25,6 +25,9 @@ from batchlab.types import Estimate
 
 KNEE = 1.2
 """The knee is the smallest batch size with at least 1/1.2 of the best throughput."""
+SLOW_SECONDS = 2.0
+"""After updates of this length together the clock starts: what the first ones cost extra is little
+beside it, and a run that takes longer than a budget must be known of within ten seconds."""
 SOURCE = "plain loop, one run alone"
 TOGETHER = "processes together"
 
@@ -101,7 +104,8 @@ def time_block(
         micro_batch_size: Examples per forward pass; the whole batch if left out.
         threads: Threads of torch during the block; as they are if left out.
         start: Place in the stream of samples to read from, so that blocks read different data.
-        warmup_updates: Updates before the clock starts, 0 or more.
+        warmup_updates: Updates before the clock starts, 0 or more; fewer where they are so slow
+            that one is enough, and none where one takes several seconds.
         apart: Whether an accelerator finishes what is queued before and after each reading, so
             that neither's time counts for the other; else they overlap as in any loop.
         clock: Seconds that only rise.
@@ -117,11 +121,16 @@ def time_block(
     micro = _check(seconds, start, warmup_updates, micro_batch_size, size)
     with _random.seeded(config.seed, "throughput", start), with_threads(threads):
         loop = _Loop(prepared, config, size, micro, start, apart)
-        for _ in range(warmup_updates):
-            loop.update(clock)
-        loop.synchronize()
-        loop.loader_seconds, loop.updates = 0.0, 0
         begin = now = clock()
+        for _ in range(warmup_updates):
+            if now - begin > SLOW_SECONDS:
+                break
+            loop.update(clock)
+            loop.synchronize()
+            now = clock()
+        if not (loop.updates == config.reuse and now - begin > 2 * SLOW_SECONDS):
+            loop.loader_seconds, loop.updates = 0.0, 0
+            begin = now = clock()
         while loop.updates == 0 or now - begin < seconds:
             loop.update(clock)
             now = clock()

@@ -105,6 +105,17 @@ def conversion(one: Setting) -> Text:
     )
 
 
+SCRIPT = Text(
+    "A runnable script that does so (`STOP_AFTER`) lies beside this page: `apply.py`.",
+    "そのとおりに学習するスクリプト`apply.py`（`STOP_AFTER`）が、このページと同じフォルダーにあります。",
+)
+NO_SCRIPT = Text(
+    "For a runnable script (`apply.py`), name the task as `file.py:function`.",
+    "実行できるスクリプト（`apply.py`）は、タスクを`file.py:function`の形で指定すると作られます。",
+)
+"""A task that was made in Python has no name by which a script finds it."""
+
+
 def title(advice: Advice) -> Text:
     """What there is to apply.
 
@@ -140,11 +151,10 @@ def note(advice: Advice) -> Text:
     return say(
         "Change these together; everything else stays as it is ({s}warm-up, length in "
         "examples). "
-        "The time is saved by stopping when the goal is reached (`STOP_AFTER`). A runnable script "
-        "lies beside this page: `apply.py`.",
+        "The time is saved by stopping when the goal is reached. {script}",
         "これらは必ず一緒に変更し、それ以外（{s}ウォームアップ、学習の長さ）は今のまま"
         "にしてください。"
-        "時間の節約は、目標に達した時点で学習を止めること（`STOP_AFTER`）で得られます。"
-        "実行できるスクリプト`apply.py`が、このページと同じフォルダーにあります。",
+        "時間の節約は、目標に達した時点で学習を止めることで得られます。{script}",
         s=EMPTY if changes else Text("schedule, ", "スケジュール、"),
+        script=SCRIPT if advice.has_script else NO_SCRIPT,
     )

@@ -173,6 +173,12 @@ def _percent_down(share: float) -> str:
 def _detectable(advice: Advice) -> Text:
     if advice.smallest_detectable is None:
         return EMPTY
+    if advice.objective == "accuracy":
+        return say(
+            "The smallest gain that these repeats could have shown is {d}.",
+            "今回の繰り返し回数で見分けられる最小の差は{d}です。",
+            d=formats.metric_size(advice.smallest_detectable, advice.metric),
+        )
     return say(
         "The smallest gain that these repeats could have shown is {r}×; a change is advised from "
         "{w}× on.",

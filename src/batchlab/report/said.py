@@ -72,6 +72,10 @@ def _preference(
 
 _SENTENCES = (
     (
+        r"what fits is tried with the longest of (\d+) examples looked at",
+        "動くサイズは、確かめた{0}件のうち最も長いデータで試す",
+    ),
+    (
         r"every fresh sample takes (\S+) s to read, as given and not measured; .+",
         "新しいデータ1件の読み込みは{0}秒とする（指定値で、実測ではない）。計算時間に加算する（両者が"
         "互いを待つ場合）",

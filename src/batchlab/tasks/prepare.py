@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,15 @@ from batchlab.errors import (
 )
 from batchlab.models.feature_strength import FeatureStrength
 from batchlab.samplers import Stream
-from batchlab.tasks.source import Source, Stacked, make_source, part_of
+from batchlab.tasks.source import (
+    LOOKED_AT,
+    Source,
+    Stacked,
+    Streamed,
+    Subset,
+    make_source,
+    part_of,
+)
 from batchlab.tasks.split import subset_indices
 from batchlab.tasks.task import METRICS, OWN_METRIC, Metric, Objective, Task, target_of
 from batchlab.types import Tree
@@ -135,6 +143,9 @@ def prepare(task: Task, *, device: str = "auto") -> Prepared:
     if task.metric is None:
         said += ("the task names no metric: the validation loss is used",)
     said += _rates_of_groups(task)
+    read = train.source if isinstance(train, Subset) else train
+    if isinstance(read, Streamed) and read.examples > LOOKED_AT:
+        said += (f"what fits is tried with the longest of {LOOKED_AT} examples looked at",)
     if baseline.gamma is not None:
         said += (f"the model is trained as (f − its start)/γ with γ = {baseline.gamma:g}",)
     prepared = Prepared(
@@ -246,6 +257,10 @@ def check(prepared: Prepared) -> None:
     check_sizes(prepared)
     for source, name in _named(prepared):
         _check_finite(source, name)
+    if prepared.device.startswith("cuda"):
+        # There a label out of range is no IndexError, and the device is lost to the process.
+        there = replace(prepared, device="cpu")
+        _check_ends(there, _build(there))
     objective = _build(prepared)
     batch = first_batch(prepared)
     with _random.seeded(0, "check"):

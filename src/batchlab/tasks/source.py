@@ -19,6 +19,7 @@ from batchlab.samplers import Blocks
 from batchlab.types import Tree
 
 CHECKED_ITEMS = 16  # a transform that acts on 1 item in 10 is then missed 6 times in 1,000
+LOOKED_AT = 256  # of examples that have to be read, for the longest
 MEMORY_LIMIT_BYTES = 4 * 2**30  # above this a data set is streamed; a batch then costs a read
 
 
@@ -56,7 +57,7 @@ class Source(Protocol):
         ...
 
     def elements(self) -> Int[Tensor, " N"]:
-        """Elements of each example, to find the longest."""
+        """Elements of each example, to find the longest; 0 for one that was not looked at."""
         ...
 
 
@@ -143,11 +144,11 @@ class Streamed:
     def elements(self) -> Int[Tensor, " N"]:
         """See :class:`Source`.
 
-        At most 256 evenly spaced examples are read; the rest count as their largest.
+        At most 256 evenly spaced examples are read.
         """
-        index = torch.linspace(0, self.examples - 1, min(self.examples, 256)).long()
+        index = torch.linspace(0, self.examples - 1, min(self.examples, LOOKED_AT)).long()
         sizes = torch.tensor([_tree.elements(self._read(0, 0, i)) for i in index.tolist()])
-        return torch.full((self.examples,), int(sizes.max())).index_copy(0, index, sizes)
+        return torch.zeros(self.examples, dtype=torch.long).index_copy(0, index, sizes)
 
 
 @dataclass(frozen=True)
