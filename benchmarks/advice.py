@@ -289,7 +289,7 @@ def missed(found: dict) -> list[str]:
     checks = [
         ("no mean regret: too few advices, or some never arrive", regret is None),
         ("mean regret above 10 %", regret is not None and regret["value"] > 0.1),
-        ("regret above the grid's", bool(regret and grid) and regret["low"] > grid["high"]),
+        ("regret above the grid's", bool(regret and grid and regret["low"] > grid["high"])),
         (f"{100 * spent:.0f} % of the grid's run-seconds", spent > 0.25),
     ]
     return [aim for aim, failed in checks if failed]

@@ -282,7 +282,7 @@ def test_labels_for_a_gpu_are_checked_before_anything_runs_on_it():
     labels = Y.clone()
     labels[77] = 3
     bad = replace(good, train=make_source((X, labels), None, "train"), device="cuda")
-    with pytest.raises(TaskError, match="raised IndexError: .* on the labels of `train`, 0 to 3"):
+    with pytest.raises(TaskError, match=r"raised IndexError: .* on the labels of `train`, 0 to 3"):
         check(bad)
 
 
