@@ -131,6 +131,18 @@ def test_an_advice_keeps_its_budget_where_prices_are_a_fifth_wrong(
     assert found.records.screening is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [60.0, 200.0, 600.0])
+@pytest.mark.parametrize("wrong", [0.8, 1.2])
+def test_batches_that_grow_keep_the_budget_too(prepared, clock, tmp_path, budget, wrong):
+    clock.wrong = wrong
+    options = replace(OPTIONS, budget=budget, growing=True)
+    found = run_stages(prepared, options, tmp_path, workers=0, listener=Told(clock))
+    assert clock.now <= KEPT * budget
+    if budget == 600.0:
+        assert found.records.pilot.why_not != "budget"
+
+
 def test_prices_that_are_far_too_low_break_the_budget(prepared, clock, tmp_path):
     """The planted bug: the budget is kept by the prices, not by chance."""
     clock.wrong = 4.0
