@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from batchlab.errors import InvalidTypeError, TaskError
-from batchlab.tasks.source import Listed, Stacked, Streamed, Subset, make_source
+from batchlab.tasks.source import LOOKED_AT, Listed, Stacked, Streamed, Subset, make_source
 
 
 class Squares(Dataset):
