@@ -207,7 +207,7 @@ def test_a_dry_run_prices_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     assert "stage F, what decisions rest on: about" in str(found)
     assert "enough for all stages" in str(found)
     assert "USD" in str(found)
-    assert re.search(r"repeats would show: 1\.\d\d×$", str(found))
+    assert re.search(r"repeats would show: 1\.\d\d×$", str(found), re.MULTILINE)
     accurate = dry_run(tiny.task(), Options(objective="accuracy"), device="cpu")
     assert "repeats would show: 0.98 standard deviations between pairs" in str(accurate)
     assert list(tmp_path.iterdir()) == []
