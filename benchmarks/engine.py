@@ -46,7 +46,7 @@ from batchlab import _platform
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, choice, sweep
 from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.choice import Effort
+from batchlab.engine.choice import Choice, Effort
 from batchlab.engine.job import EVALUATIONS, Job
 from batchlab.engine.loop import train_alone
 from batchlab.engine.stacked import Stack, train_stacked
@@ -358,6 +358,19 @@ def flop_of(row: Row) -> float:
     return float(counter.get_total_flops())
 
 
+def chosen(row: Row, engine: Engine) -> Choice:
+    """How the engine trains the runs of a row where finding out, and compiling, pay back."""
+    sweep.effort_of = lambda *given: Effort.COMPILED
+    return engine.plan(configs_of(row, engine.prepared, row.runs), Job(()))[0].choice
+
+
+def named(choice: Choice) -> str:
+    """The choice as planning names it."""
+    if choice.executor == "loop":
+        return "loop"
+    return f"{'compiled' if choice.unit else 'stacked'} {choice.slots}"
+
+
 class Ours:
     """The sweep by the engine itself, from the call to the last result; planned once, as a sweep
     of minutes is, and trained with other seeds in every turn, so that nothing is read from disk.
@@ -367,19 +380,15 @@ class Ours:
         self.row, self.prepared, self.turn = row, prepared, 0
         self.engine = Engine(prepared, out, workers)
         self.at_once = max(1, self.engine.workers)
-        sweep.effort_of = lambda *given: Effort.COMPILED
         began = time.perf_counter()
-        configs = configs_of(row, prepared, row.runs)
-        self.choice = self.engine.plan(configs, Job(()))[0].choice
+        self.choice = chosen(row, self.engine)
         self.planning = time.perf_counter() - began
         self.shortest = 2 * max(1, self.choice.unit)
 
     @property
     def way(self) -> str:
         """The choice as planning names it."""
-        if self.choice.executor == "loop":
-            return "loop"
-        return f"{'compiled' if self.choice.unit else 'stacked'} {self.choice.slots}"
+        return named(self.choice)
 
     def train(self, updates: int) -> float:
         """Seconds of a whole sweep, evaluated as often as a long one: every quarter pass, at most
