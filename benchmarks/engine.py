@@ -83,8 +83,8 @@ class Row:
     model: str
     batch_size: int
     runs: int
-    over_a: float
-    over_b: float
+    over_a: float = 0.0
+    over_b: float = 0.0
     of_peak: float = 0.0
     rule: str = "shb"
 
