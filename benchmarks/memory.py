@@ -97,7 +97,8 @@ def one(row: Row) -> tuple[int, int]:
         stack_of(row, prepared, configs, capability, unit, programs)
     measured = _platform.peak_rss() - base
     # Afterwards, or the training would find the memory that predicting has freed.
-    return predict(prepared, configs, capability, executor).of(row.runs), measured
+    need = predict(prepared, configs, capability, executor, compiled=unit > 0)
+    return need.of(row.runs), measured
 
 
 def main() -> int:
