@@ -30,9 +30,12 @@ check: $(WORK) ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: $(WORK) ## the figures behind the claims, one script after the other; long
-	@failed=0; for script in benchmarks/[!_]*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || failed=1; done; exit $$failed
+bench: $(WORK) ## the figures behind the claims, one script after the other, into build/bench; long
+	@mkdir -p build/bench; failed=0; for script in benchmarks/[!_]*.py; do \
+		kept=build/bench/$$(basename "$$script" .py); rm -f "$$kept".*; \
+		picture=$$(grep -q '"--picture"' "$$script" && echo "--picture $$kept.svg"); \
+		echo "== $$script"; \
+		$(BIN)/python "$$script" --json "$$kept.json" $$picture || failed=1; done; exit $$failed
 
 docs: $(WORK) ## the API pages, into site/
 	$(BIN)/pdoc --docformat google --math --output-directory site batchlab

@@ -1,6 +1,6 @@
 """How fast data on disk are read, against data in memory and against plain reading of the files.
 
-    python benchmarks/big_data.py --out big_data.json
+    python benchmarks/big_data.py --json big_data.json
 
 The same pictures lie in memory, in ``.npy`` files, in ``.npz`` shards and in Parquet. Each reader
 goes through one pass in batches; the readers take turns, so that what the machine does meanwhile
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     found = compared(asked.examples, asked.rows, asked.batch_size, asked.repeats)
     setup = {
@@ -158,11 +158,8 @@ def main() -> None:
             f"{name:24} {row['examples_per_second']:>9,} examples/s  {row['of_memory']:.2f} of "
             f"memory  {row['of_plain']:.2f} of plain  waits {row['waiting']:.1%}"
         )
-    text = json.dumps({"setup": setup, "readers": found}, indent=1)
-    if asked.out is None:
-        print(text)
-    else:
-        asked.out.write_text(text + "\n", "utf-8")
+    if asked.json:
+        asked.json.write_text(json.dumps({"setup": setup, "readers": found}, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

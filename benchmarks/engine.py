@@ -10,8 +10,10 @@
 
 Every way that planning tries is timed, too, so that the table shows how far the choice is from the
 best. Ways take turns; a figure is the median over the turns of wall seconds per update of one run,
-all processes working at once. GEMM peak: square float32 products, one process per core. Aims that
-are missed are named, and the script ends with 1.
+all processes working at once. GEMM peak: square float32 products, one process per core. On a GPU
+the share of the memory's bandwidth stands beside it: of the bytes that an update has to move, by
+those that a copy moves in the same time. Aims that are missed are named, and the script ends
+with 1.
 
     python benchmarks/engine.py --json engine.json --picture engine.svg
     python benchmarks/engine.py --rows 1 --turns 3 --seconds 0.7
@@ -40,16 +42,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils import _pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from batchlab import _platform
 from batchlab.config import RunConfig
 from batchlab.engine import Engine, choice, sweep
 from batchlab.engine.capability import Capability, probe_capability
-from batchlab.engine.choice import Effort
+from batchlab.engine.choice import Choice, Effort
 from batchlab.engine.job import EVALUATIONS, Job
 from batchlab.engine.loop import train_alone
 from batchlab.engine.stacked import Stack, train_stacked
+from batchlab.engine.step import rule_of, start_of
 from batchlab.engine.workers import begin
 from batchlab.samplers import Stream
 from batchlab.tasks import Prepared, Task, prepare
@@ -62,6 +66,8 @@ LONGER = 2.0
 """Times what a sweep takes beside its updates that the updates are to take."""
 ON_A_GPU = {"neuron": 0.0, "mlp": 20.0, "cnn8": 5.0, "cnn28": 5.0}
 """Times (a) that the rows are to reach there; (b) is no alternative, and the peak another."""
+COPIED, COPIES = 2**28, 8
+"""Bytes of a copy, more than any cache holds; copies timed at a time."""
 SLOW = 1e-3
 """Seconds of an update that nobody has timed."""
 MOMENTUM, RATE = 0.9, 0.01
@@ -77,8 +83,8 @@ class Row:
     model: str
     batch_size: int
     runs: int
-    over_a: float
-    over_b: float
+    over_a: float = 0.0
+    over_b: float = 0.0
     of_peak: float = 0.0
     rule: str = "shb"
 
@@ -251,8 +257,8 @@ def worker(row: Row, device: str, threads: int, ours: bool, parent: int, pipe: A
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         name, seconds = asked
-        if name == "gemm":
-            pipe.send(gemm(seconds, device))
+        if name in PEAKS:
+            pipe.send(PEAKS[name](seconds, device))
             continue
         if name not in ways:
             ways[name] = way_of(name, row, prepared, capability)
@@ -274,6 +280,23 @@ def gemm(seconds: float, device: str) -> tuple[float, float]:
         (a @ b)[0, 0].item()  # a GPU is done only now
         done += 1
     return done * 2 * 1024.0**3, time.perf_counter() - began
+
+
+def bandwidth(seconds: float, device: str, size: int = COPIED) -> tuple[float, float]:
+    """(bytes read and written, seconds) of a large copy, the median of repeats."""
+    source, target = torch.zeros(2, size, dtype=torch.uint8, device=device)
+    began, each = time.perf_counter(), []
+    while not each or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        for _ in range(COPIES):
+            target.copy_(source)
+        target[0].item()  # a GPU is done only now
+        each.append(time.perf_counter() - start)
+    return 2.0 * COPIES * size, statistics.median(each)
+
+
+PEAKS = {"gemm": gemm, "copy": bandwidth}
+"""What the machine can do at best, measured in the same run."""
 
 
 class Team:
@@ -358,6 +381,44 @@ def flop_of(row: Row) -> float:
     return float(counter.get_total_flops())
 
 
+def moved_by(row: Row) -> int:
+    """Bytes that one update of one run has to move at least: parameters, gradients and the rule's
+    state are read and written once, the batch is read. What the layers hand on is left out.
+    """
+    prepared = prepared_of(row)
+    (config,) = configs_of(row, prepared, 1)
+    progress = start_of(prepared.objective(0), rule_of(config, prepared.task))
+    kept = [*_pytree.tree_leaves(progress.params), *_pytree.tree_leaves(progress.rule_state)]
+    gradients = sum(leaf.nbytes for leaf in progress.params.values())
+    batch = _pytree.tree_leaves(prepared.train.batch(torch.arange(row.batch_size)))
+    return 2 * (sum(leaf.nbytes for leaf in kept) + gradients) + sum(x.nbytes for x in batch)
+
+
+def of_the_machine(row: Row, middle: dict[str, float]) -> dict[str, float]:
+    """What the engine's updates take of the machine's best, as far as that was measured."""
+    found = {
+        "gemm_gflops": middle["gemm"] / 1e9,
+        "of_gemm_peak": flop_of(row) / middle["c"] / middle["gemm"],
+    }
+    if "copy" in middle:
+        found["copied_gigabytes_per_second"] = middle["copy"] / 1e9
+        found["of_memory_bandwidth"] = moved_by(row) / middle["c"] / middle["copy"]
+    return found
+
+
+def chosen(row: Row, engine: Engine) -> Choice:
+    """How the engine trains the runs of a row where finding out, and compiling, pay back."""
+    sweep.effort_of = lambda *given: Effort.COMPILED
+    return engine.plan(configs_of(row, engine.prepared, row.runs), Job(()))[0].choice
+
+
+def named(choice: Choice) -> str:
+    """The choice as planning names it."""
+    if choice.executor == "loop":
+        return "loop"
+    return f"{'compiled' if choice.unit else 'stacked'} {choice.slots}"
+
+
 class Ours:
     """The sweep by the engine itself, from the call to the last result; planned once, as a sweep
     of minutes is, and trained with other seeds in every turn, so that nothing is read from disk.
@@ -367,19 +428,15 @@ class Ours:
         self.row, self.prepared, self.turn = row, prepared, 0
         self.engine = Engine(prepared, out, workers)
         self.at_once = max(1, self.engine.workers)
-        sweep.effort_of = lambda *given: Effort.COMPILED
         began = time.perf_counter()
-        configs = configs_of(row, prepared, row.runs)
-        self.choice = self.engine.plan(configs, Job(()))[0].choice
+        self.choice = chosen(row, self.engine)
         self.planning = time.perf_counter() - began
         self.shortest = 2 * max(1, self.choice.unit)
 
     @property
     def way(self) -> str:
         """The choice as planning names it."""
-        if self.choice.executor == "loop":
-            return "loop"
-        return f"{'compiled' if self.choice.unit else 'stacked'} {self.choice.slots}"
+        return named(self.choice)
 
     def train(self, updates: int) -> float:
         """Seconds of a whole sweep, evaluated as often as a long one: every quarter pass, at most
@@ -427,7 +484,9 @@ def measure(row: Row, device: str, cores: int, turns: int, seconds: float) -> di
         for way in ways:
             same.ask(way, 0)
         ours.warm_up(seconds)
-        found: dict[str, list[float]] = {n: [] for n in ("a", "b", "c", "start", "gemm", *ways)}
+        # On a CPU the caches hold what an update moves, and the memory's bandwidth says nothing.
+        peaks = ["gemm"] if device == "cpu" else list(PEAKS)
+        found: dict[str, list[float]] = {n: [] for n in ("a", "b", "c", "start", *peaks, *ways)}
         for _ in range(turns):
             found["a"].append(1 / one.rate("plain", seconds))
             found["b"].append(1 / many.rate("plain last", seconds))
@@ -436,14 +495,15 @@ def measure(row: Row, device: str, cores: int, turns: int, seconds: float) -> di
             found["start"].append(start)
             for way in ways:
                 found[way].append(1 / same.rate(way, seconds))
-            found["gemm"].append(same.rate("gemm", seconds))
+            for peak in peaks:
+                found[peak].append(same.rate(peak, seconds))
         return summary(row, device, found, ours)
 
 
 def summary(row: Row, device: str, found: dict[str, list[float]], ours: Ours) -> dict[str, Any]:
     """Medians, and ratios of each turn."""
     middle = {name: statistics.median(values) for name, values in found.items()}
-    ways = {n: 1e6 * v for n, v in middle.items() if n not in ("start", "gemm")}
+    ways = {n: 1e6 * v for n, v in middle.items() if n not in ("start", *PEAKS)}
     candidates = [name for name in ways if name not in ("a", "b", "c")]
     best = min(candidates, key=lambda way: ways[way])
     choice = ours.choice
@@ -461,8 +521,7 @@ def summary(row: Row, device: str, found: dict[str, list[float]], ours: Ours) ->
         "against_a": ratio("a"),
         "against_b": ratio("b"),
         "against_its_way": ratio(ours.way),
-        "gemm_gflops": middle["gemm"] / 1e9,
-        "of_gemm_peak": flop_of(row) / middle["c"] / middle["gemm"],
+        **of_the_machine(row, middle),
         "largest_difference_of_losses": same_losses(row, device, choice.slots, choice.unit),
         "planning_seconds": ours.planning,
         "start_seconds": middle["start"],
@@ -521,11 +580,18 @@ def picture(results: list[dict[str, Any]], path: Path) -> None:
 def told(r: dict[str, Any]) -> str:
     """A row of the table."""
     a, b = r["against_a"], r["against_b"]
+    memory = ""
+    if "of_memory_bandwidth" in r:
+        memory = (
+            f"{100 * r['of_memory_bandwidth']:.0f} % of the memory's bandwidth "
+            f"({r['copied_gigabytes_per_second']:.0f} GB/s); "
+        )
     return (
         f"{r['sweep']}: {r['microseconds']['c']:.3g} µs by {r['chosen']}, "
         f"{a['median']:.3g}× (a) [{a['low']:.3g}–{a['high']:.3g}], "
         f"{b['median']:.3g}× (b) [{b['low']:.3g}–{b['high']:.3g}], "
         f"{100 * r['of_gemm_peak']:.0f} % of GEMM peak ({r['gemm_gflops']:.0f} GF/s); "
+        f"{memory}"
         f"the way takes {r['slower_than_best']['median']:.2f}× the best one ({r['best']}); "
         f"losses within {r['largest_difference_of_losses']:.1e}; "
         f"planned in {r['planning_seconds']:.0f} s, "

@@ -10,6 +10,11 @@ Then a second process resumes it to the end, and
 * no checkpoint was half-written, and no unfinished file, damaged cell, checkpoint, scratch folder
   or process is left.
 
+One kind of sweep is a whole `batchlab advise TASK --resume`, with a worker process per core. What
+it times decides what it trains, so that two of them need not train the same cells: those that both
+have are bit for bit the same, and a cell that was finished when the first was killed stays as it
+is.
+
 A sweep that was over before it was killed does not count: another one is started.
 
     python benchmarks/kill.py --trials 50
@@ -58,10 +63,14 @@ GONE_SECONDS = 30.0
 POLL_SECONDS = 0.01
 ATTEMPTS = 4
 """Sweeps started, at most, for each that is killed."""
+ADVICE, ADVICE_FILE = "advise", "advice.json"
+"""In the place of an executor: the command; and what it writes."""
+ASKED = ("--objective", "samples", "--budget", "25s", "--seeds", "2", "--device", "cpu")
+"""What an advice is asked for: all stages, and little of each."""
 
 
 class Kind(NamedTuple):
-    """How a sweep is trained and killed."""
+    """How a sweep is trained and killed; an advice has its own number of workers."""
 
     executor: str
     how: str
@@ -77,6 +86,7 @@ KINDS = (
     Kind("stacked", "at any moment", 0),
     Kind("loop", "a worker", 2),
     Kind("loop", "at any moment", 0),
+    Kind(ADVICE, "at any moment", 2),
 )
 
 
@@ -113,6 +123,29 @@ def configs(updates: int) -> list[RunConfig]:
         )
         for seed in range(16)
     ]
+
+
+TASK = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from batchlab import RunConfig, Task
+
+
+def task():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(512, 10, generator=draw)
+    y = (x.sum(1) > 0).long()
+    return Task(
+        lambda: nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 2)),
+        (x, y),
+        loss=lambda outputs, batch: cross_entropy(outputs, batch[1], reduction="none"),
+        metric="accuracy",
+        baseline=RunConfig(rule="sgd", batch_size=8, learning_rate=0.1, samples="8ep"),
+    )
+"""
+"""The file whose task an advice is about."""
 
 
 def train(
@@ -220,12 +253,14 @@ class Whole:
     Attributes:
         same: What must be the same, as text.
         cells: Updates that each of its cells trained.
+        digests: Hash of what each of its cells holds.
         written: Files that got a name.
         seconds: From the first update to the end.
     """
 
     same: str
     cells: dict[str, int]
+    digests: dict[str, str]
     written: int
     seconds: float
 
@@ -242,6 +277,23 @@ def finished(out: Path) -> dict[str, int]:
         seal.parent.name: int(pl.read_parquet(seal.parent / "runs.parquet")["updates"].sum())
         for seal in out.glob("cells/*/done.json")
     }
+
+
+def contents(out: Path) -> dict[str, str]:
+    """Hash of every number in every finished cell that is not a time."""
+    found = {}
+    for seal in out.glob("cells/*/done.json"):
+        runs = pl.read_parquet(seal.parent / "runs.parquet").drop("seconds")
+        metrics = pl.read_parquet(seal.parent / "metrics.parquet")
+        ends = [file.read_bytes() for file in sorted(seal.parent.glob("end*.npz"))]
+        whole = [runs.write_json().encode(), metrics.write_json().encode(), *ends]
+        found[seal.parent.name] = hashlib.sha256(b"".join(whole)).hexdigest()
+    return found
+
+
+def written_at(out: Path) -> dict[str, int]:
+    """When each finished cell was."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in out.glob("cells/*/done.json")}
 
 
 def held(path: Path) -> int | None:
@@ -321,17 +373,27 @@ class Child:
     def __init__(self, home: Path, name: str, kind: Kind, updates: int, fatal: int = 0) -> None:
         self.out, self.counts, self.scratch = home / "out", home / f"counts-{name}", home / "tmp"
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self.begun, self.result = (self.counts, "*"), self.out / "result.json"
         words = [sys.executable, __file__, "--child", str(self.out), "--counts", str(self.counts)]
         words += ["--executor", kind.executor, "--workers", str(kind.workers)]
         words += ["--updates", str(updates), "--die-at-write", str(fatal)]
+        if kind.executor == ADVICE:
+            self.begun, self.result = (self.out, "plan.json"), self.out / ADVICE_FILE
+            script = home.parent / "tiny_task.py"  # of all: cells are named after it, too
+            script.write_text(TASK)
+            words = [sys.executable, "-m", "batchlab", "advise", f"{script}:task", "--resume"]
+            words += ["--out", str(self.out), *ASKED]
         places = {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.scratch)}
         self.said = home / f"said-{name}"
         with self.said.open("w") as file:
-            self.process = subprocess.Popen(words, env=os.environ | places, stderr=file)
+            self.process = subprocess.Popen(
+                words, env=os.environ | places, stdout=subprocess.DEVNULL, stderr=file
+            )
 
     def trains(self) -> bool:
-        """Whether it has trained anything, or is over."""
-        return self.process.poll() is not None or bool(list(self.counts.glob("*")))
+        """Whether it has begun to train, or is over."""
+        folder, name = self.begun
+        return self.process.poll() is not None or any(folder.glob(name))
 
 
 # ------------------------------------------------------------------ trials
@@ -345,11 +407,13 @@ def undisturbed(home: Path, kind: Kind, updates: int) -> Whole:
     if child.process.wait():
         raise SystemExit(f"the undisturbed sweep failed: {child.said.read_text()}")
     seconds = time.monotonic() - began
-    cells = finished(child.out)
+    cells, digests = finished(child.out), contents(child.out)
+    if kind.executor == ADVICE:
+        return Whole("", cells, digests, 0, seconds)
     same, written = result(child.out)
     if counted(child.counts) != sum(cells.values()):
         raise SystemExit("updates are counted wrongly: the undisturbed sweep trained others")
-    return Whole(same, cells, written, seconds)
+    return Whole(same, cells, digests, written, seconds)
 
 
 def kill(child: Child, kind: Kind, after: float, draw: random.Random) -> list[str] | None:
@@ -365,7 +429,7 @@ def kill(child: Child, kind: Kind, after: float, draw: random.Random) -> list[st
         elif kind.how == "at any moment":
             child.process.kill()
     code = child.process.wait()
-    if (child.out / "result.json").exists():
+    if child.result.exists():
         return None
     wrong = []
     if kind.how == "a worker":
@@ -386,24 +450,42 @@ def trial(
     """Kill, resume, compare; what was wrong, or None if the sweep was over before."""
     fatal = draw.randint(1, whole.written) if kind.how == "while writing" else 0
     first = Child(home, "first", kind, updates, fatal)
-    wrong = kill(first, kind, draw.uniform(0, whole.seconds / max(1, kind.workers)), draw)
+    faster = 1 if kind.executor == ADVICE else max(1, kind.workers)  # than the undisturbed one
+    wrong = kill(first, kind, draw.uniform(0, whole.seconds / faster), draw)
     if wrong is None:
         return None
-    done = finished(first.out)
+    done, when = finished(first.out), written_at(first.out)
     unfinished = (p for p in first.out.glob(f"cells/*/{NAME}") if p.parent.name not in done)
     kept = [held(path) for path in unfinished]
     wrong += ["a half-written checkpoint"] * kept.count(None)
     second = Child(home, "second", kind, updates)
     if second.process.wait():
         return [*wrong, f"the resumed sweep failed: {second.said.read_text()}"]
-    if result(second.out)[0] != whole.same:
-        wrong.append("another result")
-    left = sum(whole.cells.values()) - sum(done.values()) - sum(filter(None, kept))
-    if counted(second.counts) != left:
-        wrong.append(f"trained {counted(second.counts)} updates, {left} were left")
-    if kind.workers and len(whole.cells) - len(done) >= 2:  # else no worker was started
-        wrong += [f"stray {path.name}" for path in second.scratch.glob(f"{SCRATCH}*")]
+    if kind.executor == ADVICE:
+        wrong += changed(second.out, whole, when)
+    else:
+        if result(second.out)[0] != whole.same:
+            wrong.append("another result")
+        left = sum(whole.cells.values()) - sum(done.values()) - sum(filter(None, kept))
+        if counted(second.counts) != left:
+            wrong.append(f"trained {counted(second.counts)} updates, {left} were left")
+    wrong += [f"stray {path.name}" for path in second.scratch.glob(f"{SCRATCH}*")]
     return wrong + strays(second.out)
+
+
+def changed(out: Path, whole: Whole, when: dict[str, int]) -> list[str]:
+    """What a resumed advice has made otherwise than the undisturbed one, or anew; ``when``: of the
+    cells that were finished before.
+    """
+    wrong, found = [], contents(out)
+    common = found.keys() & whole.digests.keys()
+    if not (out / ADVICE_FILE).exists():
+        wrong.append("no advice")
+    if not common or any(found[name] != whole.digests[name] for name in common):
+        wrong.append(f"another result in one of {len(common)} cells")
+    if not when.items() <= written_at(out).items():
+        wrong.append("trained finished cells again")
+    return wrong
 
 
 def main() -> int:
@@ -412,11 +494,12 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50, help="sweeps that are killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=1500, help="of each run")
-    parser.add_argument("--executor", default="stacked", choices=["stacked", "loop"])
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--child", type=Path)
-    parser.add_argument("--counts", type=Path)
-    parser.add_argument("--die-at-write", type=int, default=0)
+    parser.add_argument("--executor", default="stacked", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--counts", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--die-at-write", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         known = given.executor, given.workers, given.updates, given.die_at_write
@@ -428,6 +511,7 @@ def main() -> int:
         return 0
     draw, failures, kills = random.Random(given.seed), 0, collections.Counter[str]()
     wholes: dict[str, Whole] = {}
+    trials: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for attempt in range(ATTEMPTS * given.trials):
             if kills.total() == given.trials:
@@ -443,9 +527,12 @@ def main() -> int:
             kills[kind.how] += 1
             failures += bool(wrong)
             name = f"{kind.executor}, {kind.workers} workers, {kind.how}"
+            trials.append({"kind": name, "wrong": wrong})
             print(f"{name}: {'; '.join(wrong) or 'the same'}", flush=True)
     hows = ", ".join(f"{count} {how}" for how, count in kills.items())
     print(f"{kills.total()} kills ({hows}), {failures} failures")
+    if given.json:
+        given.json.write_text(json.dumps(trials, indent=1))
     return int(failures > 0 or kills.total() < given.trials)
 
 

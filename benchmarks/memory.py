@@ -2,7 +2,8 @@
 
 Each sweep is trained in a fresh process that keeps freed memory as the engine's workers do; its
 peak (VmHWM above what was there before the stack) is set against the prediction, which was made
-from stacks of 2 and 4 runs.
+from stacks of 2 and 4 runs. Of a compiled stack the program is made before, and the memory that
+the compiler has freed is given back: what compiling takes is not the training's.
 
     python benchmarks/memory.py --repeats 3
 """
@@ -15,19 +16,27 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from engine import Row, configs_of, prepared_of
 
 from batchlab import _platform
-from batchlab.engine.capability import probe_capability
+from batchlab.config import RunConfig
+from batchlab.engine.capability import Capability, probe_capability
+from batchlab.engine.choice import unit_of
+from batchlab.engine.compiled import Run
 from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.memory import predict
 from batchlab.engine.stacked import Stack
+from batchlab.tasks import Prepared
 
 MEBI = 2**20
+COMPILED = ", compiled"
+"""How the names of sweeps end whose stacks are compiled."""
 SWEEPS = (
     Row("MLP, B=64, R=64", "mlp", 64, 64),
     Row("MLP, B=256, R=32", "mlp", 256, 32),
@@ -40,7 +49,28 @@ SWEEPS = (
     Row("CNN 28×28, B=64, R=16", "cnn28", 64, 16),
     Row("CNN 28×28, B=512, alone", "cnn28", 512, 1),
     Row("MLP, B=4096, alone", "mlp", 4096, 1),
+    Row(f"MLP, B=256, R=32{COMPILED}", "mlp", 256, 32),
+    Row(f"MLP, B=1024, R=16{COMPILED}", "mlp", 1024, 16),
+    Row(f"neuron, B=1024, R=256{COMPILED}", "neuron", 1024, 256),
+    Row(f"CNN 8×8, B=256, R=32{COMPILED}", "cnn8", 256, 32),
 )
+
+
+def stack_of(
+    row: Row,
+    prepared: Prepared,
+    configs: Sequence[RunConfig],
+    capability: Capability,
+    unit: int,
+    programs: Mapping[tuple[int, ...], Run] = MappingProxyType({}),
+) -> Stack:
+    """A stack that has evaluated and trained a few batches, by programs that are there already."""
+    none = [None] * row.runs
+    stack = Stack(prepared, configs, Job((0,)), capability, none, row.runs, unit)
+    stack.compiled.update(programs)
+    stack.fill()
+    stack.some(max(4, unit))
+    return stack
 
 
 def one(row: Row) -> tuple[int, int]:
@@ -51,7 +81,11 @@ def one(row: Row) -> tuple[int, int]:
     configs = configs_of(row, prepared, row.runs)
     capability = probe_capability(prepared, configs[0])
     executor = "stacked" if row.runs > 1 else "loop"
+    unit = unit_of(capability, row.batch_size) if row.name.endswith(COMPILED) else 0
+    programs = stack_of(row, prepared, configs, capability, unit).compiled if unit else {}
     gc.collect()
+    if unit:
+        _platform.return_free_memory()
     base = _platform.current_rss()
     _platform.reset_peak_rss()
     if executor == "loop":
@@ -60,13 +94,11 @@ def one(row: Row) -> tuple[int, int]:
         for first, size in run.plan[:4]:
             run.update(first, size)
     else:
-        none = [None] * row.runs
-        stack = Stack(prepared, configs, Job((0,)), capability, none, row.runs, 0)
-        stack.fill()
-        stack.some(4)
+        stack_of(row, prepared, configs, capability, unit, programs)
     measured = _platform.peak_rss() - base
     # Afterwards, or the training would find the memory that predicting has freed.
-    return predict(prepared, configs, capability, executor).of(row.runs), measured
+    need = predict(prepared, configs, capability, executor, compiled=unit > 0)
+    return need.of(row.runs), measured
 
 
 def main() -> int:

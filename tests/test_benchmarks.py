@@ -1,17 +1,24 @@
-"""The scripts that say how honest the advice is do what they say."""
+"""The scripts that say how honest the advice is do what they say, and `make bench` asks each of
+them only for what it knows.
+"""
 
 import importlib.util
 import json
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
 from batchlab.advisor.record import Verdict
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("[!_]*.py"))
 ADVICES = 400
 
 
@@ -60,3 +67,48 @@ def test_the_regret_of_an_advice_is_measured_against_a_grid(tmp_path):
     assert found["regret_B"]["n"] == 1
     assert 0 < found["spent_of_grid"] < 1
     assert found["best_seconds"] <= found["today_seconds"]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Script → what `make bench` writes behind its name."""
+    folder = tmp_path_factory.mktemp("bench")
+    shutil.copy(BENCHMARKS.parent / "Makefile", folder)
+    (folder / "benchmarks").symlink_to(BENCHMARKS)
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "called $@"\n')
+    python.chmod(0o755)
+    command = ["make", "bench", "WORK=", "BIN=bin"]  # nothing is installed, nothing measured
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert (folder / "build" / "bench").is_dir()
+    called = re.findall(r"^called benchmarks/(\S+)(.*)$", done.stdout, re.MULTILINE)
+    return {name: words.split() for name, words in called}
+
+
+def helped(name, monkeypatch, capsys):
+    """What a script prints with --help."""
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setitem(sys.modules, "engine", script("engine"))  # two scripts import it
+    with np.errstate(), pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make needs a shell")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_make_bench_asks_a_script_only_for_what_it_knows(name, asked, monkeypatch, capsys):
+    if name == "ray_sweep.py":
+        pytest.importorskip("ray")
+    said, words = helped(name, monkeypatch, capsys), asked[name]
+    kept = f"build/bench/{name.removesuffix('.py')}"
+    assert words[:2] == ["--json", f"{kept}.json"]
+    assert words[2:] == (["--picture", f"{kept}.svg"] if "--picture" in said else [])
+    for option in words[::2]:
+        assert re.search(rf"{option} [^\s\[]", said), f"{option} takes no file"
+
+
+def test_cifar10_without_its_data_says_so_and_fails_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cifar10.py"])
+    assert script("cifar10").main() == 0
+    assert capsys.readouterr().out == "left out: it needs --data DIR, the folder with CIFAR-10\n"

@@ -10,6 +10,8 @@ import pytest
 
 import batchlab
 from batchlab import cli
+from batchlab.app.advise import ways
+from batchlab.engine.choice import EXECUTORS, Choice, Choices
 from batchlab.errors import TaskError
 
 COMMANDS = list(cli.COMMANDS)
@@ -402,8 +404,9 @@ def test_critical_prices_prints_and_judges_anew(here, capsys, monkeypatch):
     assert code == 0
     assert "branches of 64 examples with batch sizes 4, 8, 2 seeds each" in out
     assert not Path("batchlab-results").exists()
-    code, out, _ = ran(capsys, *asked)
+    code, out, _ = ran(capsys, *asked, "--verbose")
     assert code == 0
+    assert "executor by rule: stacked (no convolution" in out
     assert "critical batch size by branching" in out
     assert (
         out.splitlines()[-1] == f"report: {Path('batchlab-results/critical-tiny/critical.html')}"
@@ -412,6 +415,18 @@ def test_critical_prices_prints_and_judges_anew(here, capsys, monkeypatch):
     assert (code, err) == (0, "")
     assert json.loads(out)["margin"] == 0.5
     assert "merrill2025" in ran(capsys, "cite", "batchlab-results/critical-tiny")[1]
+
+
+@pytest.mark.parametrize("below", ["labels", "robustness/noise"])
+def test_ways_in_folders_of_a_result_are_told_after_its_own_and_each_once(tmp_path, below):
+    first, other = (Choice("loop", 0, 0, why, {}) for why in ("asked for", "a single run"))
+    Choices(tmp_path / below / EXECUTORS).keep("key", other)
+    Choices(tmp_path / EXECUTORS).keep("key", first)
+    Choices(tmp_path / "a" / EXECUTORS).keep("key", first)
+    assert ways(tmp_path) == [
+        "executor by rule: loop (asked for)",
+        "executor by rule: loop (a single run)",
+    ]
 
 
 def test_compare_prints_both_tables(here, capsys):

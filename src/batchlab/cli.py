@@ -283,6 +283,7 @@ def critical(
     subset: Words = None,
     dry_run: bool = False,
     resume: bool = False,
+    verbose: bool = False,
     json: bool = False,
 ) -> None:
     """Find the critical batch size by branching: up to which size as many examples teach as much,
@@ -307,6 +308,7 @@ def critical(
         subset: Part of the training data, such as 10%, 0.1 or 5000.
         dry_run: Print what would be trained and how long that takes, and stop.
         resume: Go on with an unfinished directory.
+        verbose: Also print how the runs were trained, and why so.
         json: Print the result as JSON and nothing else.
     """
     from batchlab.app.critical import price
@@ -329,7 +331,7 @@ def critical(
         return
     with _listener(quiet=json) as listener:
         found = batchlab.critical(task, **given, out=out, resume=resume, listener=listener)
-    _show_measured(found, "critical", json)
+    _show_measured(found, "critical", json, verbose)
 
 
 def coordinates(

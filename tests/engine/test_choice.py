@@ -1,5 +1,6 @@
 """How a group of runs is trained: timed once, written down, read ever after."""
 
+import dataclasses
 import json
 import math
 import os
@@ -260,6 +261,12 @@ def test_stacks_are_as_large_as_the_cache_and_the_runs_allow(monkeypatch):
     assert slots_of(prepared, 5) == [5]
     monkeypatch.setattr(choice, "CACHE_BYTES", 1)
     assert slots_of(prepared, 300) == [16]
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [16]), ("cuda:0", [16, 64, 256])])
+def test_the_cache_of_a_cpu_limits_no_stack_on_a_gpu(monkeypatch, device, sizes):
+    monkeypatch.setattr(choice, "CACHE_BYTES", 1)
+    assert slots_of(dataclasses.replace(tiny.ready(), device=device), 256) == sizes
 
 
 def test_no_stack_that_is_tried_would_leave_a_worker_without_runs():

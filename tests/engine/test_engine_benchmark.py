@@ -20,6 +20,14 @@ REACHED = {
     "largest_difference_of_losses": 1e-4,
     "aims": {"against_a": 2.0, "against_b": 1.5, "of_gemm_peak": 0.5},
 }
+TOLD = REACHED | {
+    "sweep": "few",
+    "microseconds": {"c": 1.0},
+    "against_a": {"median": 2.0, "low": 1.0, "high": 3.0},
+    "against_b": {"median": 2.0, "low": 1.0, "high": 3.0},
+    "planning_seconds": 1.0,
+    "start_seconds": 1.0,
+}
 
 
 def test_what_reaches_its_aims_misses_nothing():
@@ -65,6 +73,41 @@ def test_a_plain_loop_that_trains_otherwise_is_found(monkeypatch, last):
 
     monkeypatch.setattr(BENCHMARK.Plain, "__init__", longer)
     assert BENCHMARK.same_losses(NEURON, "cpu", 2, 0) > BENCHMARK.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("row", "parameters", "kept", "example"),
+    [
+        # sgd keeps nothing, shb a velocity of each parameter; a target is a float or an int64
+        (BENCHMARK.ROWS[0], 100, 0, 4 * 101),
+        (BENCHMARK.ROWS[1], 784 * 128 + 128 + 128 * 10 + 10, 1, 4 * 784 + 8),
+    ],
+)
+def test_an_update_moves_parameters_gradients_state_and_its_batch(row, parameters, kept, example):
+    each = 4 * parameters * (1 + 1 + kept)
+    assert BENCHMARK.moved_by(row) == 2 * each + row.batch_size * example
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-3])
+def test_a_copy_reads_and_writes_every_byte(seconds):
+    moved, taken = BENCHMARK.bandwidth(seconds, "cpu", size=1000)
+    assert moved == 2 * 1000 * BENCHMARK.COPIES
+    assert taken > 0
+
+
+def test_where_copies_are_timed_the_share_of_the_bandwidth_is_told():
+    each = 1e-6
+    best = BENCHMARK.moved_by(NEURON) / each
+    middle = {"c": each, "gemm": 1e12, "copy": 4 * best}
+    found = BENCHMARK.of_the_machine(NEURON, middle)
+    assert found["of_memory_bandwidth"] == pytest.approx(0.25)
+    assert found["copied_gigabytes_per_second"] == pytest.approx(4 * best / 1e9)
+    said = BENCHMARK.told(TOLD | found)
+    assert f"25 % of the memory's bandwidth ({4 * best / 1e9:.0f} GB/s)" in said
+    del middle["copy"]
+    left = BENCHMARK.of_the_machine(NEURON, middle)
+    assert left == {name: found[name] for name in ("gemm_gflops", "of_gemm_peak")}
+    assert "bandwidth" not in BENCHMARK.told(TOLD | left)
 
 
 @pytest.mark.slow

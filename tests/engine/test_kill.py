@@ -1,5 +1,7 @@
 """Killed at any moment, a sweep goes on to the same result."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from torch.utils import _pytree
 
+from batchlab.engine import Engine
 from tests.benchmarks import load
 from tests.engine import tiny
 
@@ -38,7 +41,8 @@ def test_killed_in_every_way_sweeps_resume_to_the_same_result():
     """Parent or worker, with and without workers; without arguments the script kills fifty."""
     done = killed(trials=len(KILL.KINDS), updates=1000)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 while writing, 4 at any moment, 2 a worker), 0 failures" in done.stdout
+    assert "2 while writing, 5 at any moment, 2 a worker), 0 failures" in done.stdout
+    assert "advise, 2 workers, at any moment: the same" in done.stdout
 
 
 def test_what_a_checkpoint_holds_is_counted_with_runs_that_have_ended(tmp_path):
@@ -67,6 +71,28 @@ def test_every_tensor_of_an_end_state_is_in_its_digest():
         assert KILL.digest(state) != whole
         leaf.copy_(before)
     assert KILL.digest(state) == whole
+
+
+def test_what_a_resumed_advice_has_made_otherwise_or_anew_is_found(tmp_path):
+    """Cells of two trainings, one of which the undisturbed advice has, too."""
+    out = tmp_path / "out"
+    for seed, name in enumerate(("both", "own")):
+        with Engine(tiny.ready(), tmp_path / name, 0) as engine:
+            engine.train([tiny.run(seed=seed, samples=16)], tiny.job(16))
+        (cell,) = (tmp_path / name / "cells").iterdir()
+        shutil.copytree(cell, out / "cells" / name)
+    same = KILL.contents(out)
+    assert same["both"] != same["own"]
+    whole = KILL.Whole("", {}, {"both": same["both"], "other": "x"}, 0, 1.0)
+    when = KILL.written_at(out)
+    assert KILL.changed(out, whole, when) == ["no advice"]
+    (out / KILL.ADVICE_FILE).touch()
+    assert KILL.changed(out, whole, {"own": when["own"]}) == []
+    for digests in ({"both": same["own"]}, {"other": "x"}):
+        (wrong,) = KILL.changed(out, dataclasses.replace(whole, digests=digests), when)
+        assert wrong == f"another result in one of {len(digests.keys() & same.keys())} cells"
+    for anew in ({"own": 1}, {"gone": 1}):
+        assert KILL.changed(out, whole, anew) == ["trained finished cells again"]
 
 
 def test_strays_are_found(tmp_path):

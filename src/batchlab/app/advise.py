@@ -580,11 +580,12 @@ def ways(folder: Path) -> list[str]:
     """How the runs of a result were trained, and why so; one line each.
 
     Args:
-        folder: Result directory.
+        folder: Result directory, with what was trained in folders of its own, such as ``labels``.
     """
     said = (
         f"executor by {'timing' if one.timings else 'rule'}: {one.executor} ({one.reason})"
-        for one in Choices(folder / EXECUTORS).all()
+        for path in sorted(folder.rglob(EXECUTORS), key=lambda path: (len(path.parts), path))
+        for one in Choices(path).all()
     )
     return list(dict.fromkeys(said))
 

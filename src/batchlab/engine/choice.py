@@ -41,7 +41,9 @@ NEAR = 1.5
 """Ways that took at most so many times what the fastest did are timed once more, by themselves."""
 CALL_SECONDS, FLOP_PER_SECOND = 3e-4, 2e10
 SLOTS = (16, 64, 256)
-CACHE_BYTES = 32 * 2**20  # last-level cache, of which a stack may fill half
+CACHE_BYTES = 32 * 2**20
+"""Last-level cache of a CPU, of which a stack may fill half; the same on every machine, because
+cells are named after their runs, and how runs are cut into cells depends on it."""
 UNROLLED_FLOP = 1e6
 UNROLLED = 16
 """Batches in one compiled program where a single one is over before it has begun."""
@@ -281,9 +283,9 @@ def choose(
 
 
 def slots_of(prepared: Prepared, runs: int, workers: int = 1) -> list[int]:
-    """Stack sizes worth trying, ascending: 16, 64, 256, as far as parameters, gradients and state
-    fill at most half the last-level cache, each cut so that every worker has as much to do; always
-    one.
+    """Stack sizes worth trying, ascending: 16, 64, 256, on a CPU as far as parameters, gradients
+    and state fill at most half the last-level cache, each cut so that every worker has as much to
+    do; always one.
     """
     fit = slots_that_fit(prepared) or SLOTS[:1]
     return sorted({divided(runs, slots, workers, 1)[0] for slots in fit})
@@ -318,8 +320,10 @@ def divided(runs: int, slots: int, workers: int, cells: int) -> tuple[int, list[
 
 def slots_that_fit(prepared: Prepared) -> list[int]:
     """Of 16, 64, 256 those with which parameters, gradients and state fill at most half the
-    last-level cache.
+    last-level cache; on CUDA, where no cache holds them anyway, all: memory alone is the limit.
     """
+    if prepared.device.startswith("cuda"):
+        return list(SLOTS)
     module = prepared.objective(0)
     need = 4 * sum(p.numel() * p.element_size() for p in module.parameters())
     return [s for s in SLOTS if s * need <= CACHE_BYTES / 2]

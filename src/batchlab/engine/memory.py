@@ -27,6 +27,9 @@ TRIED = (2, 4)
 SCATTERED = 1.4
 """Resident bytes per byte of a tensor that lies in the heap, where the allocator leaves gaps
 (`benchmarks/memory.py`)."""
+CONVOLVED = 1.45
+"""Bytes of a compiled program per byte of an eager one, where it convolves: the compiler copies
+what it convolves into another layout and keeps both (`benchmarks/memory.py`: 1.25 to 1.55)."""
 MAPPED_BYTES = 2**25
 """Larger blocks are mapped by themselves (:func:`batchlab._platform.keep_freed_memory`)."""
 MOST_RUNS = 1024
@@ -141,6 +144,7 @@ def predict(
     capability: Capability,
     executor: str,
     ends: int = 0,
+    compiled: bool = False,
 ) -> Need:
     """What runs of one shape will hold at their worst: two batches and an evaluation are tried.
 
@@ -150,9 +154,11 @@ def predict(
         capability: What the model needs.
         executor: ``stacked`` or ``loop``.
         ends: Runs whose end is kept, in memory and in the cell's checkpoint as it is written.
+        compiled: Whether the stack is compiled. What is tried is not, and without convolutions
+            the compiled program holds about as much.
 
     Returns:
-        Resident bytes on top of the task's own; leaves no trace. Compiled programs hold no more.
+        Resident bytes on top of the task's own; leaves no trace.
     """
     scattered = SCATTERED if prepared.device == "cpu" else 1.0
     kept = 2 * ends * _state_bytes(prepared, configs[0]) if prepared.device == "cpu" else 0
@@ -164,7 +170,9 @@ def predict(
     )
     each = (more.peak - few.peak) // (TRIED[1] - TRIED[0])
     blocks = tuple(block // TRIED[1] for block in more.blocks)
-    return Need(kept + max(0, few.peak - TRIED[0] * each), each, blocks, scattered)
+    fixed = kept + max(0, few.peak - TRIED[0] * each)
+    copied = CONVOLVED if compiled and capability.convolutions else 1.0
+    return Need(fixed, round(copied * each), blocks, scattered)
 
 
 def _state_bytes(prepared: Prepared, config: RunConfig) -> int:

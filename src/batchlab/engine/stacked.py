@@ -396,15 +396,15 @@ class Stack:
 
     def _train(self, orders: Orders) -> tuple[np.ndarray, np.ndarray]:
         """Losses and finiteness of every update, shape ``[updates, S]``."""
-        parts: list[Block] = []
+        losses, finite = [], []
         progress = self.progress
         for piece in self._pieces(orders):
-            block = self._block(piece)(progress, self.numbers, piece, self.data)
-            progress = block.progress
-            parts.append(block)
+            block: Block = self._block(piece)(progress, self.numbers, piece, self.data)
+            progress = block.progress  # nothing else keeps it: a leg has many pieces
+            losses.append(block.losses)
+            finite.append(block.finite)
         self.progress = progress
-        losses = torch.cat([part.losses for part in parts]).double().cpu().numpy()
-        return losses, torch.cat([part.finite for part in parts]).cpu().numpy()
+        return torch.cat(losses).double().cpu().numpy(), torch.cat(finite).cpu().numpy()
 
     def _pieces(self, orders: Orders) -> list[Orders]:
         """Calls of the program: of ``unit`` batches as long as there are so many, then of one."""

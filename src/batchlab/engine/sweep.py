@@ -254,7 +254,7 @@ class Engine:
             return choice
         cell = self._chunks(list(range(len(configs))), choice)[0]
         ends = len(cell) if job.keep_end else 0
-        need = self._need(configs, capability, choice.executor, ends)
+        need = self._need(configs, capability, choice.executor, ends, choice.unit > 0)
         return choice if need is None else within_memory(choice, need, self._memory, workers)
 
     def _small(self, configs: Sequence[RunConfig], runs: int, limit: int) -> bool:
@@ -263,12 +263,17 @@ class Engine:
             return small(self.prepared, runs, configs[0].largest_pass, limit)
 
     def _need(
-        self, configs: Sequence[RunConfig], capability: Capability, executor: str, ends: int = 0
+        self,
+        configs: Sequence[RunConfig],
+        capability: Capability,
+        executor: str,
+        ends: int = 0,
+        compiled: bool = False,
     ) -> Need | None:
         """What the runs hold; where even trying runs out of memory, each fills all of it."""
         try:
             with one_thread(self.prepared.device):
-                return predict(self.prepared, configs, capability, executor, ends)
+                return predict(self.prepared, configs, capability, executor, ends, compiled)
         except Exception as error:  # the user's own code; training says it with its run
             return Need(0, self._memory) if is_out_of_memory(error) else None
 
@@ -282,7 +287,8 @@ class Engine:
         own = WORKER_BYTES + sum(leaf.nbytes for s in _sources(self.prepared) for leaf in _kept(s))
         if self._small(configs, runs, WORKER_BYTES):
             return own
-        need = self._need(configs, self.capability(configs[0]), choice.executor)
+        capability = self.capability(configs[0])
+        need = self._need(configs, capability, choice.executor, compiled=choice.unit > 0)
         return own if need is None else own + need.of(runs)
 
     @cached_property
