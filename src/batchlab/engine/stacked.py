@@ -18,7 +18,7 @@ from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
-from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block
+from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block, programs_of
 from batchlab.engine.evaluate import Evaluator
 from batchlab.engine.job import (
     BatchedProbe,
@@ -133,7 +133,7 @@ class Stack:
         }
         self.program = program_of(first, self.objective, capability)
         self.eager = make_block(self.program, first.reuse, self.dtype)
-        self.compiled: dict[tuple[int, ...], Run] = {}
+        self.compiled = programs_of(prepared, _kind(first, capability)) if unit else {}
         self.predict = torch.vmap(self.program.evaluate, in_dims=(0, 0, None))
         self.evaluator = Evaluator(
             prepared.validation, prepared.metric, prepared.device, self.dtype
@@ -572,6 +572,12 @@ class Stack:
             ended = from_arrays(f"end{run}.", arrays, like) if kept else None
             state = None if ended is None else RunState(ended, result.samples, result.updates)
             self.ends[run] = result, state
+
+
+def _kind(config: RunConfig, capability: Capability) -> tuple[Any, ...]:
+    """All that a compiled program depends on besides the task and the shapes."""
+    step = config.rule, config.clip_norm, config.precision, config.micro_batch_size, config.reuse
+    return *step, config.gamma is None, capability.dropout
 
 
 def _in_parts(
