@@ -50,7 +50,9 @@ T = TypeVar("T")
 
 
 class Parked(NamedTuple):
-    """A run that gave up its row when memory ran out, and waits to go on."""
+    """A run that gave up its row, as memory ran out or for runs that are behind it, and waits to
+    go on.
+    """
 
     done: int
     loss_sum: float
@@ -204,11 +206,13 @@ class Stack:
         self._seated(self.active)
 
     def _next(self, most: int) -> list[int]:
-        """Runs from the queue; where batches change size, only such as have got equally far."""
+        """Runs from the queue; where batches change size, only such as have got equally far, and
+        those that are behind first.
+        """
         runs = self.queue[:most]
         if self.edges:
-            first = self._reached(runs[0])
-            runs = [run for run in self.queue if self._reached(run) == first][:most]
+            least = min(map(self._reached, self.queue))
+            runs = [run for run in self.queue if self._reached(run) == least][:most]
         self.queue = [run for run in self.queue if run not in runs]
         return runs
 
@@ -269,8 +273,8 @@ class Stack:
         self.keys = torch.tensor(keys, device=self.prepared.device)
 
     def _refill(self) -> None:
-        """Waiting runs into free slots; where batches change size, only once all are free. What
-        is left free is taken out of an eager stack.
+        """Waiting runs into free slots; where batches change size, only once all are free, or by
+        :meth:`_regroup`. What is left free is taken out of an eager stack.
         """
         free = [row for row, run in enumerate(self.slots) if run == EMPTY]
         if self.queue and len(free) == len(self.slots):
@@ -280,6 +284,29 @@ class Stack:
             self._seat(free[: len(self.queue)])
         elif free and not self.unit:
             self._keep(self.active)
+
+    def _regroup(self) -> None:
+        """Where batches change size, the runs of a stack have got equally far: others that have
+        join them where there is room, and once half of the slots are free, they wait for those
+        that are behind, to go on with them.
+        """
+        rows = self.active
+        if not (rows and self.edges and self.queue):
+            return
+        here, waiting = self.done[rows[0]], list(map(self._reached, self.queue))
+        joined = here in waiting and len(rows) < self.count
+        if joined or (min(waiting) < here and 2 * len(rows) <= self.count):
+            self._park(rows)
+            del self.progress
+            self.fill()
+
+    def _park(self, rows: Iterable[int]) -> None:
+        """The runs of these rows wait at the head of the queue."""
+        leaving = list(rows)
+        for row in leaving:
+            counts = self.done[row], float(self.loss_sum[row]), int(self.loss_count[row])
+            self.parked[self.slots[row]] = Parked(*counts, self._state(row).progress)
+        self.queue = [self.slots[row] for row in leaving] + self.queue
 
     def _seat(self, rows: list[int]) -> None:
         """The next runs into these rows; where memory runs out, the others go on without them."""
@@ -323,6 +350,8 @@ class Stack:
         """Train every run up to the next moment at which something is due."""
         rows = self.active
         wanted = self.evaluations | self.probes | self.edges
+        if self.edges:
+            wanted |= {found.done for found in self.parked.values()}
         nearest = (min(s for s in wanted if s > self.done[r]) - self.done[r] for r in rows)
         count = min(self.longest, *nearest)
         trained = self._within_memory(count)
@@ -340,6 +369,7 @@ class Stack:
         self._arrive(row for row in rows if row not in broken)
         if broken:
             self._refill()
+        self._regroup()
 
     def _within_memory(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Train a leg; None if memory ran out: then half of the runs wait, and nothing is lost."""
@@ -352,11 +382,7 @@ class Stack:
         """Half of the rows; the runs of the others go on when there is room."""
         self.count = len(self.slots) // 2
         order = sorted(range(len(self.slots)), key=lambda row: self.slots[row] == EMPTY)
-        leaving = [row for row in order[self.count :] if self.slots[row] != EMPTY]
-        for row in leaving:
-            counts = self.done[row], float(self.loss_sum[row]), int(self.loss_count[row])
-            self.parked[self.slots[row]] = Parked(*counts, self._state(row).progress)
-        self.queue = [self.slots[row] for row in leaving] + self.queue
+        self._park(row for row in order[self.count :] if self.slots[row] != EMPTY)
         self._keep(order[: self.count])
 
     def some(self, batches: int) -> int:
