@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from batchlab import _random, _tree
+from batchlab import _platform, _random, _tree
 from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
@@ -74,6 +74,7 @@ def train_stacked(
     slots: int | None = None,
     unit: int = 0,
     checkpoint: Checkpoint | None = None,
+    ceiling: int | None = None,
 ) -> list[End]:
     """Train runs that share every static shape, together.
 
@@ -88,13 +89,16 @@ def train_stacked(
             Halved whenever memory runs out.
         unit: Batches that one compiled program trains; 0: nothing is compiled.
         checkpoint: Where the state is kept meanwhile.
+        ceiling: Bytes of private memory that the process may map, as long as there could be fewer
+            runs at a time: one run may take what the system gives it.
 
     Returns:
         Per run the result, and the state at the end if it was asked for and the run has not
         diverged.
     """
     begins = list(starts or [None] * len(configs))
-    runs = Stack(prepared, configs, job, capability, begins, slots or len(configs), unit)
+    most = slots or len(configs)
+    runs = Stack(prepared, configs, job, capability, begins, most, unit, ceiling)
     keeper = checkpoint or Checkpoint(None)
     found = keeper.load()
     if found is None:
@@ -122,9 +126,10 @@ class Stack:
         starts: Sequence[RunState | None],
         slots: int,
         unit: int,
+        ceiling: int | None = None,
     ) -> None:
         self.prepared, self.configs, self.job, self.starts = prepared, configs, job, starts
-        self.began, self.unit = time.perf_counter(), unit
+        self.began, self.unit, self.ceiling = time.perf_counter(), unit, ceiling
         first = configs[0]
         self.dtype = DTYPES[first.precision]
         self.objective = prepared.objective(first.seed, self.dtype, first.gamma).train()
@@ -192,7 +197,9 @@ class Stack:
         rows = self.count if self.unit else len(runs)
         shown = runs + runs[:1] * (rows - len(runs))
         filled = _tried(
-            lambda: self._laid_out(stack([self._start(run) for run in shown])), rows == 1
+            lambda: self._laid_out(stack([self._start(run) for run in shown])),
+            rows == 1,
+            self.ceiling,
         )
         if filled is None:
             self.count, self.queue = rows // 2, runs + self.queue
@@ -311,7 +318,9 @@ class Stack:
     def _seat(self, rows: list[int]) -> None:
         """The next runs into these rows; where memory runs out, the others go on without them."""
         runs = self._next(len(rows))
-        fresh = _tried(lambda: _pytree.tree_leaves(stack(list(map(self._start, runs)))), False)
+        fresh = _tried(
+            lambda: _pytree.tree_leaves(stack(list(map(self._start, runs)))), False, self.ceiling
+        )
         if fresh is None:
             self.count, self.queue = len(self.active), runs + self.queue
             self._keep(self.active)
@@ -373,14 +382,17 @@ class Stack:
 
     def _within_memory(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Train a leg; None if memory ran out: then half of the runs wait, and nothing is lost."""
-        trained = _tried(lambda: self._train(self._orders(count)), len(self.slots) == 1)
+        # A compiler loads code and starts processes, which may not fail for lack of memory.
+        ceiling = None if self.unit else self.ceiling
+        last = len(self.slots) == 1
+        trained = _tried(lambda: self._train(self._orders(count)), last, ceiling)
         if trained is None:
-            self._halve()
+            self._shrink(len(self.slots) // 2)
         return trained
 
-    def _halve(self) -> None:
-        """Half of the rows; the runs of the others go on when there is room."""
-        self.count = len(self.slots) // 2
+    def _shrink(self, count: int) -> None:
+        """So many rows; the runs of the others go on when there is room."""
+        self.count = count
         order = sorted(range(len(self.slots)), key=lambda row: self.slots[row] == EMPTY)
         self._park(row for row in order[self.count :] if self.slots[row] != EMPTY)
         self._keep(order[: self.count])
@@ -463,7 +475,7 @@ class Stack:
 
     def _evaluated(self, rows: list[int]) -> list[dict[str, float]]:
         """Validation loss and metric of these rows."""
-        return _in_parts(self._predicted, rows)
+        return _in_parts(self._predicted, rows, self.ceiling)
 
     def _predicted(self, rows: list[int]) -> list[dict[str, float]]:
         self.objective.eval()
@@ -484,7 +496,7 @@ class Stack:
         """Take the probe of these rows: of all at once if it can be."""
         probe = self.job.probe
         if isinstance(probe, BatchedProbe):
-            found = _in_parts(lambda some: self._probed(probe, some), rows)
+            found = _in_parts(lambda some: self._probed(probe, some), rows, self.ceiling)
             for row, values in zip(rows, found, strict=True):
                 self._record(row, values)
         elif probe is not None:
@@ -578,9 +590,11 @@ class Stack:
         return facts, arrays
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Go on from what :meth:`saved` gave."""
+        """Go on from what :meth:`saved` gave; where fewer runs are to train at a time, with so
+        many.
+        """
         self.slots, self.done, self.queue = facts["slots"], facts["done"], facts["queue"]
-        self.count = facts["count"]
+        most, self.count = self.count, facts["count"]
         self.loss_sum, self.loss_count = arrays["loss_sum"], arrays["loss_count"]
         self.recorders = [Recorder(rows) for rows in facts["rows"]]
         self.began -= facts["seconds"]
@@ -598,6 +612,9 @@ class Stack:
             ended = from_arrays(f"end{run}.", arrays, like) if kept else None
             state = None if ended is None else RunState(ended, result.samples, result.updates)
             self.ends[run] = result, state
+        self.count = min(self.count, most)
+        if len(self.slots) > most:
+            self._shrink(most)
 
 
 def _kind(config: RunConfig, capability: Capability) -> tuple[Any, ...]:
@@ -607,24 +624,27 @@ def _kind(config: RunConfig, capability: Capability) -> tuple[Any, ...]:
 
 
 def _in_parts(
-    work: Callable[[list[int]], list[dict[str, float]]], rows: list[int]
+    work: Callable[[list[int]], list[dict[str, float]]], rows: list[int], ceiling: int | None
 ) -> list[dict[str, float]]:
     """Values of these rows; in two parts where memory runs out."""
     if not rows:
         return []
-    found = _tried(lambda: work(rows), len(rows) == 1)
+    found = _tried(lambda: work(rows), len(rows) == 1, ceiling)
     if found is not None:
         return found
     half = len(rows) // 2
-    return _in_parts(work, rows[:half]) + _in_parts(work, rows[half:])
+    return _in_parts(work, rows[:half], ceiling) + _in_parts(work, rows[half:], ceiling)
 
 
-def _tried(work: Callable[[], T], last: bool) -> T | None:
+def _tried(work: Callable[[], T], last: bool, ceiling: int | None = None) -> T | None:
     """What work gives; None where memory ran out. When this returns, the error is gone, and with
-    it the frames that keep tensors alive; from the last resort it is raised.
+    it the frames that keep tensors alive; from the last resort it is raised. Above the ceiling
+    memory is refused, as a system would end the process rather than refuse it, but not to the last
+    resort, for which there is nothing smaller.
     """
     try:
-        return work()
+        with _platform.data_limited(None if last else ceiling):
+            return work()
     except Exception as error:  # by type or by text, depending on what allocates
         if last or not is_out_of_memory(error):
             raise
