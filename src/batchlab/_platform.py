@@ -470,6 +470,20 @@ def _limit_data_to(ceiling: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (min([ceiling, *finite]), there[1]))
 
 
+def memory_kills() -> int:
+    """Processes that the kernel has ended for lack of memory since it started; 0 where the system
+    does not tell.
+
+    Example:
+        >>> memory_kills() >= 0
+        True
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)", (PROC / "vmstat").read_text(), re.M)
+        return int(found[1]) if found else 0
+    return 0
+
+
 def be_first_killed() -> bool:
     """Offer this process to the kernel as the first to end when memory runs out.
 

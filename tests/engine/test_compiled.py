@@ -1,5 +1,8 @@
 """Several updates as one program: the same numbers, traced as plain tensor operations."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.utils import _pytree
@@ -29,13 +32,15 @@ def ready(model, unit, configs, slots=None):
 
 @pytest.fixture
 def without_compiler(monkeypatch):
-    """Traced and functionalised as for the compiler, then run by torch."""
-    whole = compiled.compile_block
+    """Traced and functionalised as for the compiler, then run by torch; the list of the shapes."""
+    whole, shapes = compiled.compile_block, []
 
     def traced(*given):
+        shapes.append(tuple(given[3].index.shape))
         return whole(*given, backend="aot_eager")
 
     monkeypatch.setattr(stacked, "compile_block", traced)
+    return shapes
 
 
 slow = pytest.mark.slow
@@ -75,6 +80,54 @@ def test_a_compiled_stack_is_padded_and_trains_the_same_trace():
     for (a, one), (b, other) in zip(plain, fast, strict=True):
         assert abs(tiny.numbers(a) - tiny.numbers(b)).max() < 1e-10
         assert (one.samples, one.updates) == (other.samples, other.updates)
+
+
+def test_a_second_cell_of_the_same_shape_compiles_nothing(without_compiler):
+    prepared, configs = tiny.ready(tiny.batch_norm), runs(6, samples=16)
+    capability, job = probe_capability(prepared, configs[0]), tiny.job(16)
+    for some in (configs[:3], configs[3:]):
+        fast = train_stacked(prepared, some, job, capability, slots=3, unit=1)
+        assert without_compiler == [(1, 3, 8)]
+        plain = train_stacked(prepared, some, job, capability)
+        for (a, _), (b, _) in zip(plain, fast, strict=True):
+            assert abs(tiny.numbers(a) - tiny.numbers(b)).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": "nshb"},
+        {"clip_norm": 0.5},
+        {"precision": "float32"},
+        {"reuse": 2},
+        {"gamma": 2.0},
+        {"micro_batch_size": 4},
+    ],
+)
+def test_a_cell_of_another_kind_shares_no_program(changes):
+    prepared = tiny.ready()
+    capability = probe_capability(prepared, tiny.run())
+
+    def programs(**given):
+        configs = [tiny.run(**given)]
+        return Stack(prepared, configs, Job(()), capability, [None], 1, 1).compiled
+
+    assert programs() is programs(learning_rate=0.3, momentum=0.1, seed=7)
+    assert programs() is not programs(**changes)
+
+
+def test_few_kinds_of_programs_are_kept_and_none_outlives_its_task():
+    prepared, other = tiny.ready(), tiny.ready()
+    first = compiled.programs_of(prepared, 0)
+    assert compiled.programs_of(prepared, 0) is first
+    assert compiled.programs_of(other, 0) is not first
+    for kind in range(1, compiled.KEPT + 1):
+        compiled.programs_of(prepared, kind)
+    assert compiled.programs_of(prepared, 0) is not first
+    gone = weakref.ref(prepared)
+    del prepared
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch):

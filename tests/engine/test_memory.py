@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from batchlab import _platform
 from batchlab.engine import Engine, Job, stacked, sweep
 from batchlab.engine.capability import probe_capability
 from batchlab.engine.checkpoint import Checkpoint
@@ -287,6 +288,18 @@ def test_what_happened_is_said_and_recorded_and_met_only_once(tmp_path, limited)
     assert "memory ran out: 1 at a time" in Choices(tmp_path / "executors.json").all()[0].reason
 
 
+def test_a_cell_that_begins_later_in_the_same_sweep_does_not_meet_it(limited):
+    seen = limited(4)
+    with Engine(tiny.ready(), None, 0, "stacked") as engine:
+        configs = runs(16)
+        assert [len(cell.runs) for cell in engine.plan(configs, tiny.job())] == [8, 8]
+        trace, _ = engine.train(configs, tiny.job())
+        said = engine.hear()
+    assert seen.count(8) == 1
+    assert [run.together for run in trace.runs] == [4] * 16
+    assert [text.split(":")[0] for text in said] == ["memory ran out with 8 runs at a time"]
+
+
 def test_finished_cells_are_found_again_after_memory_ran_out(tmp_path, limited):
     limited(2)
     for expected in (0, 1):
@@ -319,6 +332,32 @@ def test_parked_runs_survive_a_checkpoint(tmp_path, limited, monkeypatch):
         prepared, configs, tiny.job(), capability, checkpoint=Checkpoint(tmp_path)
     )
     for (one, _), (other, _) in zip(whole, resumed, strict=True):
+        assert np.abs(tiny.numbers(one) - tiny.numbers(other)).max() <= SMOOTH
+
+
+@pytest.mark.parametrize("schedule", [8, GROWS])
+def test_a_checkpoint_of_more_runs_than_may_train_at_a_time_goes_on_with_fewer(
+    tmp_path, monkeypatch, schedule
+):
+    prepared, configs = tiny.ready(tiny.batch_norm), runs(6, batch_size=schedule)
+    capability, job = probe_capability(prepared, configs[0]), tiny.job()
+    whole = train_stacked(prepared, configs, job, capability)
+    due = iter([False, True])
+    monkeypatch.setattr(Checkpoint, "due", lambda self: next(due, False))
+    save = Checkpoint.save
+
+    def save_and_stop(self, *given):
+        save(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_stacked(prepared, configs, job, capability, checkpoint=Checkpoint(tmp_path))
+    fewer = train_stacked(
+        prepared, configs, job, capability, slots=2, checkpoint=Checkpoint(tmp_path)
+    )
+    assert [result.together for result, _ in fewer] == [2] * 6
+    for (one, _), (other, _) in zip(whole, fewer, strict=True):
         assert np.abs(tiny.numbers(one) - tiny.numbers(other)).max() <= SMOOTH
 
 
@@ -394,3 +433,83 @@ def test_another_error_is_not_taken_for_lack_of_memory(monkeypatch):
     with pytest.raises(TaskError, match="invalid configuration"):
         tiny.trained(tiny.ready(), runs(4), "stacked")
     assert len(calls) == 1
+
+
+# ------------------------------------------------------------------ the system's limit
+
+MEBI = 2**20
+LATE = 20
+"""The batch that takes more than any before it."""
+needs_linux = pytest.mark.skipif(
+    bool(_platform.memory_unavailable()), reason=_platform.memory_unavailable()
+)
+
+
+class Late(nn.Module):
+    """Takes so many MiB in one of its batches; what was tried before it knows nothing of it."""
+
+    def __init__(self, mebibytes):
+        super().__init__()
+        self.layer, self.numbers, self.calls = tiny.mlp(), mebibytes * MEBI // CELLS, 0
+
+    def forward(self, inputs):
+        self.calls += self.training
+        outputs = self.layer(inputs)
+        if self.calls == LATE:
+            outputs = outputs + 0 * (outputs.float().sum() * torch.ones(self.numbers)).mean()
+        return outputs
+
+
+@needs_linux
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stack_that_outgrows_its_share_is_halved_before_the_system_ends_its_process(workers):
+    limit = workers * sweep.WORKER_BYTES + 64 * MEBI
+    configs = [*runs(8), *runs(8, batch_size=16)][: 16 if workers else 8]
+    with Engine(
+        tiny.ready(lambda: Late(64)), None, workers, "stacked", memory_limit=limit
+    ) as engine:
+        assert {cell.choice.most for cell in engine.plan(configs, tiny.job())} == {0}
+        trace, _ = engine.train(configs, tiny.job())
+        said = engine.hear()
+    assert [run.together for run in trace.runs] == [4] * len(configs)
+    expected = "memory ran out with 8 runs at a time: 4 at a time went on"
+    assert [text.split(",")[0] for text in said] == [expected] * (len(configs) // 8)
+
+
+@needs_linux
+@pytest.mark.parametrize("executor", ["loop", "stacked"])
+def test_a_run_alone_may_take_more_than_its_share(monkeypatch, executor):
+    monkeypatch.setattr(sweep, "LOADED_BYTES", 64 * MEBI)
+    prepared = tiny.ready(lambda: Late(256))
+    with Engine(prepared, None, 0, executor, memory_limit=MEBI) as engine:
+        trace, _ = engine.train(runs(1), tiny.job())
+    assert [run.updates for run in trace.runs] == [50]
+
+
+@needs_linux
+def test_the_limit_is_lifted_again_after_a_cell():
+    limits = _platform.resource.getrlimit(_platform.resource.RLIMIT_DATA)
+    with Engine(tiny.ready(lambda: Late(64)), None, 0, "stacked", memory_limit=64 * MEBI) as e:
+        e.train(runs(8), tiny.job())
+    assert _platform.resource.getrlimit(_platform.resource.RLIMIT_DATA) == limits
+
+
+@pytest.mark.parametrize(
+    ("cells", "at_once", "workers", "share"),
+    [(1, 0, 4, 960), (2, 0, 4, 480), (9, 0, 4, 240), (9, 2, 4, 480), (9, 0, 0, 960)],
+)
+def test_cells_that_train_at_the_same_time_share_the_memory(
+    monkeypatch, cells, at_once, workers, share
+):
+    monkeypatch.setattr(sweep, "WORKER_BYTES", 0)
+    prepared = tiny.ready()
+    data = sum(leaf.nbytes for s in (prepared.train, prepared.validation) for leaf in s.tree)
+    engine = Engine(prepared, None, workers, memory_limit=960 + workers * data)
+    assert engine._share(cells, at_once) == share + sweep.LOADED_BYTES
+
+
+def test_the_kernel_s_count_of_what_it_ended_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(_platform, "PROC", tmp_path)
+    assert _platform.memory_kills() == 0
+    (tmp_path / "vmstat").write_text("pgfault 9\noom_kill 12\n")
+    assert _platform.memory_kills() == 12

@@ -238,6 +238,34 @@ def test_the_slot_of_a_diverged_run_is_refilled_while_the_others_go_on(monkeypat
         assert tiny.series_facts(result) == tiny.series_facts(one)
 
 
+def test_where_batches_grow_what_diverged_runs_leave_free_is_used_again(monkeypatch):
+    """Of runs 0 to 3 only 0 is left: it waits until 4 to 7 are as far, of which one has diverged
+    too; then the four go on together.
+    """
+    rates = [0.05, 1e308, 1e308, 1e308, 1e308, 0.05, 0.05, 0.05]
+    configs = [
+        tiny.run(seed=seed, batch_size="0:8 160:16 320:32", learning_rate=rate)
+        for seed, rate in enumerate(rates)
+    ]
+    prepared = tiny.ready()
+    capability, job = probe_capability(prepared, configs[0]), tiny.job(400)
+    whole = train_stacked(prepared, configs, job, capability)
+    together, leg = [], stacked.Stack.leg
+
+    def seen(stack):
+        together.append({stack.slots[row] for row in stack.active})
+        leg(stack)
+
+    monkeypatch.setattr(stacked.Stack, "leg", seen)
+    found = train_stacked(prepared, configs, job, capability, slots=4)
+    assert together[:2] == [{0, 1, 2, 3}, {4, 5, 6, 7}]
+    assert together[2:] == [{0, 5, 6, 7}] * (len(together) - 2)
+    for (a, one), (b, other) in zip(whole, found, strict=True):
+        assert (a.status, a.updates, a.samples) == (b.status, b.updates, b.samples)
+        assert np.abs(tiny.numbers(a) - tiny.numbers(b)).max() <= SMOOTH
+        assert (one is None) == (other is None)
+
+
 @pytest.mark.parametrize("stop", [1, 3, 5])
 @pytest.mark.parametrize("executor", ["stacked", "loop"])
 def test_a_cell_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, monkeypatch, stop, executor):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from batchlab import tasks
+from batchlab import _platform, tasks
 from batchlab.engine import Engine, Job, evaluation_grid, sweep, train, workers
 from batchlab.engine.cell import Work
 from batchlab.engine.choice import Effort
@@ -340,6 +341,35 @@ def test_a_worker_that_dies_is_one_sentence():
     words = "^A worker process died while training the task `ending`"
     with pytest.raises(TaskError, match=words):
         on_two_workers(ending(lambda: os._exit(3)))
+
+
+@pytest.mark.skipif(not Path("/proc/vmstat").exists(), reason="no /proc")
+@pytest.mark.parametrize(("kills", "together"), [(1, 4), (0, 8)])
+def test_a_stack_whose_process_ends_for_lack_of_memory_is_planned_with_half_its_runs(
+    tmp_path, monkeypatch, kills, together
+):
+    """The count is the kernel's: a process that somebody else kills is no reason."""
+    (tmp_path / "self").symlink_to("/proc/self")
+    (tmp_path / "vmstat").write_text("oom_kill 7\n")
+    monkeypatch.setattr(_platform, "PROC", tmp_path)
+
+    def kill():
+        own = tmp_path / f"{os.getpid()}"
+        own.write_text(f"oom_kill {7 + kills}\n")
+        own.replace(tmp_path / "vmstat")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    prepared = ending(kill)
+    configs = [tiny.run(seed=seed, samples=80) for seed in range(16)]
+    words = r"for lack of memory\. Fewer runs at a time are planned" if kills else "workers=0"
+    with (
+        Engine(prepared, tmp_path / "out", 2, "stacked") as engine,
+        pytest.raises(TaskError, match=f"^A worker process died while training .*{words}"),
+    ):
+        engine.train(configs, tiny.job(80))
+    with Engine(prepared, tmp_path / "out", 2, "stacked") as again:
+        cells = again.plan(configs, tiny.job(80))
+    assert [cell.choice.together(len(cell.runs)) for cell in cells] == [together] * 2
 
 
 def test_a_full_disk_that_takes_no_share_does_not_end_the_training(tmp_path, monkeypatch):

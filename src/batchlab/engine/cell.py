@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
-from batchlab import _random
+from batchlab import _platform, _random
 from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability
@@ -41,6 +41,8 @@ class Work:
         folder: Where the state is kept meanwhile, or None.
         checkpoint_seconds: How often.
         memory: Bytes that a cluster keeps free for it.
+        share: Bytes that its runs may take as long as there could be fewer of them at a time; 0:
+            that is left to the system.
     """
 
     executor: str
@@ -53,6 +55,7 @@ class Work:
     folder: Path | None = None
     checkpoint_seconds: float = SECONDS
     memory: int = 0
+    share: int = 0
 
 
 def run_cell(
@@ -113,12 +116,22 @@ def _run(prepared: Prepared, work: Work, tick: Callable[[float], None] | None) -
             slots=work.slots or None,
             unit=work.unit,
             checkpoint=checkpoint,
+            ceiling=_ceiling(work.share),
         )
     # The loop executor's cells hold one run each: one checkpoint is enough.
     return [
         train_alone(prepared, config, work.job, work.capability, start, tick, checkpoint)
         for config, start in zip(work.configs, work.starts, strict=True)
     ]
+
+
+def _ceiling(share: int) -> int | None:
+    """Bytes of private memory that this process may map in all; None where nothing limits it, or
+    the system does not tell what it has.
+    """
+    with suppress(UserError):
+        return _platform.data_size() + share if share else None
+    return None
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils import _pytree
 from batchlab import _tree
 from batchlab.engine.step import Program, Progress, make_step
 from batchlab.rules import Numbers
+from batchlab.tasks import Prepared
 from batchlab.types import Tree
 
 
@@ -50,6 +53,44 @@ class Orders(NamedTuple):
 
 Run: TypeAlias = Callable[[Progress, Numbers, Orders, Tree], Block]
 """``(progress, numbers, orders, data set) → Block``."""
+
+
+KEPT = 4
+"""Kinds of cells whose programs a process keeps for the next cell of the kind."""
+
+Programs: TypeAlias = dict[tuple[int, ...], Run]
+"""Compiled blocks by the shape of the batches' index, ``[K, S, B]``."""
+
+
+def programs_of(prepared: Prepared, kind: Hashable) -> Programs:
+    """The compiled blocks of one kind of cells of a task, which the cells before have left.
+
+    On a GPU there are none: a program holds memory there, and ends with its stack.
+
+    Args:
+        prepared: The task.
+        kind: All that a program depends on besides the task and the shapes.
+    """
+    return {} if prepared.device != "cpu" else _kept(_Only(prepared), kind)
+
+
+class _Only:
+    """Equal to what stands for the same object, as long as there is that object."""
+
+    def __init__(self, thing: Prepared) -> None:
+        self.thing, self._name = weakref.ref(thing), id(thing)
+
+    def __hash__(self) -> int:
+        return self._name
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.thing()
+        return isinstance(other, _Only) and mine is not None and other.thing() is mine
+
+
+@lru_cache(maxsize=KEPT)
+def _kept(task: _Only, kind: Hashable) -> Programs:
+    return {}
 
 
 def make_block(program: Program, reuse: int, dtype: torch.dtype) -> Run:

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from batchlab import _random, _tree
+from batchlab import _platform, _random, _tree
 from batchlab._memory import is_out_of_memory
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
-from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block
+from batchlab.engine.compiled import Block, Orders, Run, compile_block, make_block, programs_of
 from batchlab.engine.evaluate import Evaluator
 from batchlab.engine.job import (
     BatchedProbe,
@@ -50,7 +50,9 @@ T = TypeVar("T")
 
 
 class Parked(NamedTuple):
-    """A run that gave up its row when memory ran out, and waits to go on."""
+    """A run that gave up its row, as memory ran out or for runs that are behind it, and waits to
+    go on.
+    """
 
     done: int
     loss_sum: float
@@ -72,6 +74,7 @@ def train_stacked(
     slots: int | None = None,
     unit: int = 0,
     checkpoint: Checkpoint | None = None,
+    ceiling: int | None = None,
 ) -> list[End]:
     """Train runs that share every static shape, together.
 
@@ -86,13 +89,16 @@ def train_stacked(
             Halved whenever memory runs out.
         unit: Batches that one compiled program trains; 0: nothing is compiled.
         checkpoint: Where the state is kept meanwhile.
+        ceiling: Bytes of private memory that the process may map, as long as there could be fewer
+            runs at a time: one run may take what the system gives it.
 
     Returns:
         Per run the result, and the state at the end if it was asked for and the run has not
         diverged.
     """
     begins = list(starts or [None] * len(configs))
-    runs = Stack(prepared, configs, job, capability, begins, slots or len(configs), unit)
+    most = slots or len(configs)
+    runs = Stack(prepared, configs, job, capability, begins, most, unit, ceiling)
     keeper = checkpoint or Checkpoint(None)
     found = keeper.load()
     if found is None:
@@ -120,9 +126,10 @@ class Stack:
         starts: Sequence[RunState | None],
         slots: int,
         unit: int,
+        ceiling: int | None = None,
     ) -> None:
         self.prepared, self.configs, self.job, self.starts = prepared, configs, job, starts
-        self.began, self.unit = time.perf_counter(), unit
+        self.began, self.unit, self.ceiling = time.perf_counter(), unit, ceiling
         first = configs[0]
         self.dtype = DTYPES[first.precision]
         self.objective = prepared.objective(first.seed, self.dtype, first.gamma).train()
@@ -133,7 +140,7 @@ class Stack:
         }
         self.program = program_of(first, self.objective, capability)
         self.eager = make_block(self.program, first.reuse, self.dtype)
-        self.compiled: dict[tuple[int, ...], Run] = {}
+        self.compiled = programs_of(prepared, _kind(first, capability)) if unit else {}
         self.predict = torch.vmap(self.program.evaluate, in_dims=(0, 0, None))
         self.evaluator = Evaluator(
             prepared.validation, prepared.metric, prepared.device, self.dtype
@@ -190,7 +197,9 @@ class Stack:
         rows = self.count if self.unit else len(runs)
         shown = runs + runs[:1] * (rows - len(runs))
         filled = _tried(
-            lambda: self._laid_out(stack([self._start(run) for run in shown])), rows == 1
+            lambda: self._laid_out(stack([self._start(run) for run in shown])),
+            rows == 1,
+            self.ceiling,
         )
         if filled is None:
             self.count, self.queue = rows // 2, runs + self.queue
@@ -204,11 +213,13 @@ class Stack:
         self._seated(self.active)
 
     def _next(self, most: int) -> list[int]:
-        """Runs from the queue; where batches change size, only such as have got equally far."""
+        """Runs from the queue; where batches change size, only such as have got equally far, and
+        those that are behind first.
+        """
         runs = self.queue[:most]
         if self.edges:
-            first = self._reached(runs[0])
-            runs = [run for run in self.queue if self._reached(run) == first][:most]
+            least = min(map(self._reached, self.queue))
+            runs = [run for run in self.queue if self._reached(run) == least][:most]
         self.queue = [run for run in self.queue if run not in runs]
         return runs
 
@@ -269,8 +280,8 @@ class Stack:
         self.keys = torch.tensor(keys, device=self.prepared.device)
 
     def _refill(self) -> None:
-        """Waiting runs into free slots; where batches change size, only once all are free. What
-        is left free is taken out of an eager stack.
+        """Waiting runs into free slots; where batches change size, only once all are free, or by
+        :meth:`_regroup`. What is left free is taken out of an eager stack.
         """
         free = [row for row, run in enumerate(self.slots) if run == EMPTY]
         if self.queue and len(free) == len(self.slots):
@@ -281,10 +292,35 @@ class Stack:
         elif free and not self.unit:
             self._keep(self.active)
 
+    def _regroup(self) -> None:
+        """Where batches change size, the runs of a stack have got equally far: others that have
+        join them where there is room, and once half of the slots are free, they wait for those
+        that are behind, to go on with them.
+        """
+        rows = self.active
+        if not (rows and self.edges and self.queue):
+            return
+        here, waiting = self.done[rows[0]], list(map(self._reached, self.queue))
+        joined = here in waiting and len(rows) < self.count
+        if joined or (min(waiting) < here and 2 * len(rows) <= self.count):
+            self._park(rows)
+            del self.progress
+            self.fill()
+
+    def _park(self, rows: Iterable[int]) -> None:
+        """The runs of these rows wait at the head of the queue."""
+        leaving = list(rows)
+        for row in leaving:
+            counts = self.done[row], float(self.loss_sum[row]), int(self.loss_count[row])
+            self.parked[self.slots[row]] = Parked(*counts, self._state(row).progress)
+        self.queue = [self.slots[row] for row in leaving] + self.queue
+
     def _seat(self, rows: list[int]) -> None:
         """The next runs into these rows; where memory runs out, the others go on without them."""
         runs = self._next(len(rows))
-        fresh = _tried(lambda: _pytree.tree_leaves(stack(list(map(self._start, runs)))), False)
+        fresh = _tried(
+            lambda: _pytree.tree_leaves(stack(list(map(self._start, runs)))), False, self.ceiling
+        )
         if fresh is None:
             self.count, self.queue = len(self.active), runs + self.queue
             self._keep(self.active)
@@ -323,6 +359,8 @@ class Stack:
         """Train every run up to the next moment at which something is due."""
         rows = self.active
         wanted = self.evaluations | self.probes | self.edges
+        if self.edges:
+            wanted |= {found.done for found in self.parked.values()}
         nearest = (min(s for s in wanted if s > self.done[r]) - self.done[r] for r in rows)
         count = min(self.longest, *nearest)
         trained = self._within_memory(count)
@@ -340,23 +378,23 @@ class Stack:
         self._arrive(row for row in rows if row not in broken)
         if broken:
             self._refill()
+        self._regroup()
 
     def _within_memory(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Train a leg; None if memory ran out: then half of the runs wait, and nothing is lost."""
-        trained = _tried(lambda: self._train(self._orders(count)), len(self.slots) == 1)
+        # A compiler loads code and starts processes, which may not fail for lack of memory.
+        ceiling = None if self.unit else self.ceiling
+        last = len(self.slots) == 1
+        trained = _tried(lambda: self._train(self._orders(count)), last, ceiling)
         if trained is None:
-            self._halve()
+            self._shrink(len(self.slots) // 2)
         return trained
 
-    def _halve(self) -> None:
-        """Half of the rows; the runs of the others go on when there is room."""
-        self.count = len(self.slots) // 2
+    def _shrink(self, count: int) -> None:
+        """So many rows; the runs of the others go on when there is room."""
+        self.count = count
         order = sorted(range(len(self.slots)), key=lambda row: self.slots[row] == EMPTY)
-        leaving = [row for row in order[self.count :] if self.slots[row] != EMPTY]
-        for row in leaving:
-            counts = self.done[row], float(self.loss_sum[row]), int(self.loss_count[row])
-            self.parked[self.slots[row]] = Parked(*counts, self._state(row).progress)
-        self.queue = [self.slots[row] for row in leaving] + self.queue
+        self._park(row for row in order[self.count :] if self.slots[row] != EMPTY)
         self._keep(order[: self.count])
 
     def some(self, batches: int) -> int:
@@ -437,7 +475,7 @@ class Stack:
 
     def _evaluated(self, rows: list[int]) -> list[dict[str, float]]:
         """Validation loss and metric of these rows."""
-        return _in_parts(self._predicted, rows)
+        return _in_parts(self._predicted, rows, self.ceiling)
 
     def _predicted(self, rows: list[int]) -> list[dict[str, float]]:
         self.objective.eval()
@@ -458,7 +496,7 @@ class Stack:
         """Take the probe of these rows: of all at once if it can be."""
         probe = self.job.probe
         if isinstance(probe, BatchedProbe):
-            found = _in_parts(lambda some: self._probed(probe, some), rows)
+            found = _in_parts(lambda some: self._probed(probe, some), rows, self.ceiling)
             for row, values in zip(rows, found, strict=True):
                 self._record(row, values)
         elif probe is not None:
@@ -552,9 +590,11 @@ class Stack:
         return facts, arrays
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Go on from what :meth:`saved` gave."""
+        """Go on from what :meth:`saved` gave; where fewer runs are to train at a time, with so
+        many.
+        """
         self.slots, self.done, self.queue = facts["slots"], facts["done"], facts["queue"]
-        self.count = facts["count"]
+        most, self.count = self.count, facts["count"]
         self.loss_sum, self.loss_count = arrays["loss_sum"], arrays["loss_count"]
         self.recorders = [Recorder(rows) for rows in facts["rows"]]
         self.began -= facts["seconds"]
@@ -572,27 +612,39 @@ class Stack:
             ended = from_arrays(f"end{run}.", arrays, like) if kept else None
             state = None if ended is None else RunState(ended, result.samples, result.updates)
             self.ends[run] = result, state
+        self.count = min(self.count, most)
+        if len(self.slots) > most:
+            self._shrink(most)
+
+
+def _kind(config: RunConfig, capability: Capability) -> tuple[Any, ...]:
+    """All that a compiled program depends on besides the task and the shapes."""
+    step = config.rule, config.clip_norm, config.precision, config.micro_batch_size, config.reuse
+    return *step, config.gamma is None, capability.dropout
 
 
 def _in_parts(
-    work: Callable[[list[int]], list[dict[str, float]]], rows: list[int]
+    work: Callable[[list[int]], list[dict[str, float]]], rows: list[int], ceiling: int | None
 ) -> list[dict[str, float]]:
     """Values of these rows; in two parts where memory runs out."""
     if not rows:
         return []
-    found = _tried(lambda: work(rows), len(rows) == 1)
+    found = _tried(lambda: work(rows), len(rows) == 1, ceiling)
     if found is not None:
         return found
     half = len(rows) // 2
-    return _in_parts(work, rows[:half]) + _in_parts(work, rows[half:])
+    return _in_parts(work, rows[:half], ceiling) + _in_parts(work, rows[half:], ceiling)
 
 
-def _tried(work: Callable[[], T], last: bool) -> T | None:
+def _tried(work: Callable[[], T], last: bool, ceiling: int | None = None) -> T | None:
     """What work gives; None where memory ran out. When this returns, the error is gone, and with
-    it the frames that keep tensors alive; from the last resort it is raised.
+    it the frames that keep tensors alive; from the last resort it is raised. Above the ceiling
+    memory is refused, as a system would end the process rather than refuse it, but not to the last
+    resort, for which there is nothing smaller.
     """
     try:
-        return work()
+        with _platform.data_limited(None if last else ceiling):
+            return work()
     except Exception as error:  # by type or by text, depending on what allocates
         if last or not is_out_of_memory(error):
             raise

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,8 @@ from batchlab.engine.naming import hash_of, name_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
 from batchlab.engine.store import FORMAT, load_cell, save_cell
 from batchlab.engine.trace import Trace
-from batchlab.engine.workers import Crew, Place, Workers
+from batchlab.engine.workers import Crew, MemoryKill, Place, Workers
+from batchlab.errors import TaskError
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.tasks.source import Source, Stacked, files_of
 
@@ -53,6 +54,13 @@ NAMED_EXAMPLES = 64
 HASHED_BYTES = 2**28
 WORKER_BYTES = 400 * 2**20
 """Of a worker that has loaded torch and not yet trained."""
+LOADED_BYTES = 128 * 2**20
+"""Of these, what it loads when it first trains; generous."""
+
+FEWER = (
+    "Fewer runs at a time are planned from now on: give the command again, with --resume if it "
+    "has one."
+)
 
 
 @dataclass(frozen=True)
@@ -291,6 +299,15 @@ class Engine:
         need = self._need(configs, capability, choice.executor, compiled=choice.unit > 0)
         return own if need is None else own + need.of(runs)
 
+    def _share(self, cells: int, at_once: int) -> int:
+        """Bytes that each of so many cells may take here, where there could be fewer runs at a
+        time; 0 where no limit is known, or it is not for this machine to set.
+        """
+        if self.on is not None or self.prepared.device != "cpu" or self._memory == sys.maxsize:
+            return 0
+        together = min(cells, at_once or cells, self.workers)
+        return self._memory // max(1, together) + LOADED_BYTES
+
     @cached_property
     def _memory(self) -> int:
         """Bytes for the training of all workers together; without a limit where none is known."""
@@ -446,25 +463,28 @@ class Engine:
         self.reused += len(cells) - len(left)
         first = {cell.group: cell for cell in reversed(left)}.values()  # of each group the longest
         memory = {c.group: self._bytes_of([configs[i] for i in c.runs], c.choice) for c in first}
-        works = {
-            cell.name: Work(
-                cell.choice.executor,
+        meter = _Meter(cells, left, progress)
+        named = {cell.name: cell for cell in left}
+        at_once = min((cell.choice.workers for cell in left if cell.choice.workers), default=0)
+        share = self._share(len(named), at_once)
+
+        def work_of(cell: Cell) -> Work:
+            choice = self._choice_now(cell)
+            return Work(
+                choice.executor,
                 tuple(configs[i] for i in cell.runs),
                 job,
                 self.capability(configs[cell.runs[0]]),
                 tuple(begins[i] for i in cell.runs),
-                cell.choice.together(len(cell.runs)),
-                cell.choice.unit,
+                choice.together(len(cell.runs)),
+                choice.unit,
                 None if self._folder is None else self._folder / cell.name,
                 self._checkpoint_seconds,
                 memory[cell.group],
+                share,
             )
-            for cell in left
-        }
-        meter = _Meter(cells, left, progress)
-        named = {cell.name: cell for cell in left}
-        at_once = min((cell.choice.workers for cell in left if cell.choice.workers), default=0)
-        for name, results in self._run(works, meter.partly, at_once):
+
+        for name, results in self._run(_Works(named, work_of), meter.partly, at_once):
             if self._folder is not None:
                 save_cell(self._folder / name, results)
                 if any(self._folder.glob(f"{name}/*{_platform.DAMAGED}*")):
@@ -481,16 +501,36 @@ class Engine:
     def _tell_damaged(self, path: Path, so: str) -> None:
         self._said.append(f"`{path}` was damaged: it is kept as `{path.stem}.damaged`, and {so}")
 
+    def _choice_now(self, cell: Cell) -> Choice:
+        """How a cell is trained, by what the cells before it have met."""
+        return self._choices.get(cell.group) or cell.choice
+
     def _note_memory(self, cell: Cell, results: Results) -> None:
-        """Write down that memory ran out, so that no later cell meets it."""
-        planned = cell.choice.together(len(cell.runs))
+        """Write down that memory ran out, so that no cell that begins later meets it."""
+        choice = self._choice_now(cell)
+        planned = choice.together(len(cell.runs))
         went_on = min(result.together for result, _ in results)
         if went_on < planned:
-            self._choices.keep(cell.group, cell.choice.halved(went_on))
+            self._choices.keep(cell.group, choice.halved(went_on))
             self._said.append(
                 f"memory ran out with {planned} runs at a time: {went_on} at a time went on, and "
                 "their results are equal to the plan's within round-off"
             )
+
+    def _note_kill(self, cells: Iterable[Cell]) -> bool:
+        """Write down half as many runs at a time for those that were stacked when the system ended
+        their process for lack of memory; whether there were any.
+        """
+        together: dict[str, int] = {}
+        for cell in cells:
+            runs = self._choice_now(cell).together(len(cell.runs))
+            together[cell.group] = max(runs, together.get(cell.group, 0))
+        halved = {group: runs // 2 for group, runs in together.items() if runs > 1}
+        for group, most in halved.items():
+            choice = self._choices.get(group)
+            assert choice is not None
+            self._choices.keep(group, choice.halved(most))
+        return bool(halved)
 
     def keeps(
         self,
@@ -530,14 +570,35 @@ class Engine:
         return found
 
     def _run(
-        self, works: dict[str, Work], partly: Callable[[str, float], None], at_once: int
+        self, works: _Works, partly: Callable[[str, float], None], at_once: int
     ) -> Iterator[tuple[str, Results]]:
         """Run cells here or on workers, and hand them back as they finish."""
         if self.on is not None or (self.workers >= 2 and len(works) >= 2):
-            yield from self._crew.run(works, partly, at_once)
+            try:
+                yield from self._crew.run(works, partly, at_once)
+            except MemoryKill as error:
+                if self._note_kill(works.cells[name] for name in error.cells):
+                    raise TaskError(f"{error} {FEWER}") from error
+                raise
             return
-        for name, work in works.items():
-            yield name, run_cell(self.prepared, work, lambda share, n=name: partly(n, share))
+        for name in works:
+            yield name, run_cell(self.prepared, works[name], lambda s, n=name: partly(n, s))
+
+
+class _Works(Mapping[str, Work]):
+    """Works by the names of their cells, each made when it is asked for."""
+
+    def __init__(self, cells: Mapping[str, Cell], make: Callable[[Cell], Work]) -> None:
+        self.cells, self._make = cells, make
+
+    def __getitem__(self, name: str) -> Work:
+        return self._make(self.cells[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 def train(

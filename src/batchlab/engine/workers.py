@@ -30,7 +30,20 @@ from batchlab.tasks.loading import import_origin
 from batchlab.tasks.subset import subset_of
 
 POLL_SECONDS = 0.25
+AHEAD = 2
+"""Cells handed over for each process: one that trains, and the next, so that none waits while
+results are written."""
 SCRATCH = "batchlab-scratch-"
+
+
+class MemoryKill(TaskError):
+    """The system has ended a worker process for lack of memory.
+
+    Attributes:
+        cells: Names of those that were being trained.
+    """
+
+    cells: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -112,22 +125,33 @@ class Workers:
             at_once: Cells that train at a time; 0: one a process.
 
         Returns:
-            (name, results) of each.
+            (name, results) of each. A work is made when it is handed over: what the results before
+            have taught may be in it.
 
         Raises:
+            MemoryKill: If the system ends a process for lack of memory.
             TaskError: If the user's code raises or ends its process.
         """
+        kills = _platform.memory_kills()
         with self._started() as (pool, scratch):
             shares = {name: scratch / f"share-{name}" for name in works}
-            left = iter(works.items())
+            left = iter(works)
 
             def submit(count: int) -> dict[Future[Results], str]:
+                task = str(scratch / "task")
                 return {
-                    pool.submit(_work, str(scratch / "task"), str(shares[name]), work): name
-                    for name, work in itertools.islice(left, count)
+                    pool.submit(_work, task, str(shares[name]), works[name]): name
+                    for name in itertools.islice(left, count)
                 }
 
-            yield from _collect(submit, at_once or len(works), shares, partly)
+            try:
+                yield from _collect(submit, at_once or AHEAD * self._count, shares, partly)
+            except BrokenProcessPool as error:
+                if _platform.memory_kills() <= kills or "SIGKILL" not in str(error):
+                    raise
+                killed = MemoryKill(_killed(self._prepared.task.name))
+                killed.cells = tuple(name for name, path in shares.items() if path.exists())
+                raise killed from error
 
     def everywhere(self, function: Callable[..., Any], *given: Any) -> list[Any]:
         """Call a function of the task in every process at the same time.
@@ -228,14 +252,16 @@ def _collect(
     shares: Mapping[str, Path],
     partly: Callable[[str, float], None],
 ) -> Iterator[tuple[str, Results]]:
-    """Results as they come; for each that has, one more cell is begun."""
+    """Results as they come; for each that has, one more cell is handed over."""
     waiting = submit(at_once)
     while waiting:
         done, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         for future in done:
+            results = future.result()
             name = waiting.pop(future)
+            shares[name].unlink(missing_ok=True)
+            yield name, results
             waiting |= submit(1)
-            yield name, future.result()
         for name in waiting.values():
             partly(name, _read_share(shares[name]))
 
@@ -245,6 +271,13 @@ def _died(name: str) -> str:
         f"A worker process died while training the task `{name}`: its code ended the process, or "
         "the system did, for lack of memory. In Python, "
         "`batchlab.engine.train(…, workers=0)` trains in one process and shows more."
+    )
+
+
+def _killed(name: str) -> str:
+    return (
+        f"A worker process died while training the task `{name}`: the system ended it, for lack "
+        "of memory."
     )
 
 
@@ -291,17 +324,24 @@ def unpacked(data: bytes | memoryview) -> Prepared:
 
 
 def _work(task: str, share: str, work: Work) -> Results:
-    """Run a cell in a worker; the share that is done goes through a small file."""
+    """Run a cell in a worker; the share that is done goes through a small file, which is there
+    from the beginning.
+    """
     last = time.monotonic()
+
+    def tell(done: float) -> None:
+        with contextlib.suppress(OSError):  # a full disk: only the share is not told
+            Path(share).write_text(f"{done:.4f}")
 
     def tick(done: float) -> None:
         nonlocal last
         if time.monotonic() - last > POLL_SECONDS:
             last = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: only the share is not told
-                Path(share).write_text(f"{done:.4f}")
+            tell(done)
 
-    return run_cell(_read_task(task), work, tick)
+    prepared = _read_task(task)
+    tell(0.0)
+    return run_cell(prepared, work, tick)
 
 
 def _call(task: str, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
