@@ -342,18 +342,21 @@ def test_a_guarded_process_gets_no_more_memory():
 
 ORPHAN = """
 import os, subprocess, sys, time
-code = "import os, sys, time; from batchlab import _platform; " \\
+code = "import os, signal, sys, time; from batchlab import _platform; " \\
+       "signal.signal(signal.SIGTERM, signal.SIG_IGN); " \\
+       "sys.platform = sys.argv[2]; " \\
        "_platform.die_with_parent(int(sys.argv[1])); " \\
        "print(os.getpid(), flush=True); time.sleep(600)"
-subprocess.Popen([sys.executable, "-c", code, str(os.getpid())])
+subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), sys.argv[1]])
 time.sleep(600)
 """
 
 
 @linux
-def test_a_worker_ends_with_its_parent():
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_a_worker_ends_with_its_parent_though_it_ignores_signals(system):
     parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN],
+        [sys.executable, "-c", ORPHAN, system],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(SRC)},
     )
@@ -366,6 +369,25 @@ def test_a_worker_ends_with_its_parent():
             return
         time.sleep(0.05)
     pytest.fail("the child outlived its parent")
+
+
+WATCHED = """
+import os, sys
+from batchlab import _platform
+_platform._end_without(os.getppid() + int(sys.argv[1]), seconds=0.01)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process keeps its parent's number there")
+def test_a_process_that_looks_for_its_parent_ends_only_without_it():
+    words = [sys.executable, "-c", WATCHED]
+    with subprocess.Popen([*words, "0"], env=os.environ | {"PYTHONPATH": str(SRC)}) as child:
+        done = subprocess.run(
+            [*words, "1"], env=os.environ | {"PYTHONPATH": str(SRC)}, check=False
+        )
+        assert done.returncode == 1
+        assert child.poll() is None
+        child.kill()
 
 
 def is_running(process):

@@ -16,6 +16,8 @@ import re
 import signal
 import sys
 import tempfile
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -222,22 +224,43 @@ def read_whole(path: Path) -> bytes:
         raise cannot_read(path, error.strerror or str(error)) from error
 
 
-def set_aside(path: Path) -> None:
+def set_aside(path: Path) -> Path:
     """Rename a damaged file or folder, so that it is kept and not read again.
 
     Args:
         path: It; its suffix becomes ``.damaged1``, or 2, 3 …
 
+    Returns:
+        Where it is kept.
+
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "a.json"
         >>> _ = file.write_text("{half")
-        >>> set_aside(file)
-        >>> [found.name for found in file.parent.iterdir()]
-        ['a.damaged1']
+        >>> set_aside(file).name, kept_as(file).name, file.exists()
+        ('a.damaged1', 'a.damaged1', False)
     """
-    numbered = (path.with_suffix(f"{DAMAGED}{i}") for i in range(1, 10_000))
-    path.rename(next(new for new in numbered if not new.exists()))
+    return path.rename(path.with_suffix(f"{DAMAGED}{max(_aside(path), default=0) + 1}"))
+
+
+def kept_as(path: Path) -> Path:
+    """Where a file or folder is kept that was set aside last, perhaps by another process.
+
+    Args:
+        path: It, as it was called.
+    """
+    kept = _aside(path)
+    return kept[max(kept)]
+
+
+def _aside(path: Path) -> dict[int, Path]:
+    """What was set aside of a file or folder, by its number."""
+    begin = f"{path.stem}{DAMAGED}"
+    return {
+        int(found.name.removeprefix(begin)): found
+        for found in path.parent.iterdir()
+        if found.name.startswith(begin) and found.name.removeprefix(begin).isdecimal()
+    }
 
 
 class DirectoryLock:
@@ -647,17 +670,27 @@ def keep_freed_memory() -> bool:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the system to end this process when its parent ends; no effect where it cannot be.
+    """End this process when its parent ends, whatever the user's code makes of signals. Linux does
+    it at once; elsewhere a thread looks once a second. No effect on Windows, where a process keeps
+    the number of a parent that is gone.
 
     Args:
         parent: The parent's process id, to notice a parent that has ended already.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
+    if sys.platform.startswith("linux"):
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    elif sys.platform != "win32":
+        threading.Thread(target=_end_without, args=(parent,), daemon=True).start()
+
+
+def _end_without(parent: int, seconds: float = 1.0) -> None:
+    """End this process as soon as its parent is another, looking so often."""
+    while os.getppid() == parent:
+        time.sleep(seconds)
+    os._exit(1)
 
 
 def processor_name(*, proc: Path = PROC) -> str:

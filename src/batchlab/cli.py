@@ -155,7 +155,7 @@ def advise(
     if verbose and not json:
         _show_ways(folder)
     if advice.partial:
-        sys.exit(130)
+        raise KeyboardInterrupt  # what there was is written down; how to go on is said as ever
 
 
 def demo(
@@ -817,12 +817,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C is 130."""
+    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C is 130,
+    SIGTERM 143.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if given in (["--version"], ["-V"]):
         print(f"{PROGRAM} {batchlab.__version__}")
         return
-    signal.signal(signal.SIGTERM, _terminated)
+    terminated = _Terminated()
+    signal.signal(signal.SIGTERM, terminated)
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -838,10 +841,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not _said_by_first(error):
             print(f"{PROGRAM}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         hint = " Add --resume to go on." if given[0] in RESUMABLE else ""
         print(f"{PROGRAM}: interrupted.{hint}", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+        sys.exit(143 if terminated.came else 130)
 
 
 def _is_first() -> bool:
@@ -858,12 +861,15 @@ def _said_by_first(error: Exception) -> bool:
     return said_by_first(error)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: stops as Ctrl-C does."""
+class _Terminated:
+    """SIGTERM stops as Ctrl-C does; that it came is known to the end, whoever has caught it."""
 
+    def __init__(self) -> None:
+        self.came = False
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def _typed() -> str:

@@ -22,6 +22,7 @@ from batchlab.errors import InvalidValueError, ResultError, TaskError
 from batchlab.measure.fit import fit
 from batchlab.tasks import Metric, prepare
 from tests.advisor import tiny
+from tests.advisor.made import unfinished
 
 OPTIONS = Options(budget=600.0, seeds=2, confirm_seeds=4, batch_sizes=(16, 128), growing=False)
 """What comes of batches that grow is in test_pilot.py."""
@@ -103,9 +104,7 @@ def test_the_same_plan_and_seed_give_the_same_curves(whole, prepared, tmp_path):
     shutil.rmtree(tmp_path / "cells")
     for name in ("projection", "confirmation"):
         (tmp_path / f"{name}.json").unlink()
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["finished"] = False
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    unfinished(tmp_path)
     second = run_stages(prepared, OPTIONS, tmp_path, resume=True, workers=0)
     assert second.records.projection.curves == first.records.projection.curves
     assert second.records.confirmation.today == first.records.confirmation.today
@@ -140,13 +139,12 @@ class _Interrupter(Silent):
 )
 def test_an_interrupted_advice_resumes_with_the_same_result(whole, prepared, tmp_path, at):
     out, first = whole
-    plan = json.loads((out / "plan.json").read_text())
     tmp_path.rmdir()
     shutil.copytree(out, tmp_path)
     shutil.rmtree(tmp_path / "cells")
     for name in ("projection", "confirmation"):
         (tmp_path / f"{name}.json").unlink()
-    (tmp_path / "plan.json").write_text(json.dumps(plan | {"finished": False}))
+    unfinished(tmp_path)
     stopped = run_stages(
         prepared, OPTIONS, tmp_path, resume=True, workers=0, listener=_Interrupter(at)
     )
@@ -365,6 +363,77 @@ def test_a_damaged_record_is_one_sentence(written, tmp_path):
         again(tmp_path / "copy", None, (None, None, None))
 
 
+@pytest.mark.parametrize("text", ["{bro", "[1]", '{"fiu": 1}', None], ids=str)
+@pytest.mark.parametrize("name", ["machine", "projection", "growing"])
+def test_a_damaged_stage_is_one_sentence(written, tmp_path, name, text):
+    out, _ = written
+    shutil.copytree(out, tmp_path / "copy")
+    path = tmp_path / "copy" / f"{name}.json"
+    path.write_text(path.read_text().replace("0", "1", 1) if text is None else text)
+    with pytest.raises(ResultError, match=rf"{name}\.json` cannot be read: it is damaged; the"):
+        again(tmp_path / "copy", None, (None, None, None))
+
+
+class _Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "remade"),
+    [
+        ("machine", ("machine", "screening", "projection", "confirmation")),
+        ("screening", ("machine", "screening", "projection", "confirmation")),
+        ("projection", ("projection",)),
+        ("confirmation", ("confirmation",)),
+    ],
+)
+def test_a_stage_whose_record_is_damaged_is_made_anew_from_its_cells(
+    whole, prepared, tmp_path, name, remade
+):
+    """In a finished result, without --resume, though its budget is spent."""
+    out, first = whole
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    path = tmp_path / f"{name}.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*/done.json")}
+    hears = _Heard()
+    second = run_stages(prepared, OPTIONS, tmp_path, workers=0, listener=hears)
+    assert sum(f"{name}.json` was damaged" in sentence for sentence in hears.said) == 1
+    assert any(f"{name}.json` was damaged" in sentence for sentence in second.records.said)
+    assert {p.stem for p in tmp_path.glob("*.damaged1")} >= set(remade)
+    assert all(p.stat().st_mtime_ns == when for p, when in done.items())
+    assert second.records.projection.curves == first.records.projection.curves
+    for part in ("choosing", "chosen", "today", "recommended"):
+        a, b = (getattr(of.records.confirmation, part) for of in (second, first))
+        assert a == b
+    hears = _Heard()
+    run_stages(prepared, OPTIONS, tmp_path, workers=0, listener=hears)
+    assert hears.said == []
+
+
+def test_more_repeats_come_back_with_a_confirmation_that_was_damaged(
+    whole, prepared, tmp_path, monkeypatch
+):
+    out, _ = whole
+    tmp_path.rmdir()
+    shutil.copytree(out, tmp_path)
+    monkeypatch.setattr(confirm, "MOST_REPEATS", 2)
+    monkeypatch.setattr(answer, "verdict", lambda view: Verdict.NOT_ENOUGH_EVIDENCE)
+    more = dataclasses.replace(OPTIONS, budget=700.0)
+    first = run_stages(prepared, more, tmp_path, resume=True, workers=0).records.confirmation
+    assert len(first.today) == 6
+    (tmp_path / "confirmation.json").write_text("{half")
+    second = run_stages(prepared, more, tmp_path, workers=0).records.confirmation
+    assert (second.today, second.recommended) == (first.today, first.recommended)
+
+
 def test_another_price_changes_money_and_nothing_else(written):
     out, made = written
     dear = again(out, None, (12.0, None, None))
@@ -379,6 +448,7 @@ def test_another_price_changes_money_and_nothing_else(written):
 def test_another_machine_changes_times_and_not_samples(written, tmp_path):
     out, _ = written
     machine = json.loads((out / "machine.json").read_text())
+    del machine["sha256"]
     for blocks in machine["blocks"].values():
         for block in blocks:
             block["seconds"] *= 2
@@ -395,6 +465,7 @@ def test_another_machine_changes_times_and_not_samples(written, tmp_path):
 def test_a_machine_timed_with_another_task_is_refused(written, tmp_path):
     out, _ = written
     machine = json.loads((out / "machine.json").read_text())
+    assert machine.pop("sha256")
     assert machine["task"] == "tiny"
     (tmp_path / "machine.json").write_text(json.dumps(machine | {"task": "huge"}))
     with pytest.raises(ResultError, match="with the task huge, this result is of tiny"):

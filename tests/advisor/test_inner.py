@@ -395,8 +395,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_numbers(prepared, tmp_path):
     options = Options(budget=600.0, seeds=3, confirm_seeds=4, batch_sizes=(16, 64), growing=False)
     first = run_stages(prepared, options, tmp_path, workers=0).records
     (tmp_path / "features.json").unlink()
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps(plan | {"finished": False}))
+    made.unfinished(tmp_path)
     second = run_stages(prepared, options, tmp_path, resume=True, workers=0).records
     assert second.insight == first.insight
     assert torch.is_grad_enabled()

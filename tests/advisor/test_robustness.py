@@ -17,6 +17,7 @@ from batchlab.report.findings import CompareReport
 from batchlab.tasks import prepare
 from batchlab.types import from_plain
 from tests.advisor import tiny
+from tests.advisor.made import unfinished
 
 OPTIONS = Options(
     budget=600.0,
@@ -95,8 +96,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_numbers(resumed, prepared, t
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
     (tmp_path / "robustness.json").unlink()
     shutil.rmtree(next((tmp_path / "robustness").iterdir()))
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps(plan | {"finished": False}))
+    unfinished(tmp_path)
     second = run_stages(prepared, ASKED, tmp_path, resume=True, workers=0).records
     assert second.survey.repeats == first.survey.repeats
     for a, b in zip(second.survey.scores, first.survey.scores, strict=True):

@@ -35,6 +35,7 @@ from batchlab.report.page import render
 from batchlab.tasks import prepare
 from batchlab.types import Status, from_plain, to_plain
 from tests.advisor import tiny
+from tests.advisor.made import unfinished
 
 GIVEN = space.Given(
     RunConfig(batch_size=32, learning_rate=0.1, samples="2ep").resolved(1000), (8, 16, 32, 64, 128)
@@ -367,10 +368,7 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(whole, prep
     shutil.rmtree(again / "cells")
     for name in ("tuning", "confirmation"):
         (again / f"{name}.json").unlink()
-    plan = json.loads((again / "plan.json").read_text())
-    for stage in ("T0", "T1", "C", "C chosen"):
-        del plan["stages"][stage]
-    (again / "plan.json").write_text(json.dumps(plan | {"finished": False}))
+    unfinished(again, "T0", "T1", "C", "C chosen")
     stopped = run_stages(
         prepared, OPTIONS, again, resume=True, workers=0, listener=_Interrupter("generation 2")
     )

@@ -287,8 +287,7 @@ def test_the_pair_trains_on_all_data_to_the_end_and_resumes(part, tmp_path):
     assert planned["seeds"] == [c.seed for c in first.today]
     # Killed after the plan: the same plan, the same curves.
     (tmp_path / "on_all.json").unlink()
-    plan = json.loads((tmp_path / "plan.json").read_text()) | {"finished": False}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    made.unfinished(tmp_path)
     again = run_stages(part, OPTIONS, tmp_path, resume=True, workers=0).records.on_all
     assert (again.today, again.recommended) == (first.today, first.recommended)
 

@@ -81,11 +81,25 @@ def test_a_truncated_file_is_set_aside(tmp_path, content):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.damaged1"]
 
 
-def test_a_newer_format_is_set_aside(tmp_path, monkeypatch):
+def saved_as(folder, number, monkeypatch):
+    """A checkpoint in another format."""
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 99)
-        Checkpoint(tmp_path).save(FACTS, ARRAYS)
+        patch.setattr(checkpoint, "FORMAT", number)
+        Checkpoint(folder).save(FACTS, ARRAYS)
+
+
+def test_an_older_format_is_set_aside(tmp_path, monkeypatch):
+    saved_as(tmp_path, 1, monkeypatch)
     assert Checkpoint(tmp_path).load() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.damaged1"]
+
+
+def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
+    saved_as(tmp_path, 99, monkeypatch)
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(ResultError, match=r"by a newer batchlab \(format 99, this one reads 3\)"):
+        Checkpoint(tmp_path).load()
+    assert (tmp_path / NAME).read_bytes() == before
 
 
 def test_it_is_due_by_time_and_never_takes_more_than_a_fiftieth(tmp_path, monkeypatch):

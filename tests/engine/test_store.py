@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import nn
 
 from batchlab import _platform, cli
 from batchlab._platform import DirectoryLock
-from batchlab.engine import Engine, loop, stacked, sweep
+from batchlab.engine import Engine, loop, stacked, store, sweep
 from batchlab.engine.naming import name_of
 from batchlab.engine.store import collect, load_cell
 from batchlab.errors import InvalidTypeError, ResultError
@@ -158,6 +159,43 @@ def test_a_cell_without_its_seal_is_recomputed(tmp_path, computed):
     second, _, reused = train(tmp_path)
     assert (len(computed), reused) == (1, 2)
     assert tiny.facts(first) == tiny.facts(second)
+
+
+def test_a_cell_of_a_newer_version_is_neither_overlooked_nor_trained_again(
+    tmp_path, computed, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "FORMAT", 99)
+        train(tmp_path, CONFIGS[:1])
+    before = {path: path.read_bytes() for path in cells(tmp_path)[0].iterdir()}
+    computed.clear()
+    for read in (lambda: train(tmp_path), lambda: collect(tmp_path)):
+        with pytest.raises(
+            ResultError, match=r"by a newer batchlab \(format 99, this one reads 2"
+        ):
+            read()
+    assert {path: path.read_bytes() for path in before} == before
+    assert computed == []
+
+
+def test_a_flipped_digit_is_not_taken_for_a_newer_version(tmp_path, computed):
+    train(tmp_path, CONFIGS[:1])
+    path = cells(tmp_path)[0] / "done.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    computed.clear()
+    train(tmp_path, CONFIGS[:1])
+    assert computed == [0]
+
+
+def test_a_cell_sealed_before_seals_had_a_hash_is_read(tmp_path, computed):
+    train(tmp_path, CONFIGS[:1])
+    path = cells(tmp_path)[0] / "done.json"
+    seal = json.loads(path.read_text())
+    del seal["sha256"]
+    path.write_text(json.dumps(seal))
+    computed.clear()
+    assert train(tmp_path, CONFIGS[:1])[2] == 1
+    assert computed == []
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +361,10 @@ def test_every_damage_is_said_once(tmp_path, monkeypatch):
             said = engine.hear()
             assert engine.hear() == []
         assert [sentence.split("`")[1] for sentence in said] == [str(path) for path in found]
-        assert all("was damaged: it is kept as" in sentence for sentence in said)
+        for sentence in said:
+            path, kept = (Path(quoted) for quoted in sentence.split("`")[1:4:2])
+            assert f"`{path}` was damaged: it is kept as `{kept}`, and" in sentence
+            assert path.with_name(kept.name).exists()
 
 
 def test_a_checkpoint_that_outlived_its_cell_is_removed(tmp_path, computed):
@@ -390,6 +431,20 @@ def test_an_engine_works_under_the_lock_of_its_command_and_beside_another(tmp_pa
             pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no process is known to be gone there")
+def test_the_scratch_folder_of_a_killed_process_goes_with_the_next_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left, own = (tmp_path / f"batchlab-scratch-{n}-x" for n in (gone.pid, os.getpid()))
+    for folder in (left, own):
+        folder.mkdir()
+        (folder / "task").write_bytes(b"task")
+    with Engine(tiny.ready(), tmp_path / "out", 0):
+        assert not left.exists()
+        assert (own / "task").exists()
+
+
 class Stop:
     """Presses Ctrl-C when a share of the sweep is done."""
 
@@ -404,17 +459,19 @@ class Stop:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_sigterm_stops_a_sweep_that_goes_on_to_the_same_trace(tmp_path):
     whole = train(None)[0]
-    before = signal.signal(signal.SIGTERM, cli._terminated)
+    terminated = cli._Terminated()
+    before = signal.signal(signal.SIGTERM, terminated)
 
     def terminate(share):
         if share >= 0.34:
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        with pytest.raises(cli.Terminated):
+        with pytest.raises(KeyboardInterrupt):
             train(tmp_path, progress=terminate)
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert terminated.came
     resumed, _, reused = train(tmp_path)
     assert reused == 2
     assert tiny.facts(resumed) == tiny.facts(whole)

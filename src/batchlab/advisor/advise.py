@@ -186,9 +186,12 @@ def run_stages(
     began = time.perf_counter() if began is None else began
     with Engine(prepared, out, workers, on=on) as engine:
         task = _task_facts(prepared) | {"content": _content(prepared, engine)}
-        journal = Journal(out, {"task": task, **_fields(options)}, resume)
-        session = _session(prepared, options, engine, journal, notes, began, team)
+        journal = Journal(out, {"task": task, **_fields(options)}, resume, notes.say)
+        session = _session(prepared, options, engine, journal, notes, team)
         stages = _Stages(session, journal)
+        # Nothing is measured for a finished result, so its clock stands still.
+        session.began = math.inf if journal.finished else began
+        session.earlier_seconds = journal.spent
         if not journal.finished:
             try:
                 stages.run()
@@ -248,17 +251,13 @@ def _session(
     engine: Engine,
     journal: Journal,
     notes: Notes,
-    began: float,
     team: Team | None,
 ) -> Session:
     machine = journal.load("machine", Machine)
     known = (machine.blocks, machine.wrapped) if machine else (None, None)
     stopwatch = Stopwatch(prepared, 1, known[0], wrapped=known[1], team=team)
-    # Nothing is measured for a finished result, so its clock stands still.
-    began = math.inf if journal.finished else began
-    session = Session(prepared, options, engine, notes, stopwatch, began=began)
+    session = Session(prepared, options, engine, notes, stopwatch)
     session.fit = machine.fit if machine else None
-    session.earlier_seconds = journal.spent
     return session
 
 
@@ -382,9 +381,11 @@ class _Stages:
         }
 
     def _save(self, name: str, record: Any) -> None:
-        """Write down a finished stage, the machine as measured so far, and what it took."""
-        self.journal.save(name, record)
+        """Write down the machine as measured so far, a finished stage, which rests on it, and what
+        it took.
+        """
         self.journal.save("machine", self.session.machine())
+        self.journal.save(name, record)
         self.note()
 
     def note(self) -> None:
@@ -673,7 +674,9 @@ class _Stages:
         if plan is None:
             return
         self.journal.plan("C", asdict(plan))
-        self.confirmation = confirm(self.session, self.journal, plan, self.yardstick)
+        self.confirmation = record = confirm(self.session, self.journal, plan, self.yardstick)
+        while record is not None and (more := self.journal.plan(_repeats_after(record))):
+            record = self.confirmation = confirm_more(self.session, record, tuple(more["seeds"]))
         if self.confirmation is not None:
             self._save("confirmation", self.confirmation)
 
@@ -711,7 +714,7 @@ class _Stages:
         if answer.verdict(view) is not Verdict.NOT_ENOUGH_EVIDENCE or answer.contradicted(view):
             return
         done = len(record.today)
-        first, name = session.options.seed + FRESH + done, f"C after {done} repeats"
+        first, name = session.options.seed + FRESH + done, _repeats_after(record)
         left = _spendable(session) - self._kept_for_later(record)
         count = affordable_repeats(session, pace_of(record.choice), left)
         made = {"seeds": list(range(first, first + count))} if count else None
@@ -849,6 +852,11 @@ class _Stages:
             self.tuning,
             self.strengths,
         )
+
+
+def _repeats_after(record: Confirmation) -> str:
+    """The name of the plan of more repeats than a confirmation has."""
+    return f"C after {len(record.today)} repeats"
 
 
 def _kept_for_noise(session: Session) -> float:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from batchlab import _platform
-from batchlab.errors import InvalidValueError, ResultError, cannot_read, must
+from batchlab.engine.store import opened, stamped
+from batchlab.errors import InvalidValueError, ResultError, must
 from batchlab.types import from_plain, to_plain
 
 FORMAT = 1
+PLAN = "plan.json"
+FOUNDATION = (PLAN, "machine.json", "screening.json")
+"""What all other records of a result rest on: without it they are set aside too."""
 MORE = ("budget", "robustness")
 """What may differ when a result is continued: more is measured."""
 JUDGED_ANEW = (*MORE, "price", "seconds_per_sample", "worth", "at_least")
@@ -22,32 +27,76 @@ Kind = TypeVar("Kind")
 
 
 class Journal:
-    """``plan.json`` and one file per finished stage.
+    """``plan.json`` and one file per finished stage, each with its hash. A damaged one is set
+    aside, and what it held is to be made again.
 
     Args:
         out: Result directory; made if it is missing.
         config: What the result depends on, plain JSON; a directory made with another one is
             refused.
         resume: Whether an unfinished directory may be continued.
+        say: Told of every damaged file.
+
+    Raises:
+        ResultError: If the directory holds another result, one that is unfinished or whose plan is
+            damaged and that is not resumed, or one of a newer batchlab.
 
     Attributes:
         more_budget: Whether a result is continued with a larger budget than it was made with.
     """
 
-    def __init__(self, out: Path, config: dict[str, Any], resume: bool) -> None:
-        self.out, self.more_budget = out, False
-        self._plan = _read(out / "plan.json")
+    def __init__(
+        self,
+        out: Path,
+        config: dict[str, Any],
+        resume: bool,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.out, self.more_budget, self._say = out, False, say
+        self._anew = False
         wanted = json.loads(json.dumps(to_plain(config)))
-        if not self._plan:
-            self._plan = {"format": FORMAT, "config": wanted, "finished": False, "stages": {}}
-            return
-        self._check(wanted, resume)
+        known = self._read(resume)
+        self._plan = {"format": FORMAT, "config": wanted, "finished": False, "stages": {}}
+        if known is not None:
+            self._plan = known
+            self._check(wanted, resume)
+
+    def _read(self, resume: bool) -> dict[str, Any] | None:
+        """The plan as it was written down; None if there is none, or none any longer."""
+        try:
+            found = opened(_platform.read_whole(self.out / PLAN))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = {}
+        made = found.get("format")
+        if isinstance(made, int) and made != FORMAT:
+            raise self._refusal(f"a result in format {made}; this version reads {FORMAT}", "")
+        if made == FORMAT and _is_plan(found):
+            return found
+        if not resume:
+            what = f"a result whose {PLAN} is damaged"
+            raise self._refusal(what, "Add --resume to make it again from its finished cells. ")
+        self._set_aside(self.out / PLAN)
+        return None
+
+    def _set_aside(self, path: Path) -> None:
+        """Keep a damaged file under another name, after all records where they rest on it: whoever
+        is killed on the way begins again.
+        """
+        self._anew = self._anew or path.name in FOUNDATION
+        for other in sorted(self.out.glob("*.json")) if path.name in FOUNDATION else []:
+            if other.name != PLAN and other != path and _is_record(other):
+                _platform.set_aside(other)
+        kept = _platform.set_aside(path).name
+        self._say(
+            f"`{path}` was damaged: it is kept as `{kept}`, and what it held is made anew from "
+            "the finished cells"
+        )
 
     def _check(self, wanted: dict[str, Any], resume: bool) -> None:
         """The directory belongs to this configuration, and may be continued."""
-        made, known = self._plan.get("format"), self._plan["config"]
-        if made != FORMAT:
-            raise self._refusal(f"a result in format {made}; this version reads {FORMAT}", "")
+        known = self._plan["config"]
         # A word that only the result has was asked for then, and is not now.
         differing = sorted(
             k
@@ -136,20 +185,32 @@ class Journal:
 
     def _write(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        _platform.write_whole(
-            self.out / "plan.json", json.dumps(self._plan, indent=1, ensure_ascii=False)
-        )
+        text = json.dumps(stamped(self._plan), indent=1, ensure_ascii=False)
+        _platform.write_whole(self.out / PLAN, text)
 
     def save(self, name: str, record: Any) -> None:
         """Write the record of a finished stage."""
-        _platform.write_whole(
-            self.out / f"{name}.json", json.dumps(to_plain(record), ensure_ascii=False)
-        )
+        text = json.dumps(stamped(to_plain(record)), ensure_ascii=False)
+        _platform.write_whole(self.out / f"{name}.json", text)
 
     def load(self, name: str, kind: type[Kind]) -> Kind | None:
-        """A finished stage's record, or None."""
-        data = _read(self.out / f"{name}.json")
-        return from_plain(kind, data) if data else None
+        """A finished stage's record; None if there is none, or it was damaged: the result then
+        counts as unfinished.
+        """
+        path = self.out / f"{name}.json"
+        if self._anew and path.is_file() and not _is_record(path):
+            _platform.set_aside(path)  # from before there were hashes, and rests on what is gone
+        try:
+            return read_record(path, kind)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            self._plan["finished"] = False
+            if path.name in FOUNDATION:
+                self._plan["spent"] = 0.0  # on what is all made again
+            self._write()
+            self._set_aside(path)
+            return None
 
 
 def _set(value: Any) -> Any:
@@ -161,13 +222,41 @@ def _set(value: Any) -> Any:
     return {k: _set(v) for k, v in value.items() if (k, v) != ("gamma", None)}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """The record of a finished stage.
+
+    Args:
+        path: Its file.
+        kind: A dataclass.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it has changed since it was written, or is no such record.
+        ResultError: If the system cannot read it.
+    """
+    data = _platform.read_whole(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise cannot_read(path, str(error)) from None
+        found = opened(data)
+        if not found.keys() & {field.name for field in dataclasses.fields(cast(Any, kind))}:
+            raise ValueError("another record")
+        return from_plain(kind, found)
+    except Exception as error:  # from_plain raises whatever another structure leads it to
+        raise ValueError(f"{path.name} is damaged") from error
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a journal has written it: what others write into the directory has no such hash."""
+    try:
+        return stamped(opened(data := _platform.read_whole(path))) == json.loads(data)
+    except ValueError:
+        return False
+
+
+def _is_plan(found: dict[str, Any]) -> bool:
+    """Whether a plan has what it must have; older ones have no hash that says so."""
+    kinds = {"config": dict, "finished": bool, "stages": dict}
+    whole = all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return whole and all(isinstance(made, dict) for made in found["stages"].values())
 
 
 def parse_seconds(text: str | float) -> float:

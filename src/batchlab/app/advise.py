@@ -22,7 +22,7 @@ from batchlab._team import Team, gathered
 from batchlab._text import Text
 from batchlab.advisor.advise import PARTS, Outcome, price_list, run_stages
 from batchlab.advisor.assemble import Facts, assemble
-from batchlab.advisor.journal import parse_seconds
+from batchlab.advisor.journal import parse_seconds, read_record
 from batchlab.advisor.options import Options
 from batchlab.advisor.record import Price
 from batchlab.advisor.session import Listener
@@ -856,4 +856,10 @@ def _json(path: Path) -> Any:
 
 def _stage(folder: Path, name: str, kind: Any) -> Any:
     path = folder / f"{name}.json"
-    return from_plain(kind, _json(path)) if path.is_file() else None
+    try:
+        return read_record(path, kind)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        hint = "it is damaged; the command that made it makes it again"
+        raise cannot_read(path, hint) from None

@@ -137,7 +137,9 @@ def compare(
     reader = _reader(prepared, grid)
     folder = Path(out) if out is not None else default_out("compare", loaded)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
-        journal = Journal(folder, {"command": "compare", **_asked(prepared, grid)}, resume)
+        journal = Journal(
+            folder, {"command": "compare", **_asked(prepared, grid)}, resume, hears.say
+        )
         journal.plan("compare", {"trainings": [leg.told() for leg in grid.legs()]})
         with elsewhere.place(where, hears, folder) as cluster:
             runs, machine, ends = _train(prepared, grid, folder, journal, hears, cluster)

@@ -119,7 +119,7 @@ def critical(
     asked = _asked(task, given, margin, seeds, seed, device, data, subset)
     folder = Path(out) if out is not None else default_out("critical", asked.task)
     with listening(listener, limit) as hears, _platform.DirectoryLock(folder):
-        journal = Journal(folder, asked.identity() | {"budget": limit}, resume)
+        journal = Journal(folder, asked.identity() | {"budget": limit}, resume, hears.say)
         journal.plan("critical", asdict(asked.plan))
         points, ended = _measured(asked, journal, hears, limit, began)
         made = origin(asked.prepared, "critical", folder, journal.spent, seed)

@@ -147,7 +147,7 @@ def compare_reuse(
     asked = _asked(prepared, reuse, labels or (), paid, seconds_per_sample, seeds, seed, samples)
     folder = Path(out) if out is not None else default_out("reuse", loaded)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
-        journal = Journal(folder, asked.identity(), resume)
+        journal = Journal(folder, asked.identity(), resume, hears.say)
         machine = _timed(asked, journal, hears)
         plan = _plan(asked, clock_of(machine, asked.size, asked.reading))
         journal.plan("reuse", {"lengths": [[*way] for way in plan]})

@@ -116,7 +116,7 @@ def compare_gammas(
     asked = _asked(prepared, gammas, depth, seeds, seed, samples)
     folder = Path(out) if out is not None else default_out("gammas", loaded_)
     with listening(listener) as hears, _platform.DirectoryLock(folder):
-        journal = Journal(folder, asked.identity(), resume)
+        journal = Journal(folder, asked.identity(), resume, hears.say)
         journal.plan("gammas", {"strengths": asked.strengths, "rates": RATES})
         with Engine(prepared, folder) as engine:
             trained = _trained(asked, engine, hears)

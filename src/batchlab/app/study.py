@@ -92,7 +92,7 @@ def study(
     if lacking:
         raise TaskError(lacking)
     with listening(listener) as hears, _platform.DirectoryLock(asked.folder):
-        journal = Journal(asked.folder, asked.identity(), resume)
+        journal = Journal(asked.folder, asked.identity(), resume, hears.say)
         planned = to_plain(asked.planned())
         # The plan as it was written down, not as this version would write it.
         if journal.plan("study", planned) != planned:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from batchlab import _platform
+from batchlab.errors import ResultError, cannot_read
 
 NAME = "checkpoint.npz"
 SECONDS = 60.0
@@ -71,7 +72,7 @@ class Checkpoint:
             file is set aside, and the cell begins anew.
 
         Raises:
-            ResultError: If the system cannot read it.
+            ResultError: If the system cannot read it, or a newer batchlab has written it.
         """
         if self._path is None or not self._path.is_file():
             return None
@@ -83,7 +84,36 @@ class Checkpoint:
             with np.load(io.BytesIO(whole), allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             facts = json.loads(arrays.pop(_FACTS).tobytes())
-        if facts.pop("format", None) != FORMAT:
+        made = facts.pop("format", None)
+        if is_newer(made, FORMAT):
+            raise by_newer(self._path, made, FORMAT)
+        if made != FORMAT:
             _platform.set_aside(self._path)
             return None
         return facts, arrays
+
+
+def is_newer(made: Any, known: int) -> bool:
+    """Whether a file's format, as it stands in it, is one that this version does not know.
+
+    Example:
+        >>> is_newer(3, 2), is_newer(2, 2), is_newer("?", 2)
+        (True, False, False)
+    """
+    return isinstance(made, int) and made > known
+
+
+def by_newer(path: Path, made: int, known: int) -> ResultError:
+    """The error for a file of a later version, which is left as it is.
+
+    Args:
+        path: The file.
+        made: Its format.
+        known: The latest that this version reads.
+
+    Example:
+        >>> str(by_newer(Path("done.json"), 3, 2)).partition(" (")[0]
+        '`done.json` cannot be read: it was written by a newer batchlab'
+    """
+    was = f"it was written by a newer batchlab (format {made}, this one reads {known})"
+    return cannot_read(path, f"{was}; use that one, or another --out")

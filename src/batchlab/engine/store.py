@@ -12,12 +12,47 @@ from typing import Any
 import polars as pl
 
 from batchlab import _platform
-from batchlab.engine.checkpoint import NAME
+from batchlab.engine.checkpoint import NAME, by_newer, is_newer
 from batchlab.engine.job import RunState, state_from_bytes, state_to_bytes
 from batchlab.engine.step import Progress
 from batchlab.engine.trace import RunResult, Trace, to_parquet
 
 FORMAT = 2
+SEAL, SHA256 = "done.json", "sha256"
+
+
+def stamped(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values with their SHA-256 among them, by which JSON that has changed is known.
+
+    Args:
+        plain: What JSON can hold.
+
+    Example:
+        >>> stamped({"a": 1})["sha256"][:8], opened(json.dumps(stamped({"a": 1})))
+        ('f9d86028', {'a': 1})
+    """
+    return {SHA256: _digest(plain), **plain}
+
+
+def opened(text: str | bytes) -> dict[str, Any]:
+    """What :func:`stamped` has made, from JSON. What has no hash is from before there were any.
+
+    Args:
+        text: The JSON.
+
+    Raises:
+        ValueError: If it is no object, or has changed.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    if SHA256 in found and found.pop(SHA256) != _digest(found):
+        raise ValueError("it has changed")
+    return found
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 def save_cell(folder: Path, results: Sequence[tuple[RunResult, RunState | None]]) -> None:
@@ -46,7 +81,7 @@ def seal(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         _platform.write_whole(folder / name, data)
     facts = {"format": FORMAT, "files": {name: _facts(data) for name, data in files.items()}}
-    _platform.write_whole(folder / "done.json", json.dumps(facts, indent=1))
+    _platform.write_whole(folder / SEAL, json.dumps(stamped(facts), indent=1))
 
 
 def sealed(folder: Path) -> dict[str, bytes] | None:
@@ -56,14 +91,14 @@ def sealed(folder: Path) -> dict[str, bytes] | None:
         folder: Theirs. One whose files have changed is set aside and counts as not finished.
 
     Raises:
-        ResultError: If the system cannot read them.
+        ResultError: If the system cannot read them, or a newer batchlab has written them.
     """
     try:
-        text = _platform.read_whole(folder / "done.json")
+        text = _platform.read_whole(folder / SEAL)
     except FileNotFoundError:
         return None
     try:
-        return _checked(folder, json.loads(text))
+        return _checked(folder, opened(text))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         _platform.set_aside(folder)
         return None
@@ -96,8 +131,10 @@ def load_cell(
     ]
 
 
-def _checked(folder: Path, seal: Any) -> dict[str, bytes]:
+def _checked(folder: Path, seal: Mapping[str, Any]) -> dict[str, bytes]:
     """Every file of a cell, if sizes and hashes are right."""
+    if is_newer(seal["format"], FORMAT):
+        raise by_newer(folder / SEAL, seal["format"], FORMAT)
     if seal["format"] != FORMAT:
         raise ValueError(f"format {seal['format']}")
     files = {}
@@ -121,7 +158,7 @@ def collect(out: Path) -> None:
             left out.
     """
     tables: dict[str, list[pl.DataFrame]] = {"runs": [], "metrics": []}
-    for folder in sorted(seal.parent for seal in (out / "cells").glob("*/done.json")):
+    for folder in sorted(seal.parent for seal in (out / "cells").glob(f"*/{SEAL}")):
         if _platform.DAMAGED in folder.name or (files := sealed(folder)) is None:
             continue
         for name, found in tables.items():

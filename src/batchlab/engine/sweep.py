@@ -42,9 +42,9 @@ from batchlab.engine.job import Job, RunState, evaluation_grid, state_to_bytes, 
 from batchlab.engine.memory import Need, predict, small
 from batchlab.engine.naming import hash_of, name_of
 from batchlab.engine.step import DTYPES, Progress, rule_of, start_of
-from batchlab.engine.store import FORMAT, load_cell, save_cell
+from batchlab.engine.store import load_cell, save_cell
 from batchlab.engine.trace import Trace
-from batchlab.engine.workers import Crew, MemoryKill, Place, Workers
+from batchlab.engine.workers import Crew, MemoryKill, Place, Workers, remove_orphans
 from batchlab.errors import TaskError
 from batchlab.tasks import Objective, Prepared, Task, load, prepare
 from batchlab.tasks.source import Source, Stacked, files_of
@@ -52,6 +52,8 @@ from batchlab.tasks.source import Source, Stacked, files_of
 LEAST_CHUNK, CHUNKS_WANTED, COMPILED_CELLS = 8, 16, 4
 NAMED_EXAMPLES = 64
 HASHED_BYTES = 2**28
+NAMING = 2
+"""How cells are named. Apart from the format of their files: a cell in a newer one is found."""
 WORKER_BYTES = 400 * 2**20
 """Of a worker that has loaded torch and not yet trained."""
 LOADED_BYTES = 128 * 2**20
@@ -162,6 +164,7 @@ class Engine:
         """Nobody else writes to the directory until this is closed."""
         if self._out is not None and self._lock is None:
             self._lock = _platform.hold(self._out)
+            remove_orphans()  # a killed sweep left its task in one
 
     def capability(self, config: RunConfig) -> Capability:
         """What the model can do under this rule and precision; tried once."""
@@ -391,7 +394,7 @@ class Engine:
         starts: Sequence[RunState | None],
         probe: str,
     ) -> Cell:
-        digest = hashlib.sha256(json.dumps([FORMAT, choice.executor, self._task_name]).encode())
+        digest = hashlib.sha256(json.dumps([NAMING, choice.executor, self._task_name]).encode())
         asked = job.evaluate_at, job.probe_at, job.keep_end, job.until, probe
         digest.update(repr(asked).encode())
         updates = 0
@@ -499,7 +502,8 @@ class Engine:
         return Trace(tuple(result for result, _ in ordered)), [state for _, state in ordered]
 
     def _tell_damaged(self, path: Path, so: str) -> None:
-        self._said.append(f"`{path}` was damaged: it is kept as `{path.stem}.damaged`, and {so}")
+        kept = _platform.kept_as(path).name
+        self._said.append(f"`{path}` was damaged: it is kept as `{kept}`, and {so}")
 
     def _choice_now(self, cell: Cell) -> Choice:
         """How a cell is trained, by what the cells before it have met."""

@@ -188,7 +188,7 @@ class Workers:
     def _start(self) -> tuple[loky.ProcessPoolExecutor, Path]:
         """The processes, and the folder where they find the task."""
         if self._pool is None or self._scratch is None:
-            _remove_orphans()
+            remove_orphans()
             self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
             (self._scratch / "task").write_bytes(packed(self._prepared))
             self._pool = loky.ProcessPoolExecutor(
@@ -201,7 +201,7 @@ class Workers:
         return self._pool, self._scratch
 
 
-def _remove_orphans() -> None:
+def remove_orphans() -> None:
     """Delete the scratch folders of processes that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
         owner = folder.name.removeprefix(SCRATCH).split("-")[0]
