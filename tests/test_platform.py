@@ -380,14 +380,17 @@ _platform._end_without(os.getppid() + int(sys.argv[1]), seconds=0.01)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process keeps its parent's number there")
 def test_a_process_that_looks_for_its_parent_ends_only_without_it():
-    words = [sys.executable, "-c", WATCHED]
-    with subprocess.Popen([*words, "0"], env=os.environ | {"PYTHONPATH": str(SRC)}) as child:
-        done = subprocess.run(
-            [*words, "1"], env=os.environ | {"PYTHONPATH": str(SRC)}, check=False
-        )
-        assert done.returncode == 1
-        assert child.poll() is None
-        child.kill()
+    places = os.environ | {"PYTHONPATH": str(SRC)}
+    own, other = (
+        subprocess.Popen([sys.executable, "-c", WATCHED, away], env=places) for away in "01"
+    )
+    try:
+        assert other.wait(timeout=60.0) == 1
+        assert own.poll() is None
+    finally:
+        for child in (own, other):
+            child.kill()
+            child.wait()
 
 
 def is_running(process):
