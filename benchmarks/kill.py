@@ -65,8 +65,24 @@ ATTEMPTS = 4
 """Sweeps started, at most, for each that is killed."""
 ADVICE, ADVICE_FILE = "advise", "advice.json"
 """In the place of an executor: the command; and what it writes."""
-ASKED = ("--objective", "samples", "--budget", "25s", "--seeds", "2", "--device", "cpu")
-"""What an advice is asked for: all stages, and little of each."""
+ASKED = (
+    "--objective",
+    "samples",
+    "--batch-sizes",
+    "8",
+    "16",
+    "--seeds",
+    "2",
+    "--confirm-seeds",
+    "3",
+    "--no-growing",
+    "--budget",
+    "5m",
+    "--device",
+    "cpu",
+)
+"""What an advice is asked for: all stages, little of each, and more time than they take, so that
+timing decides as little as can be."""
 
 
 class Kind(NamedTuple):
@@ -142,7 +158,7 @@ def task():
         (x, y),
         loss=lambda outputs, batch: cross_entropy(outputs, batch[1], reduction="none"),
         metric="accuracy",
-        baseline=RunConfig(rule="sgd", batch_size=8, learning_rate=0.1, samples="8ep"),
+        baseline=RunConfig(rule="sgd", batch_size=8, learning_rate=0.1, samples="4ep"),
     )
 """
 """The file whose task an advice is about."""

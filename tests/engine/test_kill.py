@@ -26,7 +26,7 @@ def killed(trials, updates):
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1800,
     )
 
 
