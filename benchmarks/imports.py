@@ -9,8 +9,10 @@ inside; the medians are compared. The aim is at most 0.2 s.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+from pathlib import Path
 from statistics import median
 
 AIM_SECONDS = 0.2
@@ -29,12 +31,17 @@ def main() -> int:
     """Print both medians and what is added."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    options = parser.parse_args()
+    repeats = options.repeats
     seconds(WHOLE)  # compiles the modules
     pairs = [(seconds(BARE), seconds(WHOLE)) for _ in range(repeats)]
     bare, whole = (median(side) for side in zip(*pairs, strict=True))
     added = median(b - a for a, b in pairs)
     print(f"torch {bare:.2f} s, with batchlab {whole:.2f} s: {added:.3f} s more (n = {repeats})")
+    if options.json:
+        facts = {"torch": bare, "whole": whole, "added": added, "n": repeats}
+        options.json.write_text(json.dumps(facts, indent=1))
     print(f"aim: at most {AIM_SECONDS} s; {'met' if added <= AIM_SECONDS else 'missed'}")
     return int(added > AIM_SECONDS)
 
