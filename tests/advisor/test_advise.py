@@ -355,11 +355,16 @@ def test_where_nothing_fits_nothing_is_advised(tmp_path):
         advise(tiny.task(), out=tmp_path / "out", device="cpu", memory_limit="1KiB")
 
 
-def test_a_damaged_record_is_one_sentence(written, tmp_path):
+@pytest.mark.parametrize("text", ["{bro", "[1]", '{"facts": 1}', "a digit"])
+def test_damaged_facts_are_one_sentence(written, tmp_path, text):
     out, _ = written
     shutil.copytree(out, tmp_path / "copy")
-    (tmp_path / "copy" / "facts.json").write_text("{bro")
-    with pytest.raises(ResultError, match=r"facts\.json"):
+    path = tmp_path / "copy" / "facts.json"
+    whole = path.read_text(encoding="utf-8")
+    flipped = whole.replace('"train_examples": 5', '"train_examples": 6')
+    assert flipped != whole
+    path.write_text(flipped if text == "a digit" else text, encoding="utf-8")
+    with pytest.raises(ResultError, match=r"`.*facts\.json` cannot be read: "):
         again(tmp_path / "copy", None, (None, None, None))
 
 

@@ -51,7 +51,7 @@ from batchlab.app.advice import Advice
 from batchlab.app.processes import Beating, check_same, together
 from batchlab.cluster.place import Cluster
 from batchlab.engine.choice import EXECUTORS, Choices
-from batchlab.engine.store import collect
+from batchlab.engine.store import collect, opened, stamped
 from batchlab.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -81,6 +81,7 @@ from batchlab.types import Evidence, from_plain, to_plain
 RESULTS = "batchlab-results"
 DEMO_SECONDS = {"digits": 135.0, "teacher": 135.0}
 """What a demonstration may take without a budget."""
+DAMAGED = "it is damaged; the command that made it makes it again"
 APPLIED = tuple(dict.fromkeys((*Grown._fields, *FIELDS)))
 """Fields of a recommendation that ``apply.py`` takes over."""
 
@@ -511,8 +512,7 @@ def again(
     folder: Path, machine: str | Path | None, prices: tuple[float | None, str | None, float | None]
 ) -> Advice:
     """The advice of a result directory, judged anew for a machine and a price."""
-    kept = _read(folder / "facts.json")
-    facts, options = from_plain(Facts, kept["facts"]), from_plain(Options, kept["options"])
+    kept, facts, options = _kept(folder / "facts.json")
     per_hour, currency, per_sample = prices
     old = options.price or Price(0.0, "USD")
     if any(p is not None for p in prices):
@@ -549,6 +549,16 @@ def again(
         if records.on_all is not None:
             records = replace(records, on_all=replace(records.on_all, blocks={}, wrapped={}))
     return Advice.of(assemble(records, options, facts))
+
+
+def _kept(path: Path) -> tuple[dict[str, Any], Facts, Options]:
+    """What a result says beside its records: all of it, the facts and what was asked."""
+    _read(path)  # there, and JSON
+    try:
+        kept = opened(_platform.read_whole(path))
+        return kept, from_plain(Facts, kept["facts"]), from_plain(Options, kept["options"])
+    except Exception as error:  # from_plain raises whatever another structure leads it to
+        raise cannot_read(path, DAMAGED) from error
 
 
 def _check_machine(measured: Machine | None, task: str, folder: str | Path) -> None:
@@ -798,7 +808,8 @@ def _write(
         "partial": advice.partial,
         "said": list(said),
     }
-    _platform.write_whole(folder / "facts.json", json.dumps(kept, ensure_ascii=False))
+    text = json.dumps(stamped(kept), ensure_ascii=False)
+    _platform.write_whole(folder / "facts.json", text)
     _platform.write_whole(folder / "provenance.json", json.dumps(advice.provenance, indent=1))
     advice.save(folder / "advice.json")
     report.write(advice, folder / "report.html")
@@ -861,5 +872,4 @@ def _stage(folder: Path, name: str, kind: Any) -> Any:
     except FileNotFoundError:
         return None
     except ValueError:
-        hint = "it is damaged; the command that made it makes it again"
-        raise cannot_read(path, hint) from None
+        raise cannot_read(path, DAMAGED) from None
