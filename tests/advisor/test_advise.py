@@ -211,6 +211,13 @@ def test_a_dry_run_prices_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_baseline_that_diverges_at_once_is_refused(tmp_path):
+    wild = dataclasses.replace(tiny.task().baseline, learning_rate=3e38)
+    task = dataclasses.replace(tiny.task(), baseline=wild)
+    with pytest.raises(TaskError, match=r"settings diverge at the beginning .* smaller learning"):
+        advise(task, budget=30.0, out=tmp_path / "out", device="cpu")
+
+
 def test_a_learning_rate_of_zero_is_refused(tmp_path):
     still = dataclasses.replace(tiny.task().baseline, learning_rate=0.0)
     task = dataclasses.replace(tiny.task(), baseline=still)

@@ -27,8 +27,6 @@ KNOWN = (
     "batch size 512 is left out: the largest that ran is 256",
     "batch size 512 is not searched: by speed and noise scale it would take 3.1 times as long",
     "batch size 512 is left out of the search: the budget does not pay for it",
-    "today's settings diverge at the beginning of the run: nothing can be compared with them; try "
-    "a smaller learning rate in the baseline",
     "today's settings diverge: nothing can be compared with them; try a smaller learning rate in "
     "the baseline",
     "the search over all settings is left out: the budget does not pay for its first generation, "

@@ -89,6 +89,11 @@ def test_accuracy_of_one_output_is_that_of_its_sign(shape):
     assert accuracy(outputs, (0, torch.tensor([1, 0, 0, 0]))) == 0.75
 
 
+def test_accuracy_of_one_output_refuses_what_is_no_class():
+    with pytest.raises(InvalidValueError, match=r"0 or 1 .* got 'values from -2 to 3'. Or give"):
+        METRICS["accuracy"].function(torch.zeros(3, 1), (None, torch.tensor([[0.5], [-2], [3]])))
+
+
 @pytest.mark.parametrize("shape", [(50,), (50, 1), (25, 2)])
 def test_accuracy_is_the_same_for_labels_with_an_axis_of_one(shape):
     labels = torch.arange(50) % 3

@@ -411,11 +411,10 @@ class _Stages:
                 session.listener.say(sentence)
         starts = self._starts(search)
         if search.seeds[0] not in starts:
-            session.listener.say(
-                "today's settings diverge at the beginning of the run: nothing can be compared "
-                "with them; try a smaller learning rate in the baseline"
+            raise TaskError(
+                "Today's settings diverge at the beginning of the run: nothing can be compared "
+                "with them. Try a smaller learning rate in the baseline."
             )
-            return False
         seeds = tuple(seed for seed in search.seeds if seed in starts)
         missing = unpaid(session, screening, search)
         found = project(session, replace(search, seeds=seeds), starts)

@@ -49,7 +49,9 @@ class Advice(record.Advice):
         try:
             return Advice.of(record.Advice.load(file))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise cannot_read(file, str(error).splitlines()[0]) from error
+            unknown = isinstance(error, TypeError | KeyError)
+            why = "it is no advice" if unknown else str(error).splitlines()[0]
+            raise cannot_read(file, why) from error
 
     def apply(
         self,

@@ -138,10 +138,6 @@ _SENTENCES = (
         "バッチサイズ{0}は、予算の時間に収まらないため比較から除外",
     ),
     (
-        r"today's settings diverge at the beginning of the run: .+",
-        "現在の設定では学習の初めに発散するため、比較できない。元の学習率を小さくする必要がある",
-    ),
-    (
         r"today's settings diverge: nothing can be compared with them; .+",
         "現在の設定では学習が発散するため、比較できない。元の学習率を小さくする必要がある",
     ),

@@ -80,6 +80,10 @@ def accuracy(outputs: Tensor, batch: Tree) -> float:
     """Share of examples whose largest output is the label (or whose sign is, for one output)."""
     target = target_of(batch)
     if outputs.ndim == 1 or outputs.shape[-1] == 1:
+        if bool((target.double().abs() > 1).any()):
+            wanted = "0 or 1 (or ±1) where the model has one output"
+            found = f"values from {float(target.min()):g} to {float(target.max()):g}"
+            raise InvalidValueError(must("target", wanted, found, OWN_METRIC))
         return float(((_as(target, outputs) > 0) == (target > 0.5)).double().mean())
     chosen = outputs.argmax(-1)
     labels = target.squeeze(-1) if target.ndim > chosen.ndim else target
