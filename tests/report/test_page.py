@@ -17,7 +17,7 @@ from batchlab import report
 from batchlab._text import Text
 from batchlab.advisor.record import Advice, MetricInfo
 from batchlab.errors import InvalidValueError
-from batchlab.report import apply
+from batchlab.report import apply, evidence
 from batchlab.report.page import both, page_data
 from tests.report import sample
 
@@ -226,3 +226,15 @@ def test_the_page_names_the_script_only_where_there_is_one(there, said):
     text = apply.note(sample.change(has_script=there))
     assert said in text.en
     assert ("同じフォルダー" in text.ja) is there
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_why_a_setting_that_looks_better_is_not_advised_is_said_where_there_is_one(best):
+    made = sample.change()
+    rows = tuple(
+        dataclasses.replace(row, pareto=best) if row.setting.id == made.recommended.id else row
+        for row in made.candidates
+    )
+    notes = evidence.pareto_notes(sample.change(candidates=rows))
+    assert any("is not exchanged" in note.en for note in notes) is not best
+    assert any("取り替えません" in note.ja for note in notes) is not best

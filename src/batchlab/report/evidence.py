@@ -489,18 +489,26 @@ def pareto_title(advice: Advice) -> Text:
 
 
 def pareto_notes(advice: Advice) -> tuple[Text, ...]:
-    """Which numbers are projections.
+    """Which numbers are projections, and why another setting that looks better is not advised.
 
     Args:
         advice: The record.
     """
     projected = sum(c.evidence.value == "projected" for c in advice.candidates)
-    if not projected:
-        return ()
-    return (
-        say(
-            "{k} of these are projected from a short trial, not confirmed by full trainings.",
-            "このうち{k}通りは短い試行からの予測で、最後まで学習させた確認はしていません。",
-            k=projected,
-        ),
+    told = say(
+        "{k} of these are projected from a short trial, not confirmed by full trainings.",
+        "このうち{k}通りは短い試行からの予測で、最後まで学習させた確認はしていません。",
+        k=projected,
     )
+    row = facts.candidate(advice, advice.recommended)
+    changed = facts.case(advice) is Case.CHANGE and facts.confirmed(advice)
+    beaten = changed and row is not None and not row.pareto
+    fixed = Text(
+        "The choice was made before the new repeats, by what was known then, and is not exchanged "
+        "for a setting that looks better afterwards: that one has not been proved on repeats of "
+        "its own. `batchlab advise` with its batch size (`--batch-sizes`) would.",
+        "設定は新しい繰り返しの前に、その時点の測定で選び、後から良く見える設定には取り替えません。"
+        "そちらは新しい繰り返しで確かめていないためです。そのバッチサイズを`--batch-sizes`に指定して"
+        "`batchlab advise`を実行すると確かめられます。",
+    )
+    return _kept(told if projected else EMPTY, fixed if beaten else EMPTY)
