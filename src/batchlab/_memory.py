@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from batchlab import _platform
+
+T = TypeVar("T")
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -37,6 +41,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(
         part in text for part in OUT_OF_MEMORY
     )
+
+
+def if_it_fits(work: Callable[[], T], last: bool) -> T | None:
+    """What work gives; None where memory ran out. When this returns, the error is gone, and with
+    it the frames that keep tensors alive.
+
+    Args:
+        work: May run out of memory.
+        last: Whether there is nothing smaller to try: then the error is raised.
+
+    Example:
+        >>> if_it_fits(lambda: [].pop(), last=False)
+        Traceback (most recent call last):
+            ...
+        IndexError: pop from empty list
+    """
+    try:
+        return work()
+    except Exception as error:  # by type or by text, depending on what allocates
+        if last or not is_out_of_memory(error):
+            raise
+    return None
 
 
 def give_back(device: torch.device | str) -> None:

@@ -509,20 +509,18 @@ class _Stages:
         assert screening is not None
         whole = session.run_seconds(session.today[0], session.samples)
         expected = prices(session)
-        cheapest, usual = price_of_confirmation(session, 1, session.batch_size), expected["C"]
+        cheapest, pair = (price_of_confirmation(session, n, session.batch_size) for n in (1, 2))
         least = least_seconds(session, screening)
         if math.isnan(least):
             session.listener.say("a run has too few updates for learning rates to be compared")
             return None
-        self.prices = {"B": max(expected["B"], least), "C": usual}
-        usual += price_on_all(session)
+        self.prices = {"B": max(expected["B"], least), "C": expected["C"]}
         budget = session.options.budget
         if budget is None:
             return None
         left = _spendable(session)
         if cheapest + least > left:
             return plan_search(session, screening, left)
-        pair = price_of_confirmation(session, 2, session.batch_size)
         share = max(0.1 * left, min(max(SEARCH_SHARE * budget, whole), left - pair))
         allowed = min(max(share, least), left - cheapest)
         return plan_search(session, screening, allowed) or plan_search(session, screening, left)

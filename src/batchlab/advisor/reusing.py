@@ -121,11 +121,7 @@ def winner(session: Session, rows: Sequence[Projected]) -> tuple[int, float]:
     today = (session.batch_size, session.learning_rate)
     objective, maximise = session.options.objective, session.prepared.metric.maximise
     level = 0.0 if objective == "accuracy" else 1.0
-    ahead = {
-        (row.batch_size, row.learning_rate)
-        for row in rows
-        if row.burden(objective, maximise).value < level
-    }
+    ahead = {row.setting for row in rows if row.burden(objective, maximise).value < level}
     first = finalists(session, rows)[:1]
     return next(((int(b), r) for b, r, *_ in first if (b, r) in ahead), today)
 

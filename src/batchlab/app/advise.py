@@ -553,7 +553,11 @@ def again(
 
 def _kept(path: Path) -> tuple[dict[str, Any], Facts, Options]:
     """What a result says beside its records: all of it, the facts and what was asked."""
-    _read(path)  # there, and JSON
+    if not path.is_file():
+        raise ResultError(
+            f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing), and no "
+            "watched training."
+        )
     try:
         kept = opened(_platform.read_whole(path))
         return kept, from_plain(Facts, kept["facts"]), from_plain(Options, kept["options"])
@@ -847,15 +851,6 @@ def _reached(advice: Advice) -> tuple[str, int] | None:
         return None
     goal = f"validation {advice.metric.name} {advice.target.value:.4g}"
     return goal, round(samples.value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ResultError(
-            f"`{path.parent}` holds no result of batchlab advise ({path.name} is missing), and no "
-            "watched training."
-        )
-    return _json(path)
 
 
 def _json(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -25,6 +24,7 @@ from batchlab.engine.job import Job
 from batchlab.engine.loop import Alone
 from batchlab.engine.memory import Need
 from batchlab.engine.stacked import Stack
+from batchlab.engine.store import digest
 from batchlab.tasks import Prepared
 from batchlab.types import from_plain, to_plain
 
@@ -140,7 +140,7 @@ class Choices:
             text = _platform.read_whole(path)
             try:
                 found = json.loads(text)
-                if found["sha256"] != _digest(found["choices"]):
+                if found["sha256"] != digest(found["choices"]):
                     raise ValueError("it has changed")
                 kept = found["choices"].items()
                 self._known = {key: from_plain(Choice, value) for key, value in kept}
@@ -161,12 +161,8 @@ class Choices:
         self._known[key] = choice
         if self._path is not None:
             choices = {k: to_plain(v) for k, v in self._known.items()}
-            whole = {"sha256": _digest(choices), "choices": choices}
+            whole = {"sha256": digest(choices), "choices": choices}
             _platform.write_whole(self._path, json.dumps(whole, indent=1))
-
-
-def _digest(choices: object) -> str:
-    return hashlib.sha256(json.dumps(choices).encode()).hexdigest()
 
 
 def by_rule(capability: Capability, batch_size: int) -> Choice:

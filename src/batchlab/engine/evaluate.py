@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from batchlab import _random, _tree
-from batchlab._memory import give_back, is_out_of_memory
+from batchlab._memory import give_back, if_it_fits
 from batchlab.errors import TaskError
 from batchlab.tasks import Metric
 from batchlab.tasks.source import Source
@@ -90,16 +90,13 @@ class Evaluator:
         ]
 
     def _all(self, predict: Predict) -> list[tuple[Tensor, Tensor, Tree, Tree]] | None:
-        """Of every batch; None where memory ran out and smaller ones are possible. When this
-        returns, the error is gone, and with it the frames that keep tensors alive.
-        """
-        try:
+        """Of every batch; None where memory ran out and smaller ones are possible."""
+
+        def whole() -> list[tuple[Tensor, Tensor, Tree, Tree]]:
             with _random.seeded(0, "evaluation"):
                 return [self._one(predict, batch) for batch in self.batches()]
-        except Exception as error:  # by type or by text, depending on what allocates
-            if self._batch_size == 1 or not is_out_of_memory(error):
-                raise
-        return None
+
+        return if_it_fits(whole, last=self._batch_size == 1)
 
     def _one(self, predict: Predict, batch: Tree) -> tuple[Tensor, Tensor, Tree, Tree]:
         """Σwℓ, Σw, and what the metric needs, of one batch."""

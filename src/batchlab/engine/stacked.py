@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from batchlab import _platform, _random, _tree
-from batchlab._memory import is_out_of_memory
+from batchlab._memory import if_it_fits
 from batchlab.config import RunConfig
 from batchlab.engine.capability import Capability, stack
 from batchlab.engine.checkpoint import Checkpoint
@@ -637,18 +637,15 @@ def _in_parts(
 
 
 def _tried(work: Callable[[], T], last: bool, ceiling: int | None = None) -> T | None:
-    """What work gives; None where memory ran out. When this returns, the error is gone, and with
-    it the frames that keep tensors alive; from the last resort it is raised. Above the ceiling
-    memory is refused, as a system would end the process rather than refuse it, but not to the last
-    resort, for which there is nothing smaller.
+    """:func:`if_it_fits`. Above the ceiling memory is refused, as a system would end the process
+    rather than refuse it, but not to the last resort, for which there is nothing smaller.
     """
-    try:
+
+    def limited() -> T:
         with _platform.data_limited(None if last else ceiling):
             return work()
-    except Exception as error:  # by type or by text, depending on what allocates
-        if last or not is_out_of_memory(error):
-            raise
-    return None
+
+    return if_it_fits(limited, last)
 
 
 def _row(progress: Progress, row: int) -> Progress:

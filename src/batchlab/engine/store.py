@@ -31,7 +31,7 @@ def stamped(plain: Mapping[str, Any]) -> dict[str, Any]:
         >>> stamped({"a": 1})["sha256"][:8], opened(json.dumps(stamped({"a": 1})))
         ('f9d86028', {'a': 1})
     """
-    return {SHA256: _digest(plain), **plain}
+    return {SHA256: digest(plain), **plain}
 
 
 def opened(text: str | bytes) -> dict[str, Any]:
@@ -46,12 +46,13 @@ def opened(text: str | bytes) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
-    if SHA256 in found and found.pop(SHA256) != _digest(found):
+    if SHA256 in found and found.pop(SHA256) != digest(found):
         raise ValueError("it has changed")
     return found
 
 
-def _digest(plain: Mapping[str, Any]) -> str:
+def digest(plain: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values, as JSON writes them."""
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
